@@ -1,0 +1,189 @@
+"""Assembly: a tree, its hooks and their schema put together and checked, before anything runs."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from stages.callbacks import Hook
+from stages.check import Finding, check_names, check_readiness, check_unused
+from stages.contract import Contract
+from stages.errors import DeclarationError, GraphError, UnknownSlot
+from stages.order import Conflict, Edge, solve
+from stages.place import HookPlace, Place, filled, lay_out, matches
+from stages.stage import Stage
+from state.access import Access
+from state.errors import SchemaError
+from state.fields import MISSING, FieldSpec
+from state.schema import Brought, compose, vocabulary
+from state.state import State
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A tree that has been put together: what `Runner` runs and `graph_of` draws.
+
+    Attributes:
+        root: the top place; the others hang below it.
+        places: all of them, in the order they run.
+        hooks: the hooks that stand in it.
+        schema: the State class with the fields of all actors.
+        names: every name an actor may declare, with its field.
+        findings: what the check found, errors first.
+        edges: why hooks of one point stand in the order they do.
+    """
+
+    root: Place
+    places: tuple[Place, ...]
+    hooks: tuple[Hook, ...]
+    schema: type[State]
+    names: Mapping[str, FieldSpec]
+    findings: tuple[Finding, ...]
+    edges: tuple[Edge, ...]
+
+    def require_sound(self) -> None:
+        """Raise all errors that were found together.
+
+        Raises:
+            GraphError: there are some.
+        """
+        errors = [finding for finding in self.findings if finding.severity == "error"]
+        if errors:
+            raise GraphError(errors)
+
+
+def assemble(root: Stage, hooks: Iterable[Hook], schema: type[State], state: State | None = None) -> Assembly:
+    """Put a tree, hooks and the schema together, and check them.
+
+    Args:
+        root: the tree.
+        hooks: in the order of registration.
+        schema: the user's State class.
+        state: the State it will run on, if there is one: its values are what is given. Nothing in it changes.
+
+    Raises:
+        DeclarationError: a declaration that cannot be read at all.
+    """
+    contracts: dict[int, Contract] = {}
+    top = lay_out(root, contracts)
+    places = list(top.walk())
+    hooks = list(hooks)
+    findings = list(_hang(hooks, places))
+    try:
+        composed = compose(_classes(schema, places, hooks), _brought(places))
+    except SchemaError as error:
+        findings.append(Finding("error", "schema conflict", (), str(error)))
+        return Assembly(top, tuple(places), tuple(hooks), schema, {}, tuple(findings), ())
+    names = vocabulary(composed, state)
+    for place in places:
+        place.access = _spelt_out(place.access, names)
+        for hung in (*place.before, *place.after):
+            hung.access = _spelt_out(hung.access, names)
+    edges = []
+    for place in places:
+        for side in ("before", "after"):
+            standing = getattr(place, side)
+            if len(standing) > 1:
+                ordered, reasons, conflicts = solve(standing)
+                setattr(place, side, ordered)
+                edges.extend(reasons)
+                findings.extend(_unordered(conflict, side, place) for conflict in conflicts)
+    findings.extend(check_names(places, names))
+    findings.extend(check_readiness(top, places, composed, names, _given(composed, state)))
+    findings.extend(check_unused(places, names, composed))
+    findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.severity))
+    return Assembly(top, tuple(places), tuple(hooks), composed, names, tuple(findings), tuple(edges))
+
+
+def _hang(hooks: list[Hook], places: list[Place]) -> Iterator[Finding]:
+    """Put every hook to the places its target names; a finding for each that matches none."""
+    by_slot: dict[str, list[Place]] = defaultdict(list)
+    for place in places:
+        by_slot[place.slot].append(place)
+    for hook in hooks:
+        target, within = hook.point.target, hook.point.options.get("within")
+        last = target.rpartition("/")[2] if isinstance(target, str) else "*"
+        nearby = places if "*" in last else by_slot.get(last, [])
+        found = [place for place in nearby if matches(place, target, within)]
+        if not found:
+            yield Finding("error", "unmatched target", (hook.name,), _unmatched(hook, places))
+        for place in found:
+            path = f"{place.path}:{hook.point.side}:{hook.name}"
+            try:
+                access = filled(hook.contract.access, place)
+            except DeclarationError as error:
+                yield Finding("error", "unmatched target", (path,), f"{hook.name}: {error}")
+                continue
+            getattr(place, hook.point.side).append(HookPlace(hook, path, access))
+
+
+def _unmatched(hook: Hook, places: list[Place]) -> str:
+    target, within = hook.point.target, hook.point.options.get("within")
+    if isinstance(target, type):
+        return f"{hook.name} stands {hook.point.side} {target.__name__}, but the tree has no such phase."
+    if any(matches(place, target, None) for place in places):
+        inside = within.__name__ if isinstance(within, type) else within
+        return f"{hook.name} stands {hook.point.side} {target!r} within {inside!r}, but that slot is not inside it."
+    return str(UnknownSlot(target, [place.path for place in places], hook.name))
+
+
+def _classes(schema: type[State], places: list[Place], hooks: list[Hook]) -> list[tuple[str, type[State]]]:
+    """Who needs which State class; the user's own first."""
+    classes = [(schema.__name__, schema)]
+    classes += [(place.path, cls) for place in places if place.kind == "stage" for cls in place.contract.classes]
+    return classes + [(hook.name, cls) for hook in hooks for cls in hook.contract.classes]
+
+
+def _brought(places: list[Place]) -> Iterator[tuple[str, Brought]]:
+    """The fields that stages and callbacks bring; names with `{phase}` once for each phase they stand in."""
+    stages_seen: set[int] = set()
+    for place in places:
+        if place.kind == "stage" and id(place.stage) not in stages_seen:
+            stages_seen.add(id(place.stage))
+            if place.contract.brought:
+                yield place.path, place.contract.brought
+        for hung in (*place.before, *place.after):
+            fields = hung.hook.callback.fields()
+            word = place.phase.word if place.phase else "{phase}"
+            named = {name.replace("{phase}", word): given for name, given in fields.items()}
+            yield hung.path, {name: given for name, given in named.items() if "{" not in name}
+
+
+def _spelt_out(access: Access, names: Mapping[str, FieldSpec]) -> Access:
+    """`*.mode` as the mode of every component that has one."""
+
+    def spell(given: tuple[str, ...]) -> tuple[str, ...]:
+        if not any(name.startswith("*.") for name in given):
+            return given
+        out: list[str] = []
+        for name in given:
+            same = [known for known in names if known.count(".") == 1 and known.endswith(name[1:])]
+            out.extend(same if name.startswith("*.") else [name])
+        return tuple(dict.fromkeys(out))
+
+    return replace(access, reads=spell(access.reads), writes=spell(access.writes), touches=spell(access.touches))
+
+
+def _given(schema: type[State], state: State | None) -> set[str]:
+    """The fields that have a value before anything runs."""
+    run = {name: spec for name, spec in schema.specs.items() if spec.scope == "run"}
+    if state is None:
+        return set(run)
+    own = type(state).specs
+    made = {name for name, spec in run.items() if spec.factory is not None or (name not in own and _has_default(spec))}
+    return made | {name for name in run if name in state.__dict__}
+
+
+def _has_default(spec: FieldSpec) -> bool:
+    return spec.default is not MISSING
+
+
+def _unordered(conflict: Conflict, side: str, place: Place) -> Finding:
+    hooks = conflict.hooks
+    if conflict.kind == "cycle":
+        shown = " -> ".join(hooks)
+        told = "Take back one runs_before or runs_after, or a read that one of them does not need."
+        return Finding("error", "cycle", hooks, f"Hooks {side} {place.path!r} wait for each other: {shown}. {told}")
+    told = f"{hooks[0]} and {hooks[1]} both write {conflict.name!r} {side} {place.path!r} and have no order."
+    ways = f"Put them into a tuple, callbacks=[({hooks[0].split('.')[0]}(...), {hooks[1].split('.')[0]}(...))], "
+    ways += "give one runs_before=, or remove one."
+    return Finding("error", "unordered writers", hooks, f"{told} {ways}")

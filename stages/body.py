@@ -1,0 +1,271 @@
+"""Bodies: the function that calls a stage's or hook's own code with what it reads and writes what it returns.
+
+Each is built once, for one actor. Between the plan and a user's code stand one call of ours and no look-up.
+"""
+
+from collections.abc import Callable
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from stages.cancel import Exhausted, Outcome
+from stages.errors import ContractBroken
+from stages.stage import Composite
+from state.access import View
+from state.parts import scalars
+
+if TYPE_CHECKING:
+    from stages.contract import Contract
+    from stages.node import Actor, Node
+    from stages.place import HookPlace
+    from stages.runner import Runner
+
+Body = Callable[[], None]
+HookBody = Callable[[Outcome], None]
+
+
+def stage_body(node: "Node") -> tuple[Body, Body]:
+    """Two functions of a node: one that tells the log of the parts it is there to change, and its body."""
+    tell_parts = _tell_parts(node)
+    stage, place = node.stage, node.place
+    if place.kind != "stage":
+        return tell_parts, _nothing
+    if isinstance(stage, Composite) and type(stage).run is Composite.run:
+        executes = tuple(child.execute for child in node.children.values() if child.place.kind == "stage")
+
+        def run_children() -> None:
+            for execute in executes:
+                execute()
+
+        return tell_parts, run_children
+    from stages.node import StageView
+
+    call = _call(node, stage.run, place.contract, StageView)
+    if isinstance(stage, Composite) and stage.each is not None:
+        call = _until_exhausted(call)
+    watched = _watched(node)
+    if watched:
+        call = _watching(call, watched)
+    if not node.access.part_writes:
+        return tell_parts, call
+
+    def run_and_tell() -> None:
+        call()
+        tell_parts()
+
+    return tell_parts, run_and_tell
+
+
+def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
+    """The function that runs one hook at one place, given how the stage ended."""
+    from stages.node import Actor
+
+    hook = placed.hook
+    actor = Actor(runner, placed.path, placed.access, "hook", hook.contract.source)
+    tell_parts = _tell_parts(actor)
+    outcome: list[Outcome] = []
+    inner = _call(actor, hook.call, hook.contract, View, outcome)
+    watched = _watched(actor)
+    if watched:
+        inner = _watching(inner, watched)
+    has_parts = bool(placed.access.part_writes)
+    takes_outcome = any(parameter.name == "outcome" for parameter in hook.contract.parameters)
+
+    def run(how: Outcome) -> None:
+        if takes_outcome:
+            outcome[:] = [how]
+        try:
+            inner()
+        except BaseException as raised:
+            error = runner.noted(raised, actor)
+            if error is raised:
+                raise
+            raise error from None
+        if has_parts:
+            tell_parts()
+
+    return _thinned(runner, placed, actor, run) if hook.is_thinned else run
+
+
+def _thinned(runner: "Runner", placed: "HookPlace", actor: "Actor", run: HookBody) -> HookBody:
+    """`run` in those rounds only that `every`, `first` and `when` leave."""
+    hook = placed.hook
+    every, first, when = hook.every, hook.first, hook.point.options.get("when")
+    everything = runner.observer_view(actor.path)
+
+    def run_sometimes(how: Outcome) -> None:
+        if every is not None and runner.number_of(every.unit) % every.number:
+            return
+        if first is not None and runner.number_of(first.unit) > first.number:
+            return
+        if when is None or when(everything):
+            run(how)
+
+    return run_sometimes
+
+
+def _call(
+    actor: "Actor", function: Callable[..., Any], contract: "Contract", kind: type[View], outcome: list[Outcome] | None = None
+) -> Body:
+    """Call `function` with the values of its parameters, and write what it returns."""
+    if contract.takes_view or (outcome is not None and any(p.name == "outcome" for p in contract.parameters)):
+        return _call_general(actor, function, contract, kind, [] if outcome is None else outcome)
+    names = [parameter.name for parameter in contract.parameters]
+    values, store = actor.runner.values, _store(actor)
+    if any(parameter.optional for parameter in contract.parameters):
+
+        def call_optional() -> None:
+            given = {parameter.name: values.get(parameter.name) for parameter in contract.parameters if parameter.optional}
+            for name in names:
+                if name not in given:
+                    given[name] = _value(actor, name)
+            store(function(**given))
+
+        return call_optional
+    if not names:
+        return lambda: store(function())
+    if len(names) == 1:
+        (name,) = names
+
+        def call_one() -> None:
+            try:
+                value = values[name]
+            except KeyError:
+                raise actor.not_ready(name) from None
+            store(function(value))
+
+        return call_one
+    take = itemgetter(*names)
+
+    def call_many() -> None:
+        try:
+            given = take(values)
+        except KeyError as missing:
+            raise actor.not_ready(missing.args[0]) from None
+        store(function(*given))
+
+    return call_many
+
+
+def _call_general(
+    actor: "Actor", function: Callable[..., Any], contract: "Contract", kind: type[View], outcome: list[Outcome]
+) -> Body:
+    """Call a function that takes the view, or the outcome."""
+    view = actor.view(kind)
+    object.__setattr__(view, "_owner", actor)
+    values, promised = actor.runner.values, actor.access.field_writes
+    store = None if contract.takes_view else _store(actor)
+    parameters = contract.parameters
+    is_observer = actor.access.observer
+
+    def give(name: str, optional: bool) -> Any:
+        if name == "state":
+            return view
+        if name == "outcome":
+            return outcome[0]
+        return values.get(name) if optional else _value(actor, name)
+
+    def call() -> None:
+        view._written.clear()
+        result = function(*[give(parameter.name, parameter.optional) for parameter in parameters])
+        if store is not None:
+            store(result)
+            return
+        if result is not None and not is_observer:
+            raise ContractBroken(actor.path, f"takes `state`, so it writes through it, but it returned {type(result).__name__}.")
+        for name in promised:
+            if name not in values:
+                raise ContractBroken(actor.path, f"declares that it writes {name!r} and ended without a value there.")
+
+    return call
+
+
+def _value(actor: "Actor", name: str) -> Any:
+    try:
+        return actor.runner.values[name]
+    except KeyError:
+        raise actor.not_ready(name) from None
+
+
+def _store(actor: "Actor") -> Callable[[Any], None]:
+    """The function that writes what was returned to the fields of `writes`, in order."""
+    names = actor.access.field_writes
+    writers = tuple(actor.writers[name] for name in names)
+    if not names:
+
+        def refuse(result: Any) -> None:
+            if result is not None:
+                told = "Declare the field in writes, or return nothing."
+                raise ContractBroken(actor.path, f"returned {type(result).__name__}, but declares no field that it writes. {told}")
+
+        return refuse
+    if len(names) == 1:
+        return writers[0]
+
+    def unpack(result: Any) -> None:
+        if type(result) is not tuple or len(result) != len(writers):
+            got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+            raise ContractBroken(actor.path, f"writes {list(names)} and so returns a tuple of {len(names)}; it returned {got}.")
+        for write, value in zip(writers, result, strict=True):
+            write(value)
+
+    return unpack
+
+
+def _tell_parts(actor: "Actor") -> Body:
+    """The function that tells the log that the parts were changed: inferred from the declaration and a good end."""
+    recording = actor.runner.recording
+    slots = [actor.slot("write", name, "inferred") for name in actor.access.part_writes if not _is_scalar(name)]
+    told = [slot for slot in slots if slot is not None]
+    if recording is None or not told:
+        return _nothing
+    mark = recording.mark
+
+    def tell() -> None:
+        for slot in told:
+            mark(slot, None)
+
+    return tell
+
+
+def _watched(actor: "Actor") -> list[tuple["Actor", str, str]]:
+    """The parts made of plain values that an actor writes: (actor, component, part)."""
+    if actor.runner.recording is None:
+        return []
+    pairs = dict.fromkeys(tuple(name.split(".")[:2]) for name in actor.access.part_writes if _is_scalar(name))
+    return [(actor, owner, part) for owner, part in pairs]
+
+
+def _watching(call: Body, watched: list[tuple["Actor", str, str]]) -> Body:
+    """`call`, with a row in the log for each plain value of a part that is another one afterwards."""
+
+    def compare() -> None:
+        found = [scalars(actor.runner.values.get(owner), part) for actor, owner, part in watched]
+        call()
+        for (actor, owner, part), before in zip(watched, found, strict=True):
+            after = scalars(actor.runner.values[owner], part)
+            for name, value in after.items():
+                if name not in before or before[name] != value:
+                    actor.runner.tell_scalar(actor, f"{owner}.{part}.{name}", value)
+
+    return compare
+
+
+def _is_scalar(name: str) -> bool:
+    """Whether a part is made of plain values, which can be compared: `optimizer.hyper`, `model.mode`."""
+    return name.split(".")[1] in ("hyper", "mode")
+
+
+def _until_exhausted(call: Body) -> Body:
+    """A loop ends well when its loader has no further batch."""
+
+    def loop() -> None:
+        try:
+            call()
+        except Exhausted:
+            pass
+
+    return loop
+
+
+def _nothing() -> None:
+    """The body of a place without a stage."""

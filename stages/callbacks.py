@@ -1,0 +1,266 @@
+"""Callbacks: hooks before and after the slots of a tree, each with its own declared access."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any, ClassVar, Literal, TypedDict, Unpack
+
+from stages.contract import Contract, hook_contract
+from stages.errors import DeclarationError
+from stages.stage import refuse_if_bound
+from state.schema import Brought
+
+Side = Literal["before", "after"]
+Declared = Iterable[str] | Callable[[Any], Iterable[str]]
+
+_UNITS = {
+    f"{unit}{ending}": plural
+    for unit, plural in (("batch", "batches"), ("update", "updates"), ("epoch", "epochs"))
+    for ending in ("", "es" if unit == "batch" else "s")
+}
+
+
+@dataclass(frozen=True)
+class Count:
+    """A number of rounds, as `every="100 batches"` says it."""
+
+    number: int
+    unit: str
+
+    @classmethod
+    def parse(cls, text: object, owner: str) -> "Count":
+        """Read "100 batches", "1 epoch", "50 updates".
+
+        Raises:
+            DeclarationError: it is none of them.
+        """
+        match = re.fullmatch(r"([1-9][0-9]*) +([a-z]+)", text.strip()) if isinstance(text, str) else None
+        if match is None or match[2] not in _UNITS:
+            told = "Write '100 batches', '50 updates' or '2 epochs'."
+            raise DeclarationError(owner, f"{text!r} is no number of rounds. {told}")
+        return cls(int(match[1]), _UNITS[match[2]])
+
+
+class Options(TypedDict, total=False):
+    """What `before` and `after` take beside the target.
+
+    state: the State class whose fields the hook needs, when it does not take `state` itself.
+    reads, writes, touches: as in Stage, or a function of the callback that gives them.
+    within: a phase class or a path: only places inside it.
+    every, first: thin the hook out: every="100 batches" runs in the rounds whose number in the run, from 1, is a
+        multiple; first="3 batches" in the first three. Units: batches, updates, epochs.
+    when: thin it out by a function of the state.
+    runs_before, runs_after: callbacks (classes or names, which may be absent) it goes before or after.
+    """
+
+    state: type | None
+    reads: Declared
+    writes: Declared
+    touches: Declared
+    within: str | type | None
+    every: str | None
+    first: str | None
+    when: Callable[[Any], object] | None
+    runs_before: tuple[type | str, ...]
+    runs_after: tuple[type | str, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a hook stands and what it may do; a decorator for methods of a Callback and for functions."""
+
+    side: Side
+    target: str | type
+    options: Options
+
+    def __call__(self, function: "Callable[..., Any] | HookMethod") -> "HookMethod":
+        if isinstance(function, HookMethod):
+            return HookMethod(function.function, (self, *function.points))
+        return HookMethod(function, (self,))
+
+
+def before(target: str | type, **options: Unpack[Options]) -> Point:
+    """Hook a method or function before the slots that `target` names: "update", "critic/update", or a phase class."""
+    return Point("before", target, options)
+
+
+def after(target: str | type, **options: Unpack[Options]) -> Point:
+    """Hook a method or function after the slots that `target` names: it runs once for each, whatever the outcome.
+
+    Example:
+        >>> from learner import Callback, after
+        >>> class Losses(Callback):
+        ...     def __init__(self):
+        ...         self.seen = []
+        ...
+        ...     @after("update", every="100 batches")
+        ...     def note(self, state):
+        ...         self.seen.append(float(state.loss))
+    """
+    return Point("after", target, options)
+
+
+class HookMethod:
+    """A function with the points it is hooked to. On a callback it is a method as any other."""
+
+    def __init__(self, function: Callable[..., Any], points: tuple[Point, ...]) -> None:
+        self.function = function
+        self.points = points
+        self.__doc__ = function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        if not issubclass(owner, Callback):
+            told = "Hooks are methods of a Callback; derive from it."
+            raise DeclarationError(owner.__name__, f"{name} is a hook, but {owner.__name__} is no Callback. {told}")
+        owner.own_hooks = {**owner.own_hooks, name: self}
+
+    def __get__(self, callback: Any, owner: type | None = None) -> Any:
+        return self if callback is None else MethodType(self.function, callback)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+class Callback:
+    """One or more hooks that belong together. Decorate its methods with `before` and `after`.
+
+    Its settings are frozen once it is bound to a Learner, if a hook of it writes: what changes during a run belongs into
+    State, where it is logged and saved. A callback that only observes may keep what it likes.
+    """
+
+    own_hooks: ClassVar[dict[str, HookMethod]] = {}
+
+    def fields(self) -> Brought:
+        """Fields it brings: name -> (type, default or `field(...)`); `{phase}` in a name stands for the phase's word."""
+        return {}
+
+    def hooks(self) -> "list[tuple[str, HookMethod]]":
+        """Its hooks by method name, in the order of their definition."""
+        return list(type(self).own_hooks.items())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        refuse_if_bound(self, name)
+        super().__setattr__(name, value)
+
+
+class FunctionCallback(Callback):
+    """A callback of one function."""
+
+    def __init__(self, function: HookMethod) -> None:
+        super().__setattr__("hook", function)
+
+    def hooks(self) -> list[tuple[str, HookMethod]]:
+        return [("", self.__dict__["hook"])]
+
+
+@dataclass(frozen=True)
+class Hook:
+    """One hook of one callback object, ready to be placed.
+
+    Attributes:
+        name: "ClipGradients.clip", unique in the Learner.
+        rank: its place in the order of registration.
+        group: (number of the tuple in callbacks=, place in it), or None.
+    """
+
+    callback: Callback
+    name: str
+    call: Callable[..., Any]
+    point: Point
+    contract: Contract
+    rank: int
+    group: tuple[int, int] | None
+    every: Count | None
+    first: Count | None
+
+    @property
+    def is_thinned(self) -> bool:
+        """Whether it runs only in some rounds."""
+        return self.every is not None or self.first is not None or self.point.options.get("when") is not None
+
+    @property
+    def observes(self) -> bool:
+        """Whether it declares nothing and reads everything."""
+        return self.contract.access.observer
+
+
+def hooks_of(callbacks: Iterable[Any]) -> list[Hook]:
+    """The hooks of `callbacks`, in the order of registration; a tuple among them declares its order.
+
+    Raises:
+        DeclarationError: something is no callback, one object stands twice, or a declaration cannot be used.
+    """
+    found: list[Hook] = []
+    names: dict[str, int] = {}
+    seen: set[int] = set()
+    for number, given in enumerate(callbacks):
+        members = given if isinstance(given, tuple) else (given,)
+        for place, member in enumerate(members):
+            callback = as_callback(member)
+            if id(callback) in seen:
+                raise DeclarationError(type(callback).__name__, "stands twice in callbacks=. Give each its own object.")
+            seen.add(id(callback))
+            title = title_of(callback)
+            names[title] = names.get(title, 0) + 1
+            unique = title if names[title] == 1 else f"{title}_{names[title]}"
+            group = (number, place) if isinstance(given, tuple) else None
+            for method, hook in callback.hooks():
+                for point in hook.points:
+                    found.append(_hook(callback, unique, method, hook, point, len(found), group))
+    return found
+
+
+def as_callback(given: Any) -> Callback:
+    """`given` as a callback: itself, or a function decorated by `before` or `after` wrapped.
+
+    Raises:
+        DeclarationError: it is neither.
+    """
+    if isinstance(given, Callback):
+        return given
+    if isinstance(given, HookMethod):
+        return FunctionCallback(given)
+    if isinstance(given, type) and issubclass(given, Callback):
+        raise DeclarationError("callbacks", f"got the class {given.__name__}. Give an object: {given.__name__}(...).")
+    told = "Derive from Callback, or decorate a function with @after(...)."
+    raise DeclarationError("callbacks", f"got {given!r}, which is no callback. {told}")
+
+
+def title_of(callback: Callback) -> str:
+    """The name of a callback in paths: of its class, or of its function."""
+    if isinstance(callback, FunctionCallback):
+        name: str = getattr(callback.__dict__["hook"].function, "__name__", "hook")
+        return name.strip("<>")
+    return type(callback).__name__
+
+
+def _hook(
+    callback: Callback, unique: str, method: str, hook: HookMethod, point: Point, rank: int, group: tuple[int, int] | None
+) -> Hook:
+    name = f"{unique}.{method}" if method else unique
+    options = point.options
+    for option in options:
+        if option not in Options.__annotations__:
+            raise DeclarationError(name, f"{option!r} is no option of a hook. It takes {sorted(Options.__annotations__)}.")
+    declared = [_given(options.get(which, ()), callback) for which in ("reads", "writes", "touches")]
+    contract = hook_contract(name, hook.function, *declared, options.get("state"), method=bool(method))
+    call = MethodType(hook.function, callback) if method else hook.function
+    every, first = options.get("every"), options.get("first")
+    return Hook(
+        callback,
+        name,
+        call,
+        point,
+        contract,
+        rank,
+        group,
+        Count.parse(every, name) if every is not None else None,
+        Count.parse(first, name) if first is not None else None,
+    )
+
+
+def _given(declared: Any, callback: Callback) -> Iterable[str]:
+    """Declared names, also where a function of the callback gives them."""
+    names: Iterable[str] = declared(callback) if callable(declared) else declared
+    return names

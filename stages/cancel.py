@@ -1,0 +1,80 @@
+"""How a stage ends: the signals that end one early, and the outcome that its after-hooks see."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+OutcomeKind = Literal["ok", "cancelled", "exhausted", "interrupted", "failed"]
+
+
+class Cancel(BaseException):
+    """Raise it to end the innermost open `scope` here and now: "batch", "phase", "epoch", "run" or one of your own.
+
+    It is no error: after-hooks run, the loop goes on with the next round, and the log keeps who, scope and reason.
+    It derives from BaseException so that an `except Exception` on the way does not swallow it.
+
+    Attributes:
+        scope: the scope that ends.
+        reason: why, for people.
+        by: path of the stage or hook that raised it; filled in on the way.
+    """
+
+    def __init__(self, scope: str, reason: str = "") -> None:
+        self.scope = scope
+        self.reason = reason
+        self.by = ""
+        super().__init__(scope, reason)
+
+
+class Reached(Cancel):
+    """The end that `fit(epochs=..., batches=...)` asked for: unwinds like a Cancel of the run, with outcome ok."""
+
+
+class Exhausted(BaseException):
+    """The loader has no further batch. `fetch` raises it; it ends the loop, whose outcome stays ok."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended, as its after-hooks can read it.
+
+    Attributes:
+        kind: "ok", "cancelled", "exhausted" (a loader's end), "interrupted" (Ctrl-C, a signal) or "failed".
+        by: path of who cancelled, else "".
+        scope: the scope that was cancelled, else "".
+        reason: the reason given, or the error's text.
+        error: the exception, if it failed or was interrupted.
+    """
+
+    kind: OutcomeKind = "ok"
+    by: str = ""
+    scope: str = ""
+    reason: str = ""
+    error: BaseException | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Outcome":
+        """The outcome of a stage that `error` left."""
+        match error:
+            case Reached():
+                return cls("ok", reason=error.reason)
+            case Cancel():
+                return cls("cancelled", error.by, error.scope, error.reason)
+            case Exhausted():
+                return cls("exhausted")
+            case KeyboardInterrupt() | SystemExit():
+                return cls("interrupted", reason=type(error).__name__, error=error)
+            case _:
+                return cls("failed", reason=f"{type(error).__name__}: {error}", error=error)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the stage ended well."""
+        return self.kind == "ok"
+
+    def __str__(self) -> str:
+        by = f" by {self.by}" if self.by else ""
+        scope = f" ({self.scope})" if self.scope else ""
+        return f"{self.kind}{scope}{by}{': ' + self.reason if self.reason else ''}"
+
+
+OK = Outcome()

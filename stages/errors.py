@@ -1,0 +1,106 @@
+"""Errors of `stages`: a declaration, a tree or a batch that is refused.
+
+    StageError
+    |-- DeclarationError   a stage or hook whose declaration cannot be used
+    |-- UnknownSlot        a slot, path or target that no place in the tree has
+    |-- AmbiguousSlot      a name that fits several places where one is needed
+    |-- GraphError         all findings that keep a tree from being built
+    |-- ContractBroken     a stage or hook that did not do what it declares
+    |-- Misuse             a stage run, set or entered where that has no meaning
+    `-- BatchError         a loader or a batch that cannot be used (also a ValueError)
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from state.errors import nearest, suggestion
+
+if TYPE_CHECKING:
+    from stages.check import Finding
+
+
+class StageError(Exception):
+    """Anything `stages` refuses. Catch it to catch all of this package's errors."""
+
+
+class DeclarationError(StageError, TypeError):
+    """A stage, hook or callback whose declaration cannot be used.
+
+    Attributes:
+        owner: the class or function.
+    """
+
+    def __init__(self, owner: str, problem: str) -> None:
+        self.owner = owner
+        super().__init__(f"{owner}: {problem}")
+
+
+class UnknownSlot(StageError):
+    """A slot, path or target that no place in the tree has.
+
+    Attributes:
+        slot: what was asked for.
+        nearest: the existing slot most like it, or None.
+    """
+
+    def __init__(self, slot: str, known: Iterable[str], who: str = "") -> None:
+        self.slot = slot
+        paths = list(known)
+        self.nearest = _nearest_slot(slot, paths)
+        asks = f"{who} asks for {slot!r}, but" if who else f"No place is called {slot!r};"
+        slots = sorted({path.rpartition("/")[2] for path in paths})
+        super().__init__(f"{asks} the tree has the slots {slots}.{suggestion(self.nearest)}")
+
+
+class AmbiguousSlot(StageError):
+    """A name that fits several places where one is needed.
+
+    Attributes:
+        slot: what was asked for.
+        paths: the places it fits.
+    """
+
+    def __init__(self, slot: str, paths: Sequence[str]) -> None:
+        self.slot = slot
+        self.paths = tuple(paths)
+        places = "".join(f"\n  {path}" for path in self.paths)
+        super().__init__(f"{slot!r} fits {len(self.paths)} places. Name one by more of its path:{places}")
+
+
+class GraphError(StageError):
+    """The tree cannot be built: every error that `check()` found, each with its remedy.
+
+    Attributes:
+        findings: those errors.
+    """
+
+    def __init__(self, findings: "Sequence[Finding]") -> None:
+        self.findings = tuple(findings)
+        count = "1 finding" if len(self.findings) == 1 else f"{len(self.findings)} findings"
+        super().__init__(f"The tree cannot run, {count}:" + "".join(f"\n- {f.message}" for f in self.findings))
+
+
+class ContractBroken(StageError):
+    """A stage or hook ended well without doing what it declares.
+
+    Attributes:
+        actor: its path.
+    """
+
+    def __init__(self, actor: str, problem: str) -> None:
+        self.actor = actor
+        super().__init__(f"{actor} {problem}")
+
+
+class Misuse(StageError):
+    """A stage run, set or entered where that has no meaning."""
+
+
+class BatchError(StageError, ValueError):
+    """A loader or a batch that cannot be used."""
+
+
+def _nearest_slot(slot: str, paths: Sequence[str]) -> str | None:
+    """The path tail with as many parts as `slot` that is most like it."""
+    parts = slot.count("/") + 1
+    return nearest(slot, sorted({"/".join(path.split("/")[-parts:]) for path in paths}))

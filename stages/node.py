@@ -1,0 +1,218 @@
+"""Node: one place of a bound tree, ready to run: hooks before, the body, hooks after, whatever happens."""
+
+from collections.abc import Callable, Mapping
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from stages.body import hook_body, stage_body
+from stages.cancel import OK, Cancel, Exhausted, Outcome
+from stages.errors import Misuse
+from stages.place import Place
+from stages.round import Round
+from stages.stage import Composite, Stage
+from state.access import Access, View, view_class
+from state.errors import FieldNotReady
+from state.state import writer
+
+if TYPE_CHECKING:
+    from stages.runner import Runner
+
+
+class Actor:
+    """Who touches state: a stage or a hook at its place, with its view and its pen for each field it writes."""
+
+    def __init__(self, runner: "Runner", path: str, access: Access, kind: str, source: str) -> None:
+        self.runner = runner
+        self.path = path
+        self.access = access
+        self.known = runner.state.specs
+        recording = runner.recording
+        if recording is not None:
+            recording.actor(path, kind, source)
+        self.writers: Mapping[str, Callable[[Any], None]] = {
+            name: writer(runner.state, name, path, recording, self.slot("write", name, "write"))
+            for name in access.field_writes
+        }
+
+    def slot(self, kind: str, name: str | None, evidence: str) -> int | None:
+        """The log's number for this actor writing `name`; None where that is not recorded."""
+        recording = self.runner.recording
+        return None if recording is None else recording.slot(self.path, kind, name, evidence)
+
+    def view(self, kind: type[View]) -> View:
+        """State as this actor may see it."""
+        access = self.access
+        readable = frozenset(self.known) if access.observer else access.readable
+        fields = frozenset(self.known)
+        cls = view_class(kind, readable & fields, access.optional & fields, frozenset(access.field_writes))
+        made: View = cls(self, self.runner.values)
+        return made
+
+    def not_ready(self, name: str) -> Exception:
+        """The error for reading a field without a value."""
+        return FieldNotReady(name, self.path, self.runner.explain(name))
+
+
+class StageView(View):
+    """The view of a stage: it may open rounds, enter inline stages and run the stages it holds."""
+
+    __slots__ = ()
+
+    def round(self) -> Round:
+        """One round of the loop: opens its scope, takes its Cancel, counts it."""
+        node: Any = self._owner
+        if node.round is None:
+            raise Misuse(f"{node.path} calls round() but has no `each`. Give its class each = 'batch', or a scope of its own.")
+        made: Round = node.round
+        return made
+
+    def stage(self, name: str) -> "InlineEntry":
+        """Enter the inline stage `name`: what is written inside is written by it."""
+        owner: Any = self._owner
+        node = owner.children.get(name)
+        if node is None or name not in owner.place.contract.inline:
+            told = f"It lists inline={list(owner.place.contract.inline)}; add {name!r} there."
+            raise Misuse(f"{owner.path} enters the inline stage {name!r}, which it does not list. {told}")
+        return InlineEntry(self, node)
+
+    def _run_child(self, stage: Stage) -> None:
+        self._owner.run_child(stage)  # type: ignore[attr-defined]  # the owner is a Node
+
+
+class InlineEntry:
+    """`with state.stage(name)`: the view stays, the actor moves."""
+
+    def __init__(self, view: StageView, node: "Node") -> None:
+        self.view = view
+        self.node = node
+
+    def __enter__(self) -> None:
+        self.outer = self.view._owner
+        self.node.begin()
+        object.__setattr__(self.view, "_owner", self.node)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        object.__setattr__(self.view, "_owner", self.outer)
+        if error is None:
+            self.node.tell_parts()
+        self.node.end(error)
+
+
+class Node(Actor):
+    """One place of the tree, bound to a state.
+
+    `execute` runs it. `begin` and `end` are its two halves, for whoever stands between them: `Runner.inside` and inline
+    stages. After-hooks run exactly once if `begin` was called, whatever the outcome; one that fails does not skip the
+    others. The first error wins, later ones become notes of it; an error wins over a Cancel.
+    """
+
+    def __init__(self, runner: "Runner", place: Place) -> None:
+        super().__init__(runner, place.path, place.access, "stage", place.contract.source)
+        self.place = place
+        self.stage = place.stage
+        is_stage = place.kind == "stage"
+        self.opens = place.stage.opens if is_stage else None
+        self.hidden: list[Any] = []
+        self.started: list[int] = []
+        self.enter_slot = self.slot("enter", None, "write")
+        self.exit_slot = self.slot("exit", None, "write")
+        self.count: Callable[[BaseException | None], None] | None = None
+        self.children = {slot: Node(runner, child) for slot, child in place.children.items()}
+        self.by_stage = {id(child.stage): child for child in self.children.values() if child.place.kind == "stage"}
+        self.before = tuple(hook_body(runner, hook) for hook in place.before)
+        self.after = tuple(hook_body(runner, hook) for hook in place.after)
+        self.round: Round | None = None
+        if is_stage and isinstance(place.stage, Composite) and place.stage.each is not None:
+            self.round = Round(self, place.stage.each, place.stage.counts)
+            counted = self.children.get(place.stage.each)
+            if counted is not None:
+                counted.count = self.round.count
+        self.tell_parts, self.body = stage_body(self)
+
+    def execute(self) -> None:
+        """Run this place once: hooks before, body, hooks after."""
+        if self.before or self.after or self.opens or self.count or self.runner.timed:
+            error = None
+            try:
+                self.begin()
+                self.body()
+            except BaseException as raised:
+                error = raised
+            self.end(error)
+        else:
+            try:
+                self.body()
+            except BaseException as raised:
+                error = self.ended_by(raised)
+                if error is raised:
+                    raise
+                raise error from None
+
+    def begin(self) -> None:
+        """Open the scope, if it opens one, and run the before-hooks."""
+        runner = self.runner
+        if runner.timed and runner.recording is not None:
+            self.started.append(perf_counter_ns())
+            runner.recording.mark(self.enter_slot, None)  # type: ignore[arg-type]  # slots of no field are never off
+        else:
+            self.started.append(0)
+        if self.opens is not None:
+            self.hidden.append(runner.open(self))
+        for hook in self.before:
+            hook(OK)
+
+    def end(self, error: BaseException | None) -> None:
+        """Count, run the after-hooks, close the scope; raise what is left of `error`."""
+        if error is not None:
+            error = self.ended_by(error)
+        if self.count is not None:
+            self.count(error)
+        for hook in self.after:
+            try:
+                hook(OK if error is None else Outcome.of(error))
+            except BaseException as raised:
+                error = _heavier(error, self.runner.noted(raised, self))
+        started = self.started.pop()
+        if started and error is None and self.runner.recording is not None:
+            self.runner.recording.mark(self.exit_slot, ["ok", perf_counter_ns() - started, None])  # type: ignore[arg-type]
+        if self.opens is not None and self.hidden:
+            signal = isinstance(error, Cancel | Exhausted)
+            self.runner.close(self, self.hidden.pop(), keep=error is not None and not signal)
+            if isinstance(error, Cancel) and error.scope == self.opens:
+                return
+        if error is not None:
+            raise error
+
+    def ended_by(self, raised: BaseException) -> BaseException:
+        """`raised` as it leaves this place: with its note, its author if it is a Cancel, and a row in the log."""
+        error = self.runner.noted(raised, self)
+        recording = self.runner.recording
+        if recording is not None:
+            outcome = Outcome.of(error)
+            recording.mark(self.exit_slot, [outcome.kind, None, outcome.reason or None])  # type: ignore[arg-type]
+        return error
+
+    def run_child(self, stage: Stage) -> None:
+        """Run a stage that this one holds.
+
+        Raises:
+            Misuse: it holds no such stage.
+        """
+        child = self.by_stage.get(id(stage))
+        if child is None:
+            raise Misuse(f"{self.path} runs {stage!r}, which it does not hold. It holds {list(self.children)}.")
+        child.execute()
+
+    def walk(self) -> "list[Node]":
+        """This node and all below it."""
+        return [self, *(deep for child in self.children.values() for deep in child.walk())]
+
+
+def _heavier(error: BaseException | None, raised: BaseException) -> BaseException:
+    """Which of two exceptions goes on: the first, but an error before a Cancel."""
+    if error is None or raised is error:
+        return raised
+    if isinstance(error, Cancel | Exhausted) and not isinstance(raised, Cancel | Exhausted):
+        error, raised = raised, error
+    error.add_note(f"Then an after-hook raised {type(raised).__name__}: {raised}")
+    return error

@@ -1,0 +1,118 @@
+"""Phases: loops over a loader, each round a batch."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from stages.stage import Composite, Stage
+
+
+class Phase(Composite):
+    """A loop over a loader, each round a batch. Derive from `TrainingPhase` or `EvaluationPhase` rather than from this.
+
+    Args:
+        stages, slots: what runs on each batch, as in Composite. `fetch` among them ends the loop.
+        loader: the field that holds the data, if not the class's own.
+    """
+
+    opens = "phase"
+    each = "batch"
+    runs = "1+"
+    counts = ("batch_index", None)
+    touches = ("*.mode", "rng")
+    loader: ClassVar[str] = ""
+
+    def __init__(self, *stages: Stage | Callable[..., Any], loader: str = "", **slots: Any) -> None:
+        super().__init__(*stages, **slots)
+        if loader:
+            object.__setattr__(self, "loader", loader)
+
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]  # the loader is a setting of each object
+        return (self.loader,)
+
+    @property
+    def writes(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("batches",)
+
+    @property
+    def word(self) -> str:
+        """What `{phase}` stands for in names: "train" where the loader is `train_loader`."""
+        return self.loader.removesuffix("_loader")
+
+    def run(self, state: Any) -> None:
+        with self.mode(state):
+            state.batches = iter(getattr(state, self.loader))
+            while True:  # until fetch finds no further batch
+                with state.round():
+                    super().run(state)
+
+    def mode(self, state: Any) -> AbstractContextManager[None]:
+        """The train, eval and gradient modes that hold while this phase runs."""
+        return nullcontext()
+
+
+class TrainingPhase(Phase):
+    """A phase that trains: train mode, gradients on. Its batches count in `batches_seen` and `samples_seen`.
+
+    Puts into train mode what an optimizer of State updates; a frozen teacher keeps its mode. A module that is in train
+    mode already is left alone, with whatever of it was frozen by hand.
+    """
+
+    counts = ("batch_index", "batches_seen")
+    loader = "train_loader"
+
+    def mode(self, state: Any) -> AbstractContextManager[None]:
+        return training(state.components(nn.Module).values(), state.components(Optimizer).values())
+
+
+class EvaluationPhase(Phase):
+    """A phase that only looks: eval mode, no gradients. Afterwards each submodule has the mode it had before."""
+
+    loader = "valid_loader"
+
+    def mode(self, state: Any) -> AbstractContextManager[None]:
+        return evaluating(state.components(nn.Module).values())
+
+
+class Fit(TrainingPhase):
+    """Train on every batch of `train_loader`, once."""
+
+
+class Validate(EvaluationPhase):
+    """Evaluate on every batch of `valid_loader`, once."""
+
+
+class Predict(EvaluationPhase):
+    """Compute the outputs for every batch of `predict_loader`, once."""
+
+    loader = "predict_loader"
+
+
+@contextmanager
+def training(modules: Iterable[nn.Module], optimizers: Iterable[Optimizer]) -> Iterator[None]:
+    """Train mode for the modules that the optimizers update, and gradients on."""
+    updated = {id(parameter) for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]}
+    for module in modules:
+        if not module.training and any(id(parameter) in updated for parameter in module.parameters()):
+            module.train()
+    with torch.enable_grad():
+        yield
+
+
+@contextmanager
+def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Eval mode for the modules and no gradients; on every exit each submodule gets its mode back."""
+    found = [(part, part.training) for module in modules for part in module.modules()]
+    for part, _ in found:
+        part.training = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, was_training in found:
+            part.training = was_training

@@ -1,0 +1,154 @@
+"""Places: the slots of one tree, each with its stage, its contract and the hooks that stand there."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from stages.callbacks import Hook
+from stages.contract import Contract, contract_of
+from stages.errors import DeclarationError
+from stages.phases import Phase
+from stages.stage import Composite, Stage, fits, slot_of
+from state.access import Access
+
+CHECKPOINT = "checkpoint"
+"""The point at the end of each round over data or epochs; no stage fills it."""
+
+INLINE = "inline"
+
+
+@dataclass
+class HookPlace:
+    """One hook at one place: `path` is its actor, `access` its declaration with `{phase}` filled in."""
+
+    hook: Hook
+    path: str
+    access: Access
+
+
+@dataclass
+class Place:
+    """One slot of a tree.
+
+    Attributes:
+        kind: "stage", "inline" or "checkpoint".
+        access: what its stage declares, with `*.mode` and the like spelt out.
+        phase: the innermost phase it is in, itself included; None outside of any.
+        before, after: its hooks, in the order they run.
+    """
+
+    path: str
+    slot: str
+    kind: str
+    stage: Stage
+    contract: Contract
+    access: Access
+    parent: "Place | None"
+    phase: Phase | None
+    children: dict[str, "Place"] = field(default_factory=dict)
+    before: list[HookPlace] = field(default_factory=list)
+    after: list[HookPlace] = field(default_factory=list)
+
+    @property
+    def is_composite(self) -> bool:
+        """Whether stages run below it."""
+        return self.kind == "stage" and isinstance(self.stage, Composite)
+
+    def walk(self) -> "Iterator[Place]":
+        """This place and all below it, in the order they run."""
+        waiting = [self]
+        while waiting:
+            place = waiting.pop()
+            yield place
+            waiting.extend(reversed(place.children.values()))
+
+    def ancestors(self) -> "Iterator[Place]":
+        """This place, its parent, and so on up to the root."""
+        place: Place | None = self
+        while place is not None:
+            yield place
+            place = place.parent
+
+
+def lay_out(root: Stage, contracts: dict[int, Contract]) -> Place:
+    """The places of a tree, without hooks. `contracts` remembers what was read of each stage object.
+
+    Raises:
+        DeclarationError: a stage stands inside itself (the path is printed), or its declaration cannot be used.
+    """
+    top = _place(root, slot_of(root), None, contracts)
+    waiting = [top]
+    while waiting:
+        place = waiting.pop()
+        if place.kind != "stage":
+            continue
+        stage = place.stage
+        if isinstance(stage, Composite):
+            for slot, child in stage.stages.items():
+                _refuse_inside_itself(child, slot, place)
+                place.children[slot] = _place(child, slot, place, contracts)
+            if stage.each is not None and stage.counts[0] is not None:
+                place.children[CHECKPOINT] = _point(place, CHECKPOINT, CHECKPOINT)
+        for slot in place.contract.inline:
+            place.children[slot] = _point(place, slot, INLINE)
+        waiting.extend(place.children.values())
+    return top
+
+
+def matches(place: Place, target: str | type, within: str | type | None) -> bool:
+    """Whether a hook with this target and `within` stands at `place`."""
+    if isinstance(target, type):
+        if not (place.kind == "stage" and isinstance(place.stage, target)):
+            return False
+    elif not fits(place.path, target):
+        return False
+    if within is None:
+        return True
+    if isinstance(within, type):
+        return isinstance(place.phase, within)
+    return any(fits(ancestor.path, within) for ancestor in place.ancestors())
+
+
+def filled(access: Access, place: Place) -> Access:
+    """`access` with `{phase}` in its names replaced by the word of the phase that `place` is in.
+
+    Raises:
+        DeclarationError: there is such a name, and the place is in no phase.
+    """
+    names = (*access.reads, *access.writes, *access.touches)
+    if not any("{phase}" in name for name in names):
+        return access
+    if place.phase is None:
+        raise DeclarationError(place.path, "is in no phase, so {phase} in a name stands for nothing. Add within=Phase.")
+    word = place.phase.word
+
+    def fill(given: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name.replace("{phase}", word) for name in given)
+
+    optional = frozenset(fill(tuple(access.optional)))
+    return replace(access, reads=fill(access.reads), writes=fill(access.writes), touches=fill(access.touches), optional=optional)
+
+
+def _place(stage: Stage, slot: str, parent: Place | None, contracts: dict[int, Contract]) -> Place:
+    path = f"{parent.path}/{slot}" if parent else slot
+    phase = stage if isinstance(stage, Phase) else parent.phase if parent else None
+    contract = contracts.get(id(stage))
+    if contract is None:
+        contract = contracts[id(stage)] = contract_of(stage)
+    return Place(path, slot, "stage", stage, contract, contract.access, parent, phase)
+
+
+def _point(parent: Place, slot: str, kind: str) -> Place:
+    """A place without a stage of its own: it does what its parent declares."""
+    if slot in parent.children:
+        raise DeclarationError(parent.path, f"has a stage in the slot {slot!r}, which it keeps for itself. Rename that slot.")
+    contract = parent.contract
+    return Place(f"{parent.path}/{slot}", slot, kind, parent.stage, contract, contract.access, parent, parent.phase)
+
+
+def _refuse_inside_itself(child: Stage, slot: str, parent: Place) -> None:
+    for ancestor in parent.ancestors():
+        if ancestor.stage is child:
+            trail = [slot, *(above.slot for above in parent.ancestors())]
+            shown = " -> ".join(reversed(trail[: trail.index(ancestor.slot, 1) + 1]))
+            told = "Give the inner one a stage of its own."
+            raise DeclarationError(ancestor.path, f"{ancestor.slot!r} holds itself: {shown}. {told}")

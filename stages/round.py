@@ -1,0 +1,112 @@
+"""Round: one turn of a loop, `with state.round()`."""
+
+from typing import TYPE_CHECKING, Any
+
+from stages.batch import batch_size
+from stages.cancel import Cancel, Exhausted, Reached
+from stages.place import CHECKPOINT
+
+if TYPE_CHECKING:
+    from stages.node import Node
+
+Position = tuple[int | None, str | None, int | None, int | None]
+
+TIMED_FIRST, TIMED_EVERY = 3, 64
+"""Of each phase the first three batches are timed, then one in 64."""
+
+
+class Round:
+    """Opens the loop's scope, numbers the round, counts it, takes the Cancel of that scope, runs the checkpoint point.
+
+    One object serves all rounds of a loop. A round counts when its body ended well or by a Cancel of its own scope:
+    after the stage in the slot named like the scope, before that stage's after-hooks; without one, at the round's end.
+
+    Attributes:
+        number: of this round in the run, from 1; of an evaluation, in the phase.
+        position: (epoch, phase, batch, update) at its start.
+    """
+
+    def __init__(self, node: "Node", scope: str, counts: tuple[str | None, str | None]) -> None:
+        runner = node.runner
+        self.node = node
+        self.runner = runner
+        self.scope = scope
+        specs = runner.state.specs
+        self.index_name, self.total_name = (name if name in specs else None for name in counts)
+        self.index_restarts = self.index_name is not None and specs[self.index_name].scope == scope
+        self.is_sampled = scope == "batch"
+        self.samples = "samples_seen" if scope == "batch" and self.total_name and "samples_seen" in specs else None
+        self.index_slot, self.total_slot, self.samples_slot = (
+            node.slot("write", name, "write") if name else None
+            for name in (self.index_name, self.total_name, self.samples)
+        )
+        self.number = 0
+        self.position: Position = (None, None, None, None)
+
+    def __enter__(self) -> None:
+        runner, values, recording = self.runner, self.runner.values, self.runner.recording
+        if recording is not None:
+            recording.cut()
+        self.outer, self.outer_timed = runner.round, runner.timed
+        self.hidden = runner.scopes.open(self.scope)
+        self.is_counted = False
+        runner.round = self
+        total = values[self.total_name] if self.total_name is not None else None
+        if self.index_name is not None:
+            index = total if self.index_restarts else values.get(self.index_name, -1) + 1
+            values[self.index_name] = index
+            self.number = (index if total is None else total) + 1
+            if self.is_sampled and recording is not None:
+                runner.timed = index < TIMED_FIRST or index % TIMED_EVERY == 0
+        self.position = runner.read_position()
+        if recording is not None:
+            recording.position = self.position
+            if self.index_slot is not None:
+                recording.mark(self.index_slot, index)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        runner = self.runner
+        cancelled = isinstance(error, Cancel) and error.scope == self.scope
+        is_over = error is None or cancelled
+        if not self.is_counted and is_over:
+            self.count(None)
+        if isinstance(error, Exhausted):
+            self._take_back_index()
+        failed = not is_over and not isinstance(error, Cancel | Exhausted)
+        runner.scopes.close(self.scope, self.hidden, keep=failed)
+        try:
+            point = self.node.children.get(CHECKPOINT)
+            if point is not None and (point.before or point.after) and not failed and not isinstance(error, Exhausted):
+                point.execute()
+        finally:
+            runner.round, runner.timed = self.outer, self.outer_timed
+            if runner.recording is not None:
+                runner.recording.cut()
+                runner.recording.position = runner.read_position()
+        if is_over and self.total_name is not None and runner.limit is not None and runner.limit.is_reached(runner.values):
+            raise Reached("run", str(runner.limit))
+        return cancelled
+
+    def count(self, error: BaseException | None) -> None:
+        """Raise the totals, unless the body ended by something else than a Cancel of this scope."""
+        if error is not None and not (isinstance(error, Cancel) and error.scope == self.scope):
+            return
+        self.is_counted = True
+        if self.total_name is None:
+            return
+        values, recording = self.runner.values, self.runner.recording
+        values[self.total_name] = total = values[self.total_name] + 1
+        if recording is not None and self.total_slot is not None:
+            recording.mark(self.total_slot, total)
+        if self.samples is not None:
+            values[self.samples] = samples = values[self.samples] + batch_size(values.get("batch"))
+            if recording is not None and self.samples_slot is not None:
+                recording.mark(self.samples_slot, samples)
+
+    def _take_back_index(self) -> None:
+        """The loader was exhausted: there was no such batch."""
+        values: dict[str, Any] = self.runner.values
+        if self.index_name is not None and not self.index_restarts:
+            values[self.index_name] -= 1
+            if self.runner.recording is not None and self.index_slot is not None:
+                self.runner.recording.mark(self.index_slot, values[self.index_name])

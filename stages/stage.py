@@ -1,0 +1,308 @@
+"""Stage: logic that takes one state to the next; Composite: a stage that holds stages."""
+
+import copy
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeVar
+
+from stages.errors import AmbiguousSlot, DeclarationError, Misuse, UnknownSlot
+from state.schema import Brought
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Stage(ABC):
+    """A piece of plain PyTorch with a declaration of what it reads and writes.
+
+    The parameters of `run` are the fields it reads; what it returns is written to the fields of `writes`, in order. A
+    parameter called `state` asks for a view of State instead, which knows the declared names only. Settings belong into
+    the constructor (a frozen dataclass is the easy way) and are frozen once the stage is bound to a Learner: what
+    changes during a run belongs into State.
+
+    Attributes:
+        reads: further fields and parts it uses; `name?` is None when not ready.
+        writes: fields it will have written when it ends well, and parts (`model.params`) it is there to change.
+        touches: parts that may change in place on the way.
+        inline: names it enters by `with state.stage(name)`.
+        opens: a scope that is open while it runs, hooks included.
+        slot: the name of its place, unless its parent gives another; by default its class name in snake case.
+
+    Example:
+        >>> from learner import Stage
+        >>> class Scale(Stage):
+        ...     writes = ("inputs",)
+        ...
+        ...     def run(self, inputs):
+        ...         return inputs / 255
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ()
+    writes: ClassVar[tuple[str, ...]] = ()
+    touches: ClassVar[tuple[str, ...]] = ()
+    inline: ClassVar[tuple[str, ...]] = ()
+    opens: ClassVar[str | None] = None
+    slot: ClassVar[str] = ""
+
+    @abstractmethod
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Do the work, once."""
+
+    def fields(self) -> Brought:
+        """Fields this stage brings: name -> (type, default or `field(...)`). By default those of `state`'s annotation."""
+        return {}
+
+    def __call__(self, state: Any) -> None:
+        """Run this stage as a child, from the `run` of the composite that holds it.
+
+        Raises:
+            Misuse: `state` is no view of such a composite (a hook, a plain State).
+        """
+        run_child = getattr(state, "_run_child", None)
+        if run_child is None:
+            told = "Use learner.run(path) to run a part of the tree, learner.testing.run_stage to test a stage."
+            raise Misuse(f"{type(self).__name__} was called with a {type(state).__name__}; only a composite runs it. {told}")
+        run_child(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        refuse_if_bound(self, name)
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Composite(Stage):
+    """A stage that runs the stages it holds, in order.
+
+    Args:
+        stages: stages in order; each fills the slot of its own name. Functions made by `@stage` are stages too.
+        slots: stages whose slot is the keyword, after the positional ones.
+
+    Attributes:
+        stages: slot -> stage, in order.
+        each: the scope that every round of a loop opens (see `state.round()`), or None.
+        runs: how often the held stages run, for the check: "1", "0-1", "1+" or "0+".
+        counts: (position, total): a field that tells the round from 0, and one that counts the rounds of the run;
+            (None, None) where there is none.
+
+    Raises:
+        DeclarationError: two stages with one slot, one object twice, or something that is no stage.
+    """
+
+    each: ClassVar[str | None] = None
+    runs: ClassVar[str] = "1"
+    counts: ClassVar[tuple[str | None, str | None]] = (None, None)
+    stages: Mapping[str, Stage]
+
+    def __init__(self, *stages: "Stage | Callable[..., Any]", **slots: "Stage | Callable[..., Any]") -> None:
+        owner = type(self).__name__
+        held: dict[str, Stage] = {}
+        for name, given in [*((None, given) for given in stages), *slots.items()]:
+            stage = as_stage(given, owner)
+            slot = name or slot_of(stage)
+            if slot in held:
+                raise DeclarationError(owner, f"two stages fill the slot {slot!r}. Name one by keyword: other_{slot}=...")
+            if any(_same(stage, other) for other in held.values()):
+                raise DeclarationError(owner, f"holds one {stage!r} twice. Give the second its own object.")
+            held[slot] = stage
+        object.__setattr__(self, "stages", MappingProxyType(held))
+
+    def run(self, state: Any) -> Any:
+        for stage in self.stages.values():
+            stage(state)
+
+    def swap(self, path: str, new: "Stage | Callable[..., Any]") -> "Composite":
+        """A copy of this tree with `new` in the slot `path`; the slot keeps its name."""
+        return self._edit(path, lambda held, slot: {name: as_stage(new) if name == slot else s for name, s in held.items()})
+
+    def remove(self, path: str) -> "Composite":
+        """A copy of this tree without the slot `path`."""
+        return self._edit(path, lambda held, slot: {name: s for name, s in held.items() if name != slot})
+
+    def insert(
+        self, new: "Stage | Callable[..., Any]", *, before: str | None = None, after: str | None = None, slot: str | None = None
+    ) -> "Composite":
+        """A copy of this tree with `new` before or after a slot, in a slot of its own.
+
+        Raises:
+            DeclarationError: not exactly one of `before` and `after`, or the new slot's name is taken.
+        """
+        if (before is None) == (after is None):
+            raise DeclarationError("insert", "takes exactly one of before= and after=, a slot or path.")
+        stage = as_stage(new)
+        name = slot or slot_of(stage)
+
+        def edit(held: Mapping[str, Stage], at: str) -> dict[str, Stage]:
+            if name in held:
+                raise DeclarationError("insert", f"the slot {name!r} is taken there. Give another by slot=...")
+            edited: dict[str, Stage] = {}
+            for other, kept in held.items():
+                pair = [(name, stage), (other, kept)] if before else [(other, kept), (name, stage)]
+                edited.update(pair if other == at else [(other, kept)])
+            return edited
+
+        return self._edit(before or after or "", edit)
+
+    def _edit(self, path: str, edit: Callable[[Mapping[str, Stage], str], dict[str, Stage]]) -> "Composite":
+        """A copy of this tree in which `edit` made the new slots of the one parent that holds `path`."""
+        root = slot_of(self)
+        *parents, slot = find_one(path, list(paths_of(self, root))).split("/")[1:]
+        if not slot:
+            raise UnknownSlot(path, paths_of(self, root))
+        return self._with(parents, lambda held: edit(held, slot))
+
+    def _with(self, parents: list[str], edit: Callable[[Mapping[str, Stage]], dict[str, Stage]]) -> "Composite":
+        held: Mapping[str, Stage] = self.stages
+        if parents:
+            child = held[parents[0]]
+            assert isinstance(child, Composite)
+            edited = {**held, parents[0]: child._with(parents[1:], edit)}
+        else:
+            edited = edit(held)
+        new = copy.copy(self)
+        object.__delattr__(new, "_bound") if "_bound" in vars(new) else None
+        object.__setattr__(new, "stages", MappingProxyType(edited))
+        return new
+
+    def __getattr__(self, name: str) -> Any:
+        held = self.__dict__.get("stages", {})
+        if name in held:
+            return held[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute and holds no slot {name!r}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.stages)})"
+
+
+class FunctionStage(Stage):
+    """A stage whose `run` is a function made by `@stage`."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        object.__setattr__(self, "function", function)
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        function: Callable[..., Any] = self.__dict__["function"]
+        return function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        name: str = self.__dict__["function"].__name__
+        return name
+
+
+def stage(
+    *,
+    reads: tuple[str, ...] = (),
+    writes: tuple[str, ...] = (),
+    touches: tuple[str, ...] = (),
+    state: type | None = None,
+    inline: tuple[str, ...] = (),
+) -> Callable[[Function], Function]:
+    """Declare a function as a stage. It stays the function it was, callable in a test.
+
+    Args:
+        reads, writes, touches, inline: as in `Stage`; the parameters are reads too.
+        state: the State class whose fields it brings, when it does not take `state` itself.
+
+    Example:
+        >>> from learner import stage
+        >>> @stage(writes=("inputs",))
+        ... def scale(inputs):
+        ...     return inputs / 255
+        >>> scale(510.0)
+        2.0
+    """
+
+    def declare(function: Function) -> Function:
+        declared = {"reads": reads, "writes": writes, "touches": touches, "state": state, "inline": inline}
+        function.__stage__ = declared  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+def as_stage(given: Any, owner: str = "swap") -> Stage:
+    """`given` as a stage: itself, or a function made by `@stage` wrapped.
+
+    Raises:
+        DeclarationError: it is neither.
+    """
+    if isinstance(given, Stage):
+        return given
+    if callable(given) and hasattr(given, "__stage__"):
+        return FunctionStage(given)
+    if isinstance(given, type) and issubclass(given, Stage):
+        raise DeclarationError(owner, f"got the class {given.__name__}. Give an object: {given.__name__}(...).")
+    if callable(given):
+        name = getattr(given, "__name__", repr(given))
+        raise DeclarationError(owner, f"got the function {name}, which declares nothing. Put @stage(writes=(...)) on it.")
+    raise DeclarationError(owner, f"got {given!r}, which is no stage.")
+
+
+def slot_of(stage: Stage) -> str:
+    """The slot a stage fills unless its parent names another."""
+    if isinstance(stage, FunctionStage):
+        return snake_case(repr(stage))
+    return stage.slot or snake_case(type(stage).__name__)
+
+
+def snake_case(name: str) -> str:
+    """`ClearGradients` as `clear_gradients`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).strip("<>").lower()
+
+
+def paths_of(stage: Stage, path: str) -> "list[str]":
+    """The paths of a stage and all below it, in order."""
+    below = stage.stages.items() if isinstance(stage, Composite) else ()
+    return [path, *(deep for slot, child in below for deep in paths_of(child, f"{path}/{slot}"))]
+
+
+def fits(path: str, pattern: str) -> bool:
+    """Whether a path ends with the slots of `pattern`; `*` in it stands for any text of one slot."""
+    if path == pattern or path.endswith("/" + pattern):
+        return True
+    if "*" not in pattern:
+        return False
+    from fnmatch import fnmatchcase
+
+    parts, wanted = path.split("/"), pattern.split("/")
+    return len(parts) >= len(wanted) and all(map(fnmatchcase, parts[-len(wanted) :], wanted))
+
+
+def find_one(pattern: str, paths: list[str]) -> str:
+    """The one path that `pattern` fits.
+
+    Raises:
+        UnknownSlot, AmbiguousSlot: it fits none, or several.
+    """
+    found = [path for path in paths if fits(path, pattern)]
+    if not found:
+        raise UnknownSlot(pattern, paths)
+    if len(found) > 1:
+        raise AmbiguousSlot(pattern, found)
+    return found[0]
+
+
+def freeze(thing: object) -> None:
+    """Mark a stage or callback as bound: from now on its settings cannot be set."""
+    if hasattr(thing, "__dict__"):
+        object.__setattr__(thing, "_bound", True)
+
+
+def refuse_if_bound(thing: object, name: str) -> None:
+    """Refuse to set an attribute of a bound stage or callback.
+
+    Raises:
+        Misuse: what changes during a run belongs into State.
+    """
+    if "_bound" in getattr(thing, "__dict__", ()):
+        who = type(thing).__name__
+        told = "Keep it in a field of State (declare the field and write it), so that it is logged and saved."
+        raise Misuse(f"{who}.{name} cannot be set: {who} is bound to a Learner, and its settings are frozen. {told}")
+
+
+def _same(stage: Stage, other: Stage) -> bool:
+    if isinstance(stage, FunctionStage) and isinstance(other, FunctionStage):
+        return bool(stage.__dict__["function"] is other.__dict__["function"])
+    return stage is other

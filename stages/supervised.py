@@ -1,0 +1,201 @@
+"""The stages of supervised training, from the epoch down to the update: the leaves are plain PyTorch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from stages.batch import moved, no_batch, wrong_lengths, wrong_structure
+from stages.cancel import Exhausted
+from stages.errors import BatchError
+from stages.stage import Composite, Stage
+
+
+class Train(Composite):
+    """Run epochs until `fit` has what it asked for."""
+
+    each = "epoch"
+    runs = "1+"
+    counts = ("epoch", "epochs_done")
+
+    def run(self, state: Any) -> None:
+        while True:  # until the limit of fit(epochs=...) is reached
+            with state.round():
+                super().run(state)
+
+
+class Epoch(Composite):
+    """One pass over the data: `fit`, then `validate`."""
+
+
+class FitBatch(Composite):
+    """What training does with one batch."""
+
+    slot = "batch"
+
+
+class ValidateBatch(Composite):
+    """What an evaluation does with one batch."""
+
+    slot = "batch"
+
+
+class Gradient(Composite):
+    """Forward, loss, backward: from inputs to gradients."""
+
+
+class Fetch(Stage):
+    """Take the next batch from the loader and move it to the device. Ends the phase when there is none.
+
+    Writes:
+        batch: what the loader gave: a tensor, or tuples, lists and mappings of tensors, moved; anything else as it is.
+
+    Raises:
+        BatchError: the first batch of the phase is missing: the loader is empty, or an iterator that was used up.
+    """
+
+    writes = ("batch",)
+    touches = ("rng",)
+
+    def run(self, batches: Iterator[Any], batch_index: int, device: torch.device | None = None) -> Any:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            if batch_index == 0:
+                raise BatchError(no_batch(batches)) from None
+            raise Exhausted from None
+        return batch if device is None or device.type == "cpu" else moved(batch, device)
+
+
+@dataclass(frozen=True)
+class Unpack(Stage):
+    """Take a batch apart into fields: `Unpack()` for a pair of inputs and targets, `Unpack("real")` for one tensor.
+
+    Args:
+        inputs, targets: the fields to write; without `targets` only the inputs are taken.
+
+    Raises:
+        BatchError: the batch has another structure, or inputs and targets differ in length.
+    """
+
+    inputs: str = "inputs"
+    targets: str | None = None
+
+    def __init__(self, inputs: str = "inputs", targets: str | None = None) -> None:
+        object.__setattr__(self, "inputs", inputs)
+        object.__setattr__(self, "targets", "targets" if inputs == "inputs" and targets is None else targets)
+
+    @property
+    def writes(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (self.inputs,) if self.targets is None else (self.inputs, self.targets)
+
+    def run(self, batch: Any) -> Any:
+        if self.targets is None:
+            return batch[0] if isinstance(batch, tuple | list) and len(batch) == 1 else batch
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise BatchError(wrong_structure(batch, self.inputs, self.targets))
+        inputs, targets = batch
+        if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and inputs.shape[:1] != targets.shape[:1]:
+            raise BatchError(wrong_lengths(inputs, targets, self.inputs, self.targets))
+        return inputs, targets
+
+
+class ClearGradients(Stage):
+    """Set the gradients of the optimizer's parameters to None."""
+
+    writes = ("model.grads",)
+
+    def run(self, optimizer: Optimizer) -> None:
+        optimizer.zero_grad()
+
+
+class Forward(Stage):
+    """Apply the model.
+
+    Writes:
+        outputs: `model(inputs)`.
+    """
+
+    writes = ("outputs",)
+    touches = ("model.buffers", "rng")
+
+    def run(self, model: nn.Module, inputs: Any) -> Any:
+        return model(inputs)
+
+
+class Loss(Stage):
+    """Compare outputs with targets.
+
+    Writes:
+        loss: `loss_fn(outputs, targets)`, a scalar, mean over the batch.
+    """
+
+    writes = ("loss",)
+
+    def run(self, loss_fn: Any, outputs: Any, targets: Any) -> Any:
+        return loss_fn(outputs, targets)
+
+
+class ValidateLoss(Loss):
+    """Compare outputs with targets in an evaluation."""
+
+
+class Backward(Stage):
+    """Differentiate the loss with respect to the parameters.
+
+    Reads:
+        loss: scalar tensor.
+    Writes:
+        model.grads: added to `.grad` of each parameter, same shape and dtype, not scaled.
+
+    Adds to earlier gradients: `ClearGradients` clears them, so that several batches can add up to one update. Where
+    State holds further modules (a critic, a teacher), only the parameters of `model` and of the loss get gradients.
+    """
+
+    reads = ("loss", "model.grads", "*.params")
+    writes = ("model.grads",)
+
+    def run(self, state: Any) -> None:
+        modules = state.components(nn.Module)
+        if modules.keys() <= {"model", "loss_fn"}:
+            state.loss.backward()
+            return
+        ours = [p for name in ("model", "loss_fn") if name in modules for p in modules[name].parameters()]
+        state.loss.backward(inputs=[parameter for parameter in ours if parameter.requires_grad])
+
+
+class Update(Stage):
+    """Let the optimizer change the parameters.
+
+    Writes:
+        updates: one more.
+    """
+
+    reads = ("model.grads", "model.params")
+    writes = ("model.params", "optimizer.state", "updates")
+
+    def run(self, optimizer: Optimizer, updates: int) -> int:
+        optimizer.step()
+        return updates + 1
+
+
+class Collect(Stage):
+    """Keep the outputs of each batch on the CPU, for `predict`.
+
+    Writes:
+        predictions: a list, one entry per batch, detached.
+    """
+
+    writes = ("predictions",)
+
+    def fields(self) -> dict[str, Any]:
+        from state.fields import field
+
+        return {"predictions": (Any, field(scope="epoch", factory=lambda state: [], description="outputs, by batch"))}
+
+    def run(self, predictions: list[Any], outputs: Any) -> list[Any]:
+        predictions.append(moved(outputs, torch.device("cpu")))
+        return predictions

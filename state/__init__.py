@@ -1,0 +1,40 @@
+"""What exists in a run, who may touch it, and what changed."""
+
+from state.access import Access
+from state.changes import ABSENT, Change, ChangeLog, Changes
+from state.errors import (
+    AccessDenied,
+    FieldNotReady,
+    InvalidValue,
+    LogDamaged,
+    LogWarning,
+    RunNotFound,
+    SchemaError,
+    StateError,
+    UnknownField,
+)
+from state.fields import MISSING, field, invariant
+from state.state import State
+from state.train_state import TrainState
+
+__all__ = [
+    "ABSENT",
+    "Access",
+    "AccessDenied",
+    "Change",
+    "ChangeLog",
+    "Changes",
+    "FieldNotReady",
+    "InvalidValue",
+    "LogDamaged",
+    "LogWarning",
+    "MISSING",
+    "RunNotFound",
+    "SchemaError",
+    "State",
+    "StateError",
+    "TrainState",
+    "UnknownField",
+    "field",
+    "invariant",
+]

@@ -1,0 +1,169 @@
+"""Access: what an actor declares to read and write, and the view of State that holds it to that."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from state.errors import AccessDenied, UnknownField, short
+
+
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True)
+class Access:
+    """The declaration of one actor, in State's names. Parts are spelt with dots: `model.grads`.
+
+    Attributes:
+        reads: fields and parts it uses. Reading a component covers its parts, `grads` excepted.
+        writes: fields it will have written when it ends well, and parts it is there to change.
+        touches: parts that may change in place on the way; they provide nothing and order nothing.
+        optional: those of `reads` that may have no value; they are given as None then.
+        observer: reads everything, declares nothing, changes nothing.
+    """
+
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    touches: tuple[str, ...] = ()
+    optional: frozenset[str] = frozenset()
+    observer: bool = False
+
+    @classmethod
+    def of(cls, reads: Iterable[str] = (), writes: Iterable[str] = (), touches: Iterable[str] = ()) -> "Access":
+        """An access from declared names, where `name?` is an optional read."""
+        asked = tuple(reads)
+        optional = frozenset(name[:-1] for name in asked if name.endswith("?"))
+        plain = tuple(dict.fromkeys(name.removesuffix("?") for name in asked))
+        return cls(plain, tuple(dict.fromkeys(writes)), tuple(dict.fromkeys(touches)), optional)
+
+    @property
+    def field_writes(self) -> tuple[str, ...]:
+        """The names in `writes` that are fields: what is assigned, not changed in place."""
+        return tuple(name for name in self.writes if "." not in name)
+
+    @property
+    def part_writes(self) -> tuple[str, ...]:
+        """The names in `writes` that are parts: what changes in place."""
+        return tuple(name for name in self.writes if "." in name)
+
+    @property
+    def readable(self) -> frozenset[str]:
+        """The fields whose object the actor gets: those it reads, and the owners of the parts it names."""
+        owners = (name.partition(".")[0] for name in (*self.part_writes, *self.touches) if "." in name)
+        return frozenset(name.partition(".")[0] for name in self.reads) | frozenset(owners)
+
+
+class Owner(Protocol):
+    """Who a view belongs to: the node of a stage or hook."""
+
+    path: str
+    access: Access
+    writers: Mapping[str, Callable[[Any], None]]
+    known: Iterable[str]
+
+    def not_ready(self, name: str) -> Exception: ...
+
+
+class View:
+    """State as one actor may see it: the declared names, nothing else.
+
+    Names that begin with `_` raise AttributeError, as `copy` and `rich` expect when they probe an object. All other
+    refusals are errors of ours that `hasattr` does not swallow.
+    """
+
+    __slots__ = ("_owner", "_values", "_written")
+    declared: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, owner: Owner, values: dict[str, Any]) -> None:
+        object.__setattr__(self, "_owner", owner)
+        object.__setattr__(self, "_values", values)
+        object.__setattr__(self, "_written", set())
+
+    def ready(self, name: str) -> bool:
+        """Whether field `name` has a value now."""
+        if name not in self._owner.known:
+            raise UnknownField(name, self._owner.known)
+        return name in self._values
+
+    def components(self, kind: type[Kind]) -> dict[str, Kind]:
+        """The declared values that are a `kind` now, by field."""
+        values = self._values
+        found = {name: values[name] for name in type(self).declared if name in values}
+        return {name: value for name, value in found.items() if isinstance(value, kind)}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        owner: Owner = self._owner
+        if name not in owner.known:
+            raise UnknownField(name, owner.known, who=f"{owner.path}: State")
+        raise AccessDenied(owner.path, name, "read", owner.access.reads, f"Add {name!r} to its reads.")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        owner: Owner = self._owner
+        write = owner.writers.get(name)
+        if write is None:
+            if name not in owner.known:
+                raise UnknownField(name, owner.known, who=f"{owner.path}: State")
+            remedy = f"Add {name!r} to its writes, or do this in a stage that declares it."
+            raise AccessDenied(owner.path, name, "write", owner.access.writes, remedy)
+        write(value)
+        self._written.add(name)
+
+    def __delattr__(self, name: str) -> None:
+        remedy = "A value cannot be deleted; it ends with its scope."
+        raise AccessDenied(self._owner.path, name, "write", self._owner.access.writes, remedy)
+
+    def __dir__(self) -> list[str]:
+        return list(type(self).declared)
+
+    def __repr__(self) -> str:
+        owner: Owner = self._owner
+        rows = [f"state of {owner.path}:"]
+        for name in type(self).declared:
+            rights = ("r" if name in owner.access.readable or owner.access.observer else "-") + (
+                "w" if name in owner.writers else "-"
+            )
+            value = short(self._values[name]) if name in self._values else "not ready"
+            rows.append(f"  {name:<20} {rights}  {value}")
+        return "\n".join(rows)
+
+
+@lru_cache(maxsize=None)
+def view_class(kind: type[View], readable: frozenset[str], optional: frozenset[str], writable: frozenset[str]) -> type:
+    """The view that knows `readable` and `writable` names, as a subclass of `kind`; one class per set of names."""
+    names = tuple(sorted(readable | writable))
+    body: dict[str, Any] = {"__slots__": (), "declared": names}
+    for name in names:
+        if name in optional:
+            body[name] = property(_optional(name))
+        else:
+            body[name] = property(_reader(name) if name in readable else _own(name))
+    return type(kind.__name__, (kind,), body)
+
+
+def _reader(name: str) -> Callable[[View], Any]:
+    def read(view: View) -> Any:
+        try:
+            return view._values[name]
+        except KeyError:
+            raise view._owner.not_ready(name) from None
+
+    return read
+
+
+def _optional(name: str) -> Callable[[View], Any]:
+    return lambda view: view._values.get(name)
+
+
+def _own(name: str) -> Callable[[View], Any]:
+    """Read back what this actor has set in this call; the value from before needs `reads` too."""
+
+    def read(view: View) -> Any:
+        if name not in view._written:
+            remedy = f"It may read {name!r} back once it has set it; add it to its reads for the value from before."
+            raise AccessDenied(view._owner.path, name, "read", view._owner.access.reads, remedy)
+        return view._values[name]
+
+    return read

@@ -1,0 +1,348 @@
+"""Reading the change log: who changed a value, when, and what it was before."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from html import escape
+from itertools import islice
+from typing import TYPE_CHECKING, Final, overload
+
+from state.errors import MissingExtra, StateError, UnknownField
+from state.fields import MISSING
+from state.recording import Recording
+from state.runs import LOG_FILE, find_run
+from state.sqlite import SqliteStore
+from state.stores import Asked, Place, Record, Records, Store, is_within
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+ABSENT: Final = MISSING
+"""Stands for "no value before"."""
+
+# How many of (epoch, phase, batch) tell one instance of a scope from the next; for every other scope all three.
+_DEPTH = {"run": 0, "epoch": 1, "phase": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where in a run something happened; None for what was not open, or is not asked for."""
+
+    epoch: int | None = None
+    phase: str | None = None
+    batch: int | None = None
+    update: int | None = None
+
+    def __str__(self) -> str:
+        names = ("epoch {}", "{}", "batch {}", "update {}")
+        parts = (self.epoch, self.phase, self.batch, self.update)
+        return ", ".join(name.format(part) for name, part in zip(names, parts, strict=True) if part is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One record: an actor wrote a field or changed a part, or a stage was entered or left.
+
+    Attributes:
+        seq: number of the record in its run.
+        time: unix time in s at the end of the round it was part of.
+        actor: path of the stage or hook.
+        kind: "write", "enter" or "exit".
+        field: the field or part; None where a stage is entered or left.
+        before: the value it replaced in the same scope, else the default, else ABSENT.
+        after: the value or a summary of it; None at level "writes". For an exit: outcome and duration.
+        evidence: how the change is known.
+        position: epoch, phase, batch and update.
+        source: where the actor is defined, "qualname file:line".
+    """
+
+    seq: int
+    time: float
+    actor: str
+    kind: str
+    field: str | None
+    before: object
+    after: object
+    evidence: str
+    position: Position
+    source: str
+
+    def __str__(self) -> str:
+        place = str(replace(self.position, phase=None))  # the actor's path names the phase
+        where = f"{self.actor} at {place}" if place else self.actor
+        line = self.source.partition(" ")[2] or self.source
+        return f"{where}: {self._what()}" + (f", {line}" if line else "")
+
+    def _what(self) -> str:
+        if self.field is None:
+            return self.kind if self.after is None else f"{self.kind} {self.after}"
+        if self.before is not ABSENT and not _is_same(self.before, self.after):
+            return f"{self.field} {_short(self.before)} -> {_short(self.after)} ({self.evidence})"
+        value = "" if self.after is None else f" = {_short(self.after)}"
+        return f"{self.field}{value} ({self.evidence})"
+
+
+class Changes(Sequence[Change]):
+    """An answer of the log: changes in the order of time, shown as a table."""
+
+    _columns = ("seq", "position", "actor", "field", "before", "after", "evidence")
+
+    def __init__(self, changes: Iterable[Change]) -> None:
+        self._changes = tuple(changes)
+
+    @overload
+    def __getitem__(self, index: int) -> Change: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Changes": ...
+    def __getitem__(self, index: int | slice) -> "Change | Changes":
+        return Changes(self._changes[index]) if isinstance(index, slice) else self._changes[index]
+
+    def __len__(self) -> int:
+        return len(self._changes)
+
+    def __repr__(self) -> str:
+        rows = [self._columns, *self._rows()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        earlier = len(self) - len(rows) + 1
+        return "\n".join(lines + [f"after {earlier:,} earlier ones"] * (earlier > 0)) if self else "no changes"
+
+    def _repr_html_(self) -> str:
+        rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in self._rows()]
+        head = "".join(f"<th>{name}</th>" for name in self._columns)
+        return f"<table><tr>{head}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+    def to_pandas(self) -> "DataFrame":
+        """One row per change; needs the extra `frames`."""
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise MissingExtra("Changes.to_pandas() needs pandas", "frames") from error
+        names = ["seq", "time", "actor", "kind", "field", "before", "after", "evidence", "source"]
+        rows = [asdict(c.position) | {name: getattr(c, name) for name in names} for c in self]
+        frame = DataFrame(rows, columns=["seq", "time", *asdict(Position()), *names[2:]])
+        return frame.assign(before=[None if c.before is ABSENT else c.before for c in self])
+
+    def plot(self) -> "Figure":
+        """The numbers among these values over the records of the run, a line per field; needs the extra `plots`."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise MissingExtra("Changes.plot() needs matplotlib", "plots") from error
+        lines: dict[str, tuple[list[int], list[float]]] = {}
+        for change in self:
+            if change.kind == "write" and isinstance(change.after, int | float):
+                numbers, values = lines.setdefault(str(change.field), ([], []))
+                numbers.append(change.seq)
+                values.append(change.after)
+        if not lines:
+            raise StateError("None of these changes is a number to plot. Take the history of a field that is one.")
+        figure = Figure(layout="constrained")
+        axes = figure.subplots()
+        for field, (numbers, values) in lines.items():
+            axes.plot(numbers, values, label=field)
+        axes.set_xlabel("record")
+        axes.legend()
+        return figure
+
+    def _rows(self, limit: int = 60) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = []
+        for c in self._changes[-limit:]:
+            before = "" if c.field is None else _short(c.before)
+            names = (str(c.seq), str(c.position), c.actor, c.field or f"({c.kind})")
+            rows.append((*names, before, _short(c.after), c.evidence))
+        return rows
+
+
+class ChangeLog:
+    """The record of a run, to be asked. A log of a live run includes what was written up to the question."""
+
+    def __init__(self, store: Store, recording: Recording | None = None) -> None:
+        self._store = store
+        self._recording = recording
+
+    @classmethod
+    def open(cls, name: str | os.PathLike[str]) -> "ChangeLog":
+        """The log of a stored run: "runs/digits" (the latest), "runs/digits@3", a run's directory, or a log file.
+
+        Raises:
+            RunNotFound: there is no such run, or it has no log.
+            LogDamaged: the file is no log, or not whole.
+        """
+        path = find_run(name)
+        return cls(SqliteStore.open(path / LOG_FILE if path.is_dir() else path))
+
+    def tail(self, n: int = 20) -> Changes:
+        """The last records, of every kind."""
+        records = self._records()
+        last = list(islice(records.read(backward=True), n))
+        return Changes(_with_before(records, record) for record in reversed(last))
+
+    def blame(self, name: str, at: Position | None = None) -> Change:
+        """The last write of a field or of one of its parts, by default up to now, else to the end of the round `at`.
+
+        What lies below a part is answered by the part: "model.params.0.weight" by "model.params".
+
+        Raises:
+            UnknownField: nothing in the log has such a name.
+            StateError: it was never written, or there is no such round.
+        """
+        records = self._records()
+        names = records.resolve(name)
+        before = None if at is None else _find(records, at)[1]
+        for record in records.read(records.writes(names), before=before, backward=True):
+            return _with_before(records, record)
+        writers = sorted({slot.actor for slot in records.slots if slot.kind == "write" and slot.field in names})
+        told = f"{writers} would write it." if writers else "No stage or hook writes it."
+        if self._store.dropped:
+            told += " The log in memory keeps the latest rounds only; give a run_dir to keep them all."
+        raise StateError(f"The log has no write of {name!r}{'' if at is None else f' up to {at}'}. {told}")
+
+    def history(self, name: str) -> Changes:
+        """Every write of a field and of its parts.
+
+        Raises:
+            UnknownField: nothing in the log has such a name.
+        """
+        records = self._records()
+        return Changes(_changes(records, records.writes(records.resolve(name))))
+
+    def where(
+        self,
+        *,
+        actor: str | None = None,
+        field: str | None = None,
+        epoch: int | range | None = None,
+        phase: str | None = None,
+        batch: int | range | None = None,
+        kind: str | None = "write",
+        evidence: str | None = None,
+    ) -> Changes:
+        """The records that match all that is given.
+
+        Args:
+            actor: a pattern in which "*" stands for any characters: "**/update", "external", "*:after:*".
+            field: a pattern as well: "loss", "optimizer.hyper.*".
+            epoch: a number or a range.
+            phase: as in a position: "fit".
+            batch: a number or a range.
+            kind: "write", "enter" or "exit"; None for all.
+            evidence: how the change is known.
+
+        Raises:
+            UnknownField: `field` is no pattern, and nothing in the log has that name.
+        """
+        records = self._records()
+        if field is not None and field not in records.fields and not set("*?[") & set(field):
+            raise UnknownField(field, records.fields, who="The log")
+        chosen = {
+            number
+            for number, slot in enumerate(records.slots)
+            if (actor is None or fnmatchcase(slot.actor, actor))
+            and (field is None or fnmatchcase(slot.field or "", field))
+            and (kind is None or slot.kind == kind)
+            and (evidence is None or slot.evidence == evidence)
+        }
+        return Changes(_changes(records, chosen, (epoch, phase, batch)))
+
+    def at(self, *, epoch: int | None = None, batch: int | None = None, phase: str | None = None) -> dict[str, object]:
+        """The state at the end of a round, by summaries: the last write of each field whose scope held there.
+
+        Without `phase`, a batch is that of the first phase that has one of this number.
+
+        Raises:
+            StateError: the log has no such round.
+        """
+        records = self._records()
+        place, end = _find(records, Position(epoch, phase, batch))
+        held = 3 if batch is not None else 2 if phase is not None else 1
+        state = {}
+        for record in records.read(records.writes(records.fields), before=end):
+            depth = _DEPTH.get(record.slot.scope, 3)
+            if depth <= held and record.place[:depth] == place[:depth]:
+                state[str(record.slot.field)] = record.value
+        return dict(sorted(state.items()))
+
+    def changes(self) -> Iterator[Change]:
+        """Every record in order, read while it is iterated."""
+        return _changes(self._records())
+
+    def __len__(self) -> int:
+        self._flush()
+        return self._store.count()
+
+    def __repr__(self) -> str:
+        last = self.tail(1)
+        where = f", the last at {str(last[0].position) or 'set-up'}" if last else ""
+        return f"ChangeLog of {self._store.name!r}: {len(self):,} records{where}"
+
+    def _flush(self) -> None:
+        if self._recording is not None:
+            self._recording.flush()
+
+    def _records(self) -> Records:
+        self._flush()
+        return Records(self._store)
+
+
+def _changes(
+    records: Records,
+    chosen: set[int] | None = None,
+    asked: Asked = (None, None, None),
+) -> Iterator[Change]:
+    """The chosen slots' changes at the places asked for, in one pass over all that wrote the same fields."""
+    kept = None if chosen is None else {records.slots[number] for number in chosen}
+    fields = set() if kept is None else {slot.field for slot in kept}
+    latest: dict[str | None, Record] = {}
+    for record in records.read(None if chosen is None else chosen | records.writes(fields)):
+        if (kept is None or record.slot in kept) and is_within(record.place, asked):
+            yield _change(record, latest.get(record.slot.field))
+        latest[record.slot.field] = record
+
+
+def _with_before(records: Records, record: Record) -> Change:
+    """One change, looking back no further than the last write of its field."""
+    field = record.slot.field
+    slots = set() if field is None else records.writes([field])
+    return _change(record, next(records.read(slots, before=record.seq, backward=True), None))
+
+
+def _change(record: Record, earlier: Record | None) -> Change:
+    """A record and the one of the same field before it; what another instance of the scope held is no value before."""
+    seq, t_ns, place, slot, after = record
+    depth = _DEPTH.get(slot.scope, 3)
+    before = earlier.value if earlier is not None and earlier.place[:depth] == place[:depth] else slot.default
+    before = None if slot.field is None else before
+    what = (slot.actor, slot.kind, slot.field, before, after, slot.evidence)
+    return Change(seq, t_ns / 1e9, *what, Position(*place), slot.source)
+
+
+def _find(records: Records, asked: Position) -> tuple[Place, int]:
+    """The place of the round asked for, and the number of the first record after it."""
+    phase, found = asked.phase, None
+    seen: dict[tuple[int | None, str | None], int | None] = {}  # the last batch of each phase
+    for seq, _, place, _, values in records.store.segments():
+        seen[place[:2]] = place[2] if place[2] is not None else seen.get(place[:2])
+        if is_within(place, (asked.epoch, phase, asked.batch)):
+            phase = place[1] if asked.batch is not None else phase
+            found = place, seq + len(values)
+    if found is not None:
+        return found
+    epochs = [epoch for epoch, _ in seen if epoch is not None]
+    told = f"It holds epochs {min(epochs)} to {max(epochs)}" if epochs else "It holds no epoch"
+    batches = [f"{p} to batch {last}" for (epoch, p), last in seen.items() if epoch == asked.epoch and last is not None]
+    raise StateError(f"The log has no {asked}. {told}{', of this one ' if batches else ''}{', '.join(batches)}.")
+
+
+def _is_same(before: object, after: object) -> bool:
+    return before == after or (before != before and after != after)  # NaN is the value that is not itself
+
+
+def _short(value: object, limit: int = 60) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.6g}" if isinstance(value, float) else value if isinstance(value, str) else repr(value)
+    text = " ".join(text.split())  # a value never breaks a line of the table
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -1,0 +1,213 @@
+"""What a field of State is: its type, its scope, its default, and the validator that guards each write."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from torch import Tensor
+
+from state.errors import InvalidValue, SchemaError, short
+
+
+class Missing(Enum):
+    """The type of `MISSING`."""
+
+    MISSING = "MISSING"
+
+    def __repr__(self) -> str:
+        return "not ready"
+
+
+MISSING: Final = Missing.MISSING
+"""Stands for "no value", where None is a value."""
+
+Saved = Literal["saved", "derived", "volatile"]
+
+_CONFIG = ConfigDict(arbitrary_types_allowed=True)
+# Schemas of pydantic that hand back a value of the exact type accepted before as it is.
+_PLAIN_SCHEMAS = {"is-instance", "any", "int", "float", "str", "bool", "none", "callable"}
+
+
+def field(
+    *,
+    scope: str = "run",
+    default: Any = MISSING,
+    factory: Callable[[Any], Any] | None = None,
+    description: str = "",
+    saved: Saved | None = None,
+    because: str = "",
+    **constraints: Any,
+) -> Any:
+    """Declare a field of a State class, where a plain default is not enough.
+
+    Args:
+        scope: how long a value is valid: "run", "epoch", "phase", "update", "batch", or a name of your own.
+        default: the value each time the scope opens. Without one the field is *not ready* until somebody writes it.
+        factory: makes that value from the state, for objects built from others (a scheduler from its optimizer) and
+            for values that must be new each time. Either this or `default`.
+        description: one line: meaning, shape, unit.
+        saved: whether a checkpoint holds it: "saved", "derived" or "volatile". By default update and batch scopes are
+            volatile and everything else is saved.
+        because: how it is derived, or why it is volatile.
+        constraints: what `pydantic.Field` takes: `gt=0`, `le=1`, `pattern=...`.
+
+    Raises:
+        SchemaError: both `default` and `factory` were given.
+    """
+    if default is not MISSING and factory is not None:
+        raise SchemaError("A field takes default= or factory=, not both. Keep factory= if the value depends on others.")
+    facts = {"scope": scope, "factory": factory, "saved": saved, "because": because}
+    return Field(default=default, description=description or None, json_schema_extra={"staged": facts}, **constraints)
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """One field of a schema, as the classes that bring it declare it."""
+
+    name: str
+    annotation: Any
+    scope: str
+    default: Any
+    factory: Callable[[Any], Any] | None
+    description: str
+    saved: Saved
+    because: str
+    owner: str
+
+    @classmethod
+    def of(cls, name: str, info: FieldInfo, owner: str) -> "FieldSpec":
+        """The spec of a pydantic field; a field written without `field()` has run scope."""
+        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+        facts: dict[str, Any] = extra.get("staged", {})  # type: ignore[assignment]  # ours, put there by field()
+        if Iterable in (info.annotation, get_origin(info.annotation)):
+            told = "pydantic would wrap the value into a generator. Annotate it Any, or with a class."
+            raise SchemaError(f"{owner}.{name} is declared {type_text(info.annotation)}: {told}")
+        scope = facts.get("scope", "run")
+        default = MISSING if info.is_required() else info.get_default(call_default_factory=False)
+        factory = facts.get("factory")
+        if factory is None and info.default_factory is not None:
+            make: Any = info.default_factory
+            default, factory = MISSING, lambda state: make()
+        annotation = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+        short_lived = scope in ("update", "batch")
+        saved = facts.get("saved") or ("volatile" if short_lived else "saved")
+        because = facts.get("because") or ("ends with its scope" if short_lived else "")
+        return cls(name, annotation, scope, default, factory, info.description or "", saved, because, owner)
+
+    @property
+    def type_text(self) -> str:
+        """The annotation as a person writes it: `Tensor | None`."""
+        return type_text(self.annotation)
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[Any]:
+        """Compiled once; only the slow path of a write uses it."""
+        return TypeAdapter(self.annotation, config=_CONFIG)
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether a second value of a type accepted once needs no check beyond `type(value) is accepted`."""
+        return all(_is_plain(schema) for schema in _flat(dict(self.adapter.core_schema)))
+
+    @cached_property
+    def takes_tensors(self) -> bool:
+        """Whether a Tensor may stand here; otherwise pydantic would coerce it to a number, a device sync."""
+        return any(
+            schema["type"] == "any" or (schema["type"] == "is-instance" and issubclass(Tensor, schema["cls"]))
+            for schema in _flat(dict(self.adapter.core_schema))
+        )
+
+    def validate(self, value: Any, actor: str) -> Any:
+        """`value` as the field accepts it.
+
+        Raises:
+            InvalidValue: naming actor, field, what is allowed and what arrived.
+        """
+        if isinstance(value, Tensor) and not self.takes_tensors:
+            reason = f"The field is {self.type_text}; a Tensor is never converted, that would be a device sync. "
+            raise InvalidValue(self.name, actor, value, reason + "Declare it Tensor, or convert it where you write it.")
+        try:
+            return self.adapter.validate_python(value)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]["msg"]
+            reason = f"The field is {self.type_text}, set by {self.owner}: {problem}; got {type(value).__name__}."
+            raise InvalidValue(self.name, actor, value, reason) from None
+
+
+class Invariant:
+    """A rule between fields, as `invariant` declares it."""
+
+    def __init__(self, names: tuple[str, ...], rule: Callable[[Any], object]) -> None:
+        self.names = names
+        self.rule = rule
+        self.__doc__ = rule.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.title = f"{owner.__name__}.{name}"
+        owner.own_invariants = (*owner.__dict__.get("own_invariants", ()), self)  # type: ignore[attr-defined]
+
+    def check(self, state: Any, field_name: str, actor: str) -> None:
+        """Run the rule on `state`.
+
+        Raises:
+            InvalidValue: the rule raised AssertionError or ValueError, or returned False.
+        """
+        try:
+            kept = self.rule(state)
+        except (AssertionError, ValueError) as error:
+            kept, told = False, str(error)
+        else:
+            told = ""
+        if kept is False:
+            values = ", ".join(f"{name}={short(getattr(state, name))}" for name in self.names)
+            reason = f"It breaks the invariant {self.title} ({values}){': ' + told if told else ''}. The old value stays."
+            raise InvalidValue(field_name, actor, getattr(state, field_name), reason)
+
+
+def invariant(*names: str) -> Callable[[Callable[[Any], object]], Invariant]:
+    """State a rule between fields, checked when one of `names` is written and all of them are ready.
+
+    Example:
+        >>> from state import State, invariant
+        >>> class Counted(State):
+        ...     updates: int = 0
+        ...     batches_seen: int = 0
+        ...
+        ...     @invariant("updates", "batches_seen")
+        ...     def updates_follow_batches(self):
+        ...         assert self.updates <= self.batches_seen, "an update needs a batch"
+        >>> Counted(batches_seen=2).updates
+        0
+    """
+
+    def decorate(rule: Callable[[Any], object]) -> Invariant:
+        return Invariant(names, rule)
+
+    return decorate
+
+
+def type_text(annotation: Any) -> str:
+    """An annotation without module names."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        return annotation.__name__
+    if hasattr(annotation, "__metadata__"):
+        return type_text(annotation.__origin__)
+    return str(annotation).replace("typing.", "").replace("torch.nn.modules.module.", "").replace("torch.", "")
+
+
+def _flat(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The alternatives of a pydantic core schema: members of a union, the inside of an optional."""
+    if schema["type"] == "nullable":
+        return _flat(schema["schema"]) + [{"type": "none"}]
+    if schema["type"] == "union":
+        choices = (choice[0] if isinstance(choice, tuple) else choice for choice in schema["choices"])
+        return [member for choice in choices for member in _flat(choice)]
+    return [schema]
+
+
+def _is_plain(schema: dict[str, Any]) -> bool:
+    return schema["type"] in _PLAIN_SCHEMAS and set(schema) <= {"type", "cls", "cls_repr", "metadata"}

@@ -1,0 +1,84 @@
+"""Parts of a component: what of an object in State can change in place, by the type of the object."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+RNG = "rng"
+"""The random number generators (torch, numpy, Python): a component of every State."""
+
+_MODULE = ("params", "grads", "buffers", "mode")
+_OPTIMIZER = ("state", "hyper")
+_STATEFUL = ("state",)
+
+
+def parts_of(kind: Any) -> tuple[str, ...]:
+    """The parts of objects of type `kind`; none for plain values.
+
+    `params`, `grads`, `buffers` and `mode` (train/eval and requires_grad flags) of a module; `state` and `hyper` (scalars
+    of the parameter groups) of an optimizer; `state` of anything else that has `state_dict` and `load_state_dict`.
+    """
+    if not isinstance(kind, type):
+        return ()
+    if any(base.__name__ == "Metric" and base.__module__.startswith("torchmetrics") for base in kind.__mro__):
+        return _STATEFUL
+    if issubclass(kind, nn.Module):
+        return _MODULE
+    if issubclass(kind, torch.optim.Optimizer):
+        return _OPTIMIZER
+    return _STATEFUL if hasattr(kind, "state_dict") and hasattr(kind, "load_state_dict") else ()
+
+
+def scalars(component: Any, part: str) -> dict[str, Any]:
+    """The plain values of a part, by the name below it: `hyper` gives `lr`, `weight_decay`, ...; `mode` gives `train`.
+
+    A hyper-parameter that differs between parameter groups is given as text, one value per group. Parts made of tensors
+    have none. Reads no tensor from a device: a learning rate that is a Tensor there is left out.
+    """
+    if part == "hyper":
+        groups = component.param_groups
+        names = [name for name in groups[0] if name not in ("params", "param_names")] if groups else []
+        return {name: _common([group.get(name) for group in groups]) for name in names}
+    if part == "mode":
+        frozen = sum(not parameter.requires_grad for parameter in component.parameters())
+        modes = {module.training for module in component.modules()}
+        return {"train": modes.pop() if len(modes) == 1 else "mixed", "frozen": frozen}
+    return {}
+
+
+def tensors(component: Any) -> Iterator[Tensor]:
+    """The tensors a component owns: parameters and buffers of a module, parameters of an optimizer."""
+    if isinstance(component, nn.Module):
+        yield from component.parameters()
+        yield from component.buffers()
+    elif isinstance(component, torch.optim.Optimizer):
+        for group in component.param_groups:
+            yield from group["params"]
+    elif isinstance(component, Tensor):
+        yield component
+
+
+def fingerprint(component: nn.Module) -> str:
+    """Sixteen hexadecimal digits for the parameters' contents: their bits, summed with a weight for each position.
+
+    One pass over the parameters. For real floating point and integer tensors on the CPU; others are moved there.
+    """
+    total = 0
+    for position, parameter in enumerate(component.parameters(), start=1):
+        data = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
+        words = nn.functional.pad(data, (0, -len(data) % 8)).view(torch.int64)
+        weights = torch.arange(1, 2 * len(words), 2, dtype=torch.int64) * 0x5851F42D4C957F2D
+        total += position * int((words * weights).sum())
+    return f"{total % 2**64:016x}"
+
+
+def _common(values: list[Any]) -> Any:
+    """One value for all groups, or text that lists them."""
+    plain = [value.item() if isinstance(value, Tensor) and value.device.type == "cpu" else value for value in values]
+    plain = ["on a device" if isinstance(value, Tensor) else value for value in plain]
+    if all(value == plain[0] for value in plain):
+        value = plain[0]
+        return value if isinstance(value, int | float | str | bool | None) else str(value)
+    return ", ".join(str(value) for value in plain)

@@ -1,0 +1,91 @@
+"""One schema from many: the State class that has the fields of all actors, and what its names cover."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import create_model
+from pydantic.fields import FieldInfo
+
+from state.errors import SchemaError
+from state.fields import MISSING, FieldSpec, field
+from state.parts import RNG, parts_of
+from state.state import State, refuse_reserved
+
+Brought = Mapping[str, tuple[Any, Any]]
+"""Fields that one actor brings: name -> (annotation, default or `field(...)`)."""
+
+
+def compose(classes: Iterable[tuple[str, type[State]]], brought: Iterable[tuple[str, Brought]] = ()) -> type[State]:
+    """The State class with the fields of all `classes` and the `brought` ones.
+
+    Args:
+        classes: pairs of who needs it and the State class; the first one is the user's own.
+        brought: pairs of who brings them and the fields.
+
+    Returns:
+        One of `classes` when it has everything, else a new class derived from them.
+
+    Raises:
+        SchemaError: a name with two types or scopes, naming both owners.
+    """
+    bases: list[type[State]] = []
+    seen: dict[str, tuple[FieldSpec, str]] = {}
+    for who, cls in classes:
+        if not any(issubclass(base, cls) for base in bases):
+            bases = [base for base in bases if not issubclass(cls, base)] + [cls]
+        for spec in cls.specs.values():
+            _same(seen, spec, f"{spec.owner} (for {who})")
+    extra: dict[str, tuple[Any, Any]] = {}
+    for who, fields in brought:
+        for name, (annotation, default) in fields.items():
+            refuse_reserved(name, who)
+            info = default if isinstance(default, FieldInfo) else field(default=default)
+            spec = FieldSpec.of(name, FieldInfo.from_annotated_attribute(annotation, info), who)
+            if _same(seen, spec, who):
+                extra[name] = (annotation, info)
+    if len(bases) == 1 and not extra:
+        return bases[0]
+    names = "And".join(base.__name__ for base in bases)
+    composed: type[State] = create_model(f"{names}Composed", __base__=tuple(bases), **extra)  # type: ignore[call-overload]
+    composed.specs = {name: seen[name][0] for name in composed.model_fields}
+    return composed
+
+
+def upgrade(state: State, cls: type[State]) -> None:
+    """Give `state` the class `cls` in place: whoever holds it holds the live one. New run fields get their defaults."""
+    for name, spec in cls.specs.items():
+        if name not in type(state).specs and spec.scope == "run" and spec.default is not MISSING:
+            state.__dict__[name] = spec.default
+    object.__setattr__(state, "__class__", cls)
+
+
+def vocabulary(cls: type[State], state: State | None = None) -> dict[str, FieldSpec]:
+    """Every name an actor may declare, with the field it belongs to: fields, their parts, and `rng`.
+
+    The parts follow from the object where there is one, else from the annotation.
+    """
+    names: dict[str, FieldSpec] = {RNG: FieldSpec(RNG, Any, "run", None, None, "random number generators", "saved", "", "State")}
+    for name, spec in cls.specs.items():
+        names[name] = spec
+        value = None if state is None else state.__dict__.get(name)
+        kind = spec.annotation if value is None else type(value)
+        for part in parts_of(kind):
+            names[f"{name}.{part}"] = spec
+    return names
+
+
+def _same(seen: dict[str, tuple[FieldSpec, str]], spec: FieldSpec, who: str) -> bool:
+    """Note a field; False if it is there already with the same meaning.
+
+    Raises:
+        SchemaError: it is there with another type or scope.
+    """
+    if spec.name not in seen:
+        seen[spec.name] = (spec, who)
+        return True
+    other, owner = seen[spec.name]
+    if (other.annotation, other.scope) == (spec.annotation, spec.scope):
+        return False
+    told = f"{owner} declares it {other.type_text} in scope {other.scope!r}"
+    here = f"{who} declares it {spec.type_text} in scope {spec.scope!r}"
+    raise SchemaError(f"Field {spec.name!r} is declared twice: {told}; {here}. Rename one of them.")

@@ -1,0 +1,72 @@
+"""Scopes: how long the value of a field is valid, kept as a stack."""
+
+from typing import Any
+
+from state.fields import MISSING
+from state.state import State
+
+RUN = "run"
+
+
+class Scopes:
+    """Opens and closes the scopes of one State.
+
+    Opening a scope gives its fields their defaults and takes every other value from them. Opening one that is open
+    already (a validation inside an epoch) starts it empty; closing it gives the outer values back.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._values = state.__dict__
+        self._names: dict[str, tuple[str, ...]] = {}
+        self._constants: dict[str, tuple[tuple[str, Any], ...]] = {}
+        self._factories: dict[str, tuple[tuple[str, Any], ...]] = {}
+        self._open: dict[str, int] = {}
+        for name, spec in type(state).specs.items():
+            if spec.scope == RUN:
+                continue
+            self._names[spec.scope] = (*self._names.get(spec.scope, ()), name)
+            if spec.default is not MISSING:
+                self._constants[spec.scope] = (*self._constants.get(spec.scope, ()), (name, spec.default))
+            if spec.factory is not None:
+                self._factories[spec.scope] = (*self._factories.get(spec.scope, ()), (name, spec.factory))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The scopes that have fields, and those that were opened."""
+        return tuple(dict.fromkeys((*self._names, *self._open)))
+
+    def is_open(self, scope: str) -> bool:
+        """Whether `scope` is open now. The run always is."""
+        return scope == RUN or self._open.get(scope, 0) > 0
+
+    def open(self, scope: str) -> dict[str, Any] | None:
+        """Open `scope`; the answer is for `close`: the values that it hides, if it was open already."""
+        depth = self._open.get(scope, 0)
+        self._open[scope] = depth + 1
+        values, hidden = self._values, None
+        if depth:
+            hidden = {name: values.pop(name) for name in self._names.get(scope, ()) if name in values}
+        for name, default in self._constants.get(scope, ()):
+            values[name] = default
+        for name, factory in self._factories.get(scope, ()):
+            values[name] = factory(self._state)
+        return hidden
+
+    def close(self, scope: str, hidden: dict[str, Any] | None, *, keep: bool = False) -> None:
+        """Close `scope`: drop its values (not with `keep`: a stage failed), give the hidden ones back."""
+        self._open[scope] -= 1
+        if keep:
+            return
+        values = self._values
+        for name in self._names.get(scope, ()):
+            values.pop(name, None)
+        if hidden:
+            values.update(hidden)
+
+    def clear(self) -> None:
+        """Take all scoped values away: what a failed run left for the debugger, or a person set by hand."""
+        self._open.clear()
+        for names in self._names.values():
+            for name in names:
+                self._values.pop(name, None)
