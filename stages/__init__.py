@@ -15,8 +15,9 @@ from stages.errors import (
     StageError,
     UnknownSlot,
 )
+from stages.frame import Frame
 from stages.phases import EvaluationPhase, Fit, Phase, Predict, TrainingPhase, Validate, evaluating, training
-from stages.runner import Frame, Runner
+from stages.runner import Runner
 from stages.stage import Composite, Stage, stage
 from stages.supervised import (
     Backward,

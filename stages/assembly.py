@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from stages.callbacks import Hook
-from stages.check import Finding, check_names, check_readiness, check_unused
+from stages.check import Finding, check_names, check_readiness, check_unused, order_finding
 from stages.contract import Contract
 from stages.errors import DeclarationError, GraphError, UnknownSlot
-from stages.order import Conflict, Edge, solve
+from stages.order import Edge, solve
 from stages.place import HookPlace, Place, filled, lay_out, matches
 from stages.stage import Stage
 from state.access import Access
@@ -51,7 +51,9 @@ class Assembly:
             raise GraphError(errors)
 
 
-def assemble(root: Stage, hooks: Iterable[Hook], schema: type[State], state: State | None = None) -> Assembly:
+def assemble(
+    root: Stage, hooks: Iterable[Hook], schema: type[State], state: State | None = None, given: Iterable[str] = ()
+) -> Assembly:
     """Put a tree, hooks and the schema together, and check them.
 
     Args:
@@ -59,6 +61,7 @@ def assemble(root: Stage, hooks: Iterable[Hook], schema: type[State], state: Sta
         hooks: in the order of registration.
         schema: the user's State class.
         state: the State it will run on, if there is one: its values are what is given. Nothing in it changes.
+        given: names of fields that get a value before it runs.
 
     Raises:
         DeclarationError: a declaration that cannot be read at all.
@@ -86,12 +89,30 @@ def assemble(root: Stage, hooks: Iterable[Hook], schema: type[State], state: Sta
                 ordered, reasons, conflicts = solve(standing)
                 setattr(place, side, ordered)
                 edges.extend(reasons)
-                findings.extend(_unordered(conflict, side, place) for conflict in conflicts)
+                findings.extend(order_finding(conflict, side, place) for conflict in conflicts)
     findings.extend(check_names(places, names))
-    findings.extend(check_readiness(top, places, composed, names, _given(composed, state)))
-    findings.extend(check_unused(places, names, composed))
+    findings.extend(check_readiness(top, places, composed, names, _given(composed, state).union(given)))
+    findings.extend(check_unused(places, names))
     findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.severity))
     return Assembly(top, tuple(places), tuple(hooks), composed, names, tuple(findings), tuple(edges))
+
+
+def refuse_orphans(old: Assembly, new: Assembly, edit: str) -> None:
+    """Refuse an edit that takes a place away from under a hook.
+
+    Raises:
+        GraphError: a hook stood at a place that the new tree has not.
+    """
+    paths = {place.path for place in new.places}
+    found = []
+    for place in old.places:
+        for hung in (*place.before, *place.after):
+            if place.path not in paths:
+                told = f"{hung.hook.name} stands at {place.path!r}, which {edit!r} takes away."
+                ways = f"List inline=({place.slot!r},) in the new stage and enter it there, or remove the hook first."
+                found.append(Finding("error", "orphaned hook", (hung.path,), f"{told} {ways}"))
+    if found:
+        raise GraphError(found)
 
 
 def _hang(hooks: list[Hook], places: list[Place]) -> Iterator[Finding]:
@@ -151,16 +172,17 @@ def _brought(places: list[Place]) -> Iterator[tuple[str, Brought]]:
 def _spelt_out(access: Access, names: Mapping[str, FieldSpec]) -> Access:
     """`*.mode` as the mode of every component that has one."""
 
-    def spell(given: tuple[str, ...]) -> tuple[str, ...]:
-        if not any(name.startswith("*.") for name in given):
-            return given
-        out: list[str] = []
-        for name in given:
-            same = [known for known in names if known.count(".") == 1 and known.endswith(name[1:])]
-            out.extend(same if name.startswith("*.") else [name])
-        return tuple(dict.fromkeys(out))
+    spelt = {name for name in (*access.reads, *access.writes, *access.touches) if name.startswith("*.")}
+    if not spelt:
+        return access
+    parts = {name: [known for known in names if known.count(".") == 1 and known.endswith(name[1:])] for name in spelt}
 
-    return replace(access, reads=spell(access.reads), writes=spell(access.writes), touches=spell(access.touches))
+    def spell(given: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(known for name in given for known in parts.get(name, [name])))
+
+    optional = access.optional.union(*parts.values())  # whichever components there are
+    reads, writes, touches = spell(access.reads), spell(access.writes), spell(access.touches)
+    return replace(access, reads=reads, writes=writes, touches=touches, optional=optional)
 
 
 def _given(schema: type[State], state: State | None) -> set[str]:
@@ -175,15 +197,3 @@ def _given(schema: type[State], state: State | None) -> set[str]:
 
 def _has_default(spec: FieldSpec) -> bool:
     return spec.default is not MISSING
-
-
-def _unordered(conflict: Conflict, side: str, place: Place) -> Finding:
-    hooks = conflict.hooks
-    if conflict.kind == "cycle":
-        shown = " -> ".join(hooks)
-        told = "Take back one runs_before or runs_after, or a read that one of them does not need."
-        return Finding("error", "cycle", hooks, f"Hooks {side} {place.path!r} wait for each other: {shown}. {told}")
-    told = f"{hooks[0]} and {hooks[1]} both write {conflict.name!r} {side} {place.path!r} and have no order."
-    ways = f"Put them into a tuple, callbacks=[({hooks[0].split('.')[0]}(...), {hooks[1].split('.')[0]}(...))], "
-    ways += "give one runs_before=, or remove one."
-    return Finding("error", "unordered writers", hooks, f"{told} {ways}")

@@ -10,7 +10,9 @@ from torch import Tensor
 def moved(batch: Any, device: torch.device) -> Any:
     """`batch` with its tensors on `device`: a tensor, or tuples, lists and mappings of them; the rest as it is."""
     if isinstance(batch, Tensor):
-        return batch.detach().to(device, non_blocking=True) if batch.requires_grad else batch.to(device, non_blocking=True)
+        return (
+            batch.detach().to(device, non_blocking=True) if batch.requires_grad else batch.to(device, non_blocking=True)
+        )
     if isinstance(batch, Mapping):
         return {name: moved(value, device) for name, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
@@ -33,12 +35,26 @@ def batch_size(batch: Any) -> int:
     return 1
 
 
+def joined(batches: list[Any]) -> Any:
+    """Batches as one: tensors along the first dimension, tuples and mappings part by part, else the list."""
+    first = batches[0] if batches else None
+    if isinstance(first, Tensor):
+        return torch.cat(batches) if first.dim() else torch.stack(batches)
+    if isinstance(first, Mapping):
+        return {name: joined([batch[name] for batch in batches]) for name in first}
+    if isinstance(first, tuple):
+        return tuple(joined(list(parts)) for parts in zip(*batches, strict=True))
+    return batches
+
+
 def no_batch(batches: Iterator[Any]) -> str:
     """The message for a phase without any batch."""
     kind = type(batches).__name__
     told = f"The loader gave no batch (its iterator is a {kind})."
     if kind == "generator":
-        return f"{told} A generator can be read once; give a list, a DataLoader, or an object whose __iter__ starts anew."
+        return (
+            f"{told} A generator can be read once; give a list, a DataLoader, or an object whose __iter__ starts anew."
+        )
     return f"{told} Check the size of the dataset, drop_last, and that a second iter() starts anew."
 
 
@@ -50,8 +66,8 @@ def wrong_structure(batch: Any, inputs: str, targets: str) -> str:
         got = f"a {type(batch).__name__} of {len(batch)}"
     else:
         got = f"a {type(batch).__name__}"
-    swap = "Swap the slot 'unpack' for a stage that takes your batch apart"
-    return f"The loader gave {got}; unpack wants a pair ({inputs}, {targets}). {swap}: @stage(writes=({inputs!r}, {targets!r}))."
+    swap = f"Swap the slot 'unpack' for a stage that takes your batch apart: @stage(writes=({inputs!r}, {targets!r}))."
+    return f"The loader gave {got}; unpack wants a pair ({inputs}, {targets}). {swap}"
 
 
 def wrong_lengths(inputs: Tensor, targets: Tensor, first: str, second: str) -> str:

@@ -104,7 +104,11 @@ def _thinned(runner: "Runner", placed: "HookPlace", actor: "Actor", run: HookBod
 
 
 def _call(
-    actor: "Actor", function: Callable[..., Any], contract: "Contract", kind: type[View], outcome: list[Outcome] | None = None
+    actor: "Actor",
+    function: Callable[..., Any],
+    contract: "Contract",
+    kind: type[View],
+    outcome: list[Outcome] | None = None,
 ) -> Body:
     """Call `function` with the values of its parameters, and write what it returns."""
     if contract.takes_view or (outcome is not None and any(p.name == "outcome" for p in contract.parameters)):
@@ -114,7 +118,9 @@ def _call(
     if any(parameter.optional for parameter in contract.parameters):
 
         def call_optional() -> None:
-            given = {parameter.name: values.get(parameter.name) for parameter in contract.parameters if parameter.optional}
+            given = {
+                parameter.name: values.get(parameter.name) for parameter in contract.parameters if parameter.optional
+            }
             for name in names:
                 if name not in given:
                     given[name] = _value(actor, name)
@@ -153,7 +159,7 @@ def _call_general(
     view = actor.view(kind)
     object.__setattr__(view, "_owner", actor)
     values, promised = actor.runner.values, actor.access.field_writes
-    store = None if contract.takes_view else _store(actor)
+    store = _store(actor)
     parameters = contract.parameters
     is_observer = actor.access.observer
 
@@ -167,11 +173,10 @@ def _call_general(
     def call() -> None:
         view._written.clear()
         result = function(*[give(parameter.name, parameter.optional) for parameter in parameters])
-        if store is not None:
-            store(result)
+        if is_observer:
             return
-        if result is not None and not is_observer:
-            raise ContractBroken(actor.path, f"takes `state`, so it writes through it, but it returned {type(result).__name__}.")
+        if result is not None or not contract.takes_view:
+            store(result)
         for name in promised:
             if name not in values:
                 raise ContractBroken(actor.path, f"declares that it writes {name!r} and ended without a value there.")
@@ -195,7 +200,9 @@ def _store(actor: "Actor") -> Callable[[Any], None]:
         def refuse(result: Any) -> None:
             if result is not None:
                 told = "Declare the field in writes, or return nothing."
-                raise ContractBroken(actor.path, f"returned {type(result).__name__}, but declares no field that it writes. {told}")
+                raise ContractBroken(
+                    actor.path, f"returned {type(result).__name__}, but declares no field that it writes. {told}"
+                )
 
         return refuse
     if len(names) == 1:
@@ -204,7 +211,9 @@ def _store(actor: "Actor") -> Callable[[Any], None]:
     def unpack(result: Any) -> None:
         if type(result) is not tuple or len(result) != len(writers):
             got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
-            raise ContractBroken(actor.path, f"writes {list(names)} and so returns a tuple of {len(names)}; it returned {got}.")
+            raise ContractBroken(
+                actor.path, f"writes {list(names)} and so returns a tuple of {len(names)}; it returned {got}."
+            )
         for write, value in zip(writers, result, strict=True):
             write(value)
 

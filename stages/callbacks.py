@@ -125,14 +125,14 @@ class HookMethod:
 class Callback:
     """One or more hooks that belong together. Decorate its methods with `before` and `after`.
 
-    Its settings are frozen once it is bound to a Learner, if a hook of it writes: what changes during a run belongs into
-    State, where it is logged and saved. A callback that only observes may keep what it likes.
+    Its settings are frozen once it is bound to a Learner, if a hook of it writes: what changes during a run belongs
+    into State, where it is logged and saved. A callback that only observes may keep what it likes.
     """
 
     own_hooks: ClassVar[dict[str, HookMethod]] = {}
 
     def fields(self) -> Brought:
-        """Fields it brings: name -> (type, default or `field(...)`); `{phase}` in a name stands for the phase's word."""
+        """Fields it brings: name -> (type, default or `field(...)`); `{phase}` in a name is the phase's word."""
         return {}
 
     def hooks(self) -> "list[tuple[str, HookMethod]]":
@@ -236,15 +236,23 @@ def title_of(callback: Callback) -> str:
 
 
 def _hook(
-    callback: Callback, unique: str, method: str, hook: HookMethod, point: Point, rank: int, group: tuple[int, int] | None
+    callback: Callback,
+    unique: str,
+    method: str,
+    hook: HookMethod,
+    point: Point,
+    rank: int,
+    group: tuple[int, int] | None,
 ) -> Hook:
     name = f"{unique}.{method}" if method else unique
     options = point.options
     for option in options:
         if option not in Options.__annotations__:
-            raise DeclarationError(name, f"{option!r} is no option of a hook. It takes {sorted(Options.__annotations__)}.")
-    declared = [_given(options.get(which, ()), callback) for which in ("reads", "writes", "touches")]
-    contract = hook_contract(name, hook.function, *declared, options.get("state"), method=bool(method))
+            raise DeclarationError(
+                name, f"{option!r} is no option of a hook. It takes {sorted(Options.__annotations__)}."
+            )
+    reads, writes, touches = (_given(options.get(which, ()), callback) for which in ("reads", "writes", "touches"))
+    contract = hook_contract(name, hook.function, reads, writes, touches, options.get("state"), method=bool(method))
     call = MethodType(hook.function, callback) if method else hook.function
     every, first = options.get("every"), options.get("first")
     return Hook(

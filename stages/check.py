@@ -1,15 +1,17 @@
 """The check: walks a tree in the order it will run and finds what cannot work, before anything runs."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from stages.order import covers
-from stages.place import CHECKPOINT, INLINE, HookPlace, Place
+from stages.order import Conflict
+from stages.place import CHECKPOINT, HookPlace, Place
 from state.access import Access
 from state.errors import nearest, suggestion
 from state.fields import MISSING, FieldSpec
 from state.parts import RNG
+from state.scopes import RUN
 from state.state import State
 
 Severity = Literal["error", "warning", "note"]
@@ -33,199 +35,270 @@ class Finding:
 
 
 class Readiness:
-    """One walk over a tree. What is ready only grows inside a loop's round, so walking a loop once is enough."""
+    """One walk over a tree: what has a value at each point, and who reads what has none.
 
-    def __init__(self, schema: type[State], names: Mapping[str, FieldSpec], given: Iterable[str], places: list[Place]) -> None:
+    Within a round what is ready only grows, and the next round begins with no less, so walking a loop once is enough.
+    """
+
+    def __init__(
+        self, places: Iterable[Place], schema: type[State], names: Mapping[str, FieldSpec], given: Iterable[str]
+    ) -> None:
         self.specs = schema.specs
         self.names = names
-        self.findings: dict[tuple[str, str, str], Finding] = {}
+        self.scope_of = scopes_of(places, names)
+        self.in_scope: dict[str, set[str]] = defaultdict(set)
+        for name, scope in self.scope_of.items():
+            self.in_scope[scope].add(name)
+        self.writers = writers_of(places)
         self.ready = set(given)
         self.sometimes: set[str] = set()
-        self.open: dict[str, int] = {}
-        self.by_scope: dict[str, set[str]] = {}
-        self.writers: dict[str, list[str]] = {}
-        for spec in schema.specs.values():
-            self.by_scope.setdefault(spec.scope, set()).add(spec.name)
-        for path, access in actors(places):
-            for name in access.writes:
-                self.writers.setdefault(name, []).append(path)
-        opened = {place.stage.opens for place in places} | {getattr(place.stage, "each", None) for place in places}
-        grads = {name for name in names if name.count(".") == 1 and name.endswith(".grads")}
-        self.by_scope.setdefault("update" if "update" in opened else "batch", set()).update(grads)
-        self.written_below: dict[str, set[str]] = {}
-        for place in reversed(places):
-            written = self.written_below.setdefault(place.path, set())
-            for access in (place.access, *(hook.access for hook in (*place.before, *place.after))):
-                written.update(access.writes)
-            if place.parent is not None:
-                self.written_below.setdefault(place.parent.path, set()).update(written)
+        self.openers: dict[str, list[str]] = defaultdict(list)
+        self.acted: set[str] = set()
+        self.faults: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """One finding for each fault, with all its readers."""
+        return [
+            Finding(
+                "error",
+                kind,
+                (*paths, *self.writers.get(name, ())),
+                f"{_list(paths)} {_verb('read', paths)} {name!r}, {told}",
+            )
+            for (kind, name, told), paths in self.faults.items()
+        ]
 
     def walk(self, place: Place) -> None:
         """Go through one place in the order it runs: scope, before-hooks, body, after-hooks."""
         opens = place.stage.opens if place.kind == "stage" else None
-        hidden = self._open(opens) if opens else set()
+        hidden = self._open(opens, place.path)
         for hook in place.before:
-            self._act(hook)
+            self._hook(hook)
         if place.kind == "stage":
             self._body(place)
-        elif place.kind == INLINE:
-            self.ready.update(place.access.writes)
         for hook in place.after:
-            self._act(hook)
-        if opens:
-            self._close(opens, hidden)
+            self._hook(hook)
+        self._close(opens, hidden)
 
     def _body(self, place: Place) -> None:
-        below = self.written_below[place.path] if place.children else set()
-        self._reads(place.path, place.access, below)
-        self.ready.update(name for name in place.access.writes if name in self.names)
+        self._read(place.path, place.access, below=place)
+        written = {key_of(name) for name in place.access.writes}
+        self.ready |= written
+        self.acted.add(place.path)
         if not place.children:
             return
-        runs = getattr(place.stage, "runs", "1")
-        before = (set(self.ready), set(self.sometimes))
+        may_run_never = getattr(place.stage, "runs", "1").startswith("0")
+        before = set(self.ready) if may_run_never else set()
         each = getattr(place.stage, "each", None)
-        hidden = self._open(each) if each else set()
+        hidden = self._open(each, place.path)
+        if each is not None:
+            self.ready |= {name for name in written if self.scope_of.get(name) == each}
         self.ready.update(name for name in getattr(place.stage, "counts", ()) if name in self.specs)
         for child in place.children.values():
             if child.kind != CHECKPOINT:
                 self.walk(child)
-        if each:
-            self._close(each, hidden)
+        self._close(each, hidden)
         if CHECKPOINT in place.children:
             self.walk(place.children[CHECKPOINT])
-        if runs.startswith("0"):
-            self.sometimes = (self.sometimes | (self.ready - before[0])) & (self.ready | self.sometimes)
-            self.ready &= before[0]
+        if may_run_never:
+            self.sometimes |= self.ready - before
+            self.ready &= before
 
-    def _act(self, place: HookPlace) -> None:
-        self._reads(place.path, place.access, set())
-        written = {name for name in place.access.writes if name in self.names}
-        if place.hook.is_thinned:
+    def _hook(self, hook: HookPlace) -> None:
+        self._read(hook.path, hook.access)
+        written = {key_of(name) for name in hook.access.writes}
+        if hook.hook.is_thinned:
             self.sometimes |= written - self.ready
         else:
             self.ready |= written
-            self.sometimes -= written
+        self.acted.add(hook.path)
 
-    def _reads(self, path: str, access: Access, below: set[str]) -> None:
-        for name in access.reads:
-            if name in access.optional or name not in self.names or self._has(name) or name in below:
+    def _read(self, path: str, access: Access, below: Place | None = None) -> None:
+        """Note what an actor uses and does not find; `below` a composite, its stages may provide it."""
+        for declared in (*access.reads, *access.part_writes):
+            name = key_of(declared)
+            owner = name.partition(".")[0]
+            if declared in access.optional or name not in self.names or owner == RNG:
                 continue
-            self._find(path, name)
+            is_asked = name.endswith(".grads") and declared in access.reads
+            needed = owner if owner not in self.ready else name if is_asked and name not in self.ready else ""
+            if needed and not (below is not None and _writes_below(below, needed)):
+                kind, told = self._why(path, needed)
+                readers = self.faults[kind, needed, told]
+                if path not in readers:
+                    readers.append(path)
 
-    def _has(self, name: str) -> bool:
-        """A field that is ready; a part if its field is, except gradients, which somebody must have written."""
-        owner, _, part = name.partition(".")
-        if part.partition(".")[0] == "grads":
-            return name in self.ready
-        return owner in self.ready or owner == RNG
+    def _why(self, path: str, name: str) -> tuple[str, str]:
+        """The kind of fault that `path` finds no value in `name`, and the rest of the sentence that says so."""
+        scope, writers = self.scope_of.get(name, RUN), self.writers.get(name, [])
+        default = "" if "." in name else "give the field a default, "
+        if not writers:
+            near = suggestion(nearest(name, (written for written in self.writers if written != name)))
+            if scope == RUN:
+                return (
+                    "missing producer",
+                    f"which State was not given and nobody writes. Pass {name}= to the State.{near}",
+                )
+            return (
+                "missing producer",
+                f"which nobody in this tree writes. Put a stage or hook before it that does.{near}",
+            )
+        if name in self.sometimes:
+            who = _list([writer for writer in writers if writer in self.acted])
+            told = f"which {who} may not have written by then: it runs only sometimes. "
+            return "written sometimes", told + f"Hook the reader after that writer, {default}or read {name + '?'!r}."
+        later = [writer for writer in writers if writer not in self.acted and self._shares(writer, scope)]
+        if later == [path]:
+            return (
+                "read before write",
+                f"which it writes itself, but only afterwards. {default.capitalize()}or read {name + '?'!r}.",
+            )
+        if later:
+            told = f"which {_list(later)} {_verb('write', later)} only afterwards. Put the reader after that, "
+            return "read before write", told + f"{default}or read {name + '?'!r}."
+        told = f"but {_list(writers)} {_verb('write', writers)} it in a scope {scope!r} that is not open there: "
+        told += (
+            "the value ends with that scope. Read it inside the scope, keep what you need in a field of a wider one, "
+        )
+        return "stale read", told + f"or read {name + '?'!r}."
 
-    def _find(self, path: str, name: str) -> None:
-        owner = self.names[name]
-        writers = self.writers.get(name, [])
-        told = ""
-        if name in self.sometimes or owner.name in self.sometimes:
-            kind = "written sometimes"
-            told = f"which {_list(writers)} writes only sometimes. Hook it after that writer, "
-            told += f"give the field a default, or read {name + '?'!r}."
-        elif not writers:
-            kind = "missing producer"
-            told = f"which nobody in this tree writes and State was not given. {self._how(owner)}"
-        elif all(_around(writer, path) for writer in writers):
-            kind = "read before write"
-            told = f"which only {_list(writers)} writes, later. Put the reader after it."
-        elif not self.open.get(owner.scope, 0) and owner.scope != "run" and "." not in name:
-            kind = "stale read"
-            told = f"whose scope {owner.scope!r} is closed there; {_list(writers)} writes it. Read it inside that scope, "
-            told += f"or write what you need to a field of a wider scope there, or read {name + '?'!r}."
-        else:
-            kind = "read before write"
-            told = f"before {_list(writers)} writes it. Put the reader after it, or give the field a default."
-        message = f"{path} reads {name!r}, {told}" if "which" in told or "whose" in told else f"{path} reads {name!r} {told}"
-        self.findings[kind, path, name] = Finding("error", kind, (path, *writers), message)
+    def _shares(self, writer: str, scope: str) -> bool:
+        """Whether what `writer` writes can be seen in the scope that is open now."""
+        if scope == RUN:
+            return True
+        return bool(self.openers[scope]) and f"{writer}/".startswith(
+            (f"{self.openers[scope][-1]}/", f"{self.openers[scope][-1]}:")
+        )
 
-    def _how(self, spec: FieldSpec) -> str:
-        near = nearest(spec.name, (name for name in self.writers if name != spec.name))
-        if spec.scope == "run":
-            return f"Pass {spec.name}= to the State, or give the field a default."
-        return f"Put a stage that writes {spec.name!r} before it.{suggestion(near)}"
-
-    def _open(self, scope: str) -> set[str]:
-        names = self.by_scope.get(scope, set())
-        self.open[scope] = self.open.get(scope, 0) + 1
-        hidden = names & self.ready
+    def _open(self, scope: str | None, path: str) -> tuple[set[str], set[str]]:
+        """Open a scope, if there is one; the answer is for `_close`: what it hides."""
+        if scope is None:
+            return set(), set()
+        self.openers[scope].append(path)
+        names = self.in_scope[scope]
+        hidden = (names & self.ready, names & self.sometimes)
         self.ready -= names
         self.sometimes -= names
         specs = (self.specs[name] for name in names if name in self.specs)
         self.ready.update(spec.name for spec in specs if spec.default is not MISSING or spec.factory is not None)
         return hidden
 
-    def _close(self, scope: str, hidden: set[str]) -> None:
-        names = self.by_scope.get(scope, set())
-        self.open[scope] -= 1
-        self.ready -= names
-        self.sometimes -= names
-        if self.open[scope]:
-            self.ready |= hidden
+    def _close(self, scope: str | None, hidden: tuple[set[str], set[str]]) -> None:
+        if scope is None:
+            return
+        self.openers[scope].pop()
+        self.ready -= self.in_scope[scope]
+        self.sometimes -= self.in_scope[scope]
+        if self.openers[scope]:
+            self.ready |= hidden[0]
+            self.sometimes |= hidden[1]
 
 
 def check_readiness(
     root: Place, places: list[Place], schema: type[State], names: Mapping[str, FieldSpec], given: Iterable[str]
 ) -> list[Finding]:
-    """Reads of what is not there: before it is written, after its scope closed, written only sometimes, or by nobody."""
-    walk = Readiness(schema, names, given, places)
+    """Reads of what is not there: written later, in a scope that has closed, only sometimes, or by nobody."""
+    walk = Readiness(places, schema, names, given)
     walk.walk(root)
-    return list(walk.findings.values())
+    return walk.findings
 
 
 def check_names(places: list[Place], names: Mapping[str, FieldSpec]) -> list[Finding]:
-    """Names that no field and no part has."""
-    found = []
+    """Names that no field and no part has, each with who declares it, and the nearest name that somebody writes."""
+    unknown: dict[str, list[str]] = defaultdict(list)
+    written: set[str] = set()
     for path, access in actors(places):
-        for name in (*access.reads, *access.writes, *access.touches):
-            if name not in names and not is_below_a_part(name, names):
-                near = suggestion(nearest(name, names))
-                told = f"declares {name!r}, but State has no such field.{near}"
-                more = "" if near else " Bring it by the State class that `state` is annotated with, or by fields()."
-                found.append(Finding("error", "unknown field", (path,), f"{path} {told}{more}"))
+        written.update(name for name in access.writes if key_of(name) in names)
+        for name in dict.fromkeys((*access.reads, *access.writes, *access.touches)):
+            if key_of(name) not in names:
+                unknown[name].append(path)
+    found = []
+    for name, paths in unknown.items():
+        near = suggestion(nearest(name, written) or nearest(name, names))
+        told = near or " Bring it by the State class that `state` is annotated with, or by fields()."
+        message = f"{_list(paths)} {_verb('declare', paths)} {name!r}, but State has no such field.{told}"
+        found.append(Finding("error", "unknown field", tuple(paths), message))
     return found
 
 
-def check_unused(places: list[Place], names: Mapping[str, FieldSpec], schema: type[State]) -> list[Finding]:
+def check_unused(places: list[Place], names: Mapping[str, FieldSpec]) -> list[Finding]:
     """Fields that are written and never read; history and observers count as readers of run and epoch scopes."""
-    if any(access.observer for _, access in actors(places)):
+    everyone = list(actors(places))
+    if any(access.observer for _, access in everyone):
         return []
-    reads = {name for _, access in actors(places) for name in access.reads}
-    found = []
-    for path, access in actors(places):
+    read = {name for _, access in everyone for name in access.readable}
+    unused: dict[str, list[str]] = defaultdict(list)
+    for path, access in everyone:
         for name in access.field_writes:
-            spec = names.get(name)
-            short_lived = spec is not None and spec.scope not in ("run", "epoch")
-            if short_lived and not any(covers(name, read) or covers(read, name) for read in reads):
-                found.append(Finding("note", "never read", (path,), f"{path} writes {name!r}, which nobody reads."))
-    return found
+            if name in names and names[name].scope not in (RUN, "epoch") and name not in read:
+                unused[name].append(path)
+    return [
+        Finding(
+            "note", "never read", tuple(paths), f"{_list(paths)} {_verb('write', paths)} {name!r}, which nobody reads."
+        )
+        for name, paths in unused.items()
+    ]
+
+
+def order_finding(conflict: Conflict, side: str, place: Place) -> Finding:
+    """What to say of hooks that have no order."""
+    hooks = conflict.hooks
+    if conflict.kind == "cycle":
+        shown = " -> ".join((*hooks, hooks[0]))
+        whys = "; ".join(f"{edge.first.rpartition(':')[2]} {edge.reason}" for edge in conflict.edges)
+        told = f"Hooks {side} {place.path!r} wait for each other: {shown} ({whys}). "
+        told += "Take back one of these orders, or declare the order that you want by a tuple in callbacks=."
+        return Finding("error", "cycle", hooks, told)
+    first, second = (hook.split(".")[0] for hook in hooks)
+    told = f"{hooks[0]} and {hooks[1]} both write {conflict.name!r} {side} {place.path!r} and have no order. "
+    told += f"Put their callbacks into a tuple, callbacks=[({first}, {second})], give one runs_before=, or remove one."
+    return Finding("error", "unordered writers", hooks, told)
 
 
 def actors(places: Iterable[Place]) -> Iterator[tuple[str, Access]]:
-    """Every stage and hook of a tree with its access, in the order they run."""
+    """Every stage and hook with its access, in the order they run. `places` are in the order of `Place.walk`."""
+    entered: list[Place] = []
     for place in places:
-        for hook in place.before:
-            yield hook.path, hook.access
+        while entered and entered[-1] is not place.parent:
+            yield from ((hook.path, hook.access) for hook in entered.pop().after)
+        yield from ((hook.path, hook.access) for hook in place.before)
         if place.kind == "stage":
             yield place.path, place.access
-        for hook in place.after:
-            yield hook.path, hook.access
+        entered.append(place)
+    while entered:
+        yield from ((hook.path, hook.access) for hook in entered.pop().after)
 
 
-def is_below_a_part(name: str, names: Mapping[str, FieldSpec]) -> bool:
-    """Whether `name` is spelt below a part that exists: `optimizer.hyper.lr`, `model.params.0.weight`."""
-    owner, _, rest = name.partition(".")
-    part = rest.partition(".")[0]
-    return "." in rest and f"{owner}.{part}" in names
+def writers_of(places: Iterable[Place]) -> dict[str, list[str]]:
+    """Who writes each field and part, in the order they run."""
+    writers: dict[str, list[str]] = defaultdict(list)
+    for path, access in actors(places):
+        for name in dict.fromkeys(map(key_of, access.writes)):
+            writers[name].append(path)
+    return dict(writers)
 
 
-def _around(writer: str, reader: str) -> bool:
-    """Whether both stand under the same parent, so that their order is the whole story."""
-    return writer.rpartition("/")[0] == reader.partition(":")[0].rpartition("/")[0]
+def scopes_of(places: Iterable[Place], names: Mapping[str, FieldSpec]) -> dict[str, str]:
+    """The scope of each name. Gradients end with the update, where something opens that scope, else with the batch."""
+    opened = {place.stage.opens for place in places} | {getattr(place.stage, "each", None) for place in places}
+    of_grads = "update" if "update" in opened else "batch"
+    return {name: of_grads if name.endswith(".grads") else spec.scope for name, spec in names.items()}
+
+
+def key_of(name: str) -> str:
+    """A field, or a part: what `optimizer.hyper.lr` and `model.params.0.weight` are below."""
+    return name if name.count(".") < 2 else ".".join(name.split(".")[:2])
+
+
+def _writes_below(place: Place, name: str) -> bool:
+    """Whether a stage or hook below `place` writes `name`."""
+    below = (child for top in place.children.values() for child in top.walk())
+    return any(name == key_of(written) for _, access in actors(below) for written in access.writes)
+
+
+def _verb(verb: str, paths: list[str]) -> str:
+    return verb if len(paths) > 1 else f"{verb}s"
 
 
 def _list(paths: list[str]) -> str:

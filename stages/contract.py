@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from stages.errors import DeclarationError
@@ -60,14 +60,25 @@ def contract_of(stage: Stage) -> Contract:
     if isinstance(stage, FunctionStage):
         function: Callable[..., Any] = stage.__dict__["function"]
         facts = function.__stage__  # type: ignore[attr-defined]
-        return _contract(owner, function, facts["reads"], facts["writes"], facts["touches"], facts["state"], {}, facts["inline"])
+        return _contract(
+            owner, function, facts["reads"], facts["writes"], facts["touches"], facts["state"], {}, facts["inline"]
+        )
     function = type(stage).run
     if function is Composite.run:
         parameters: tuple[Parameter, ...] = ()
         access = Access.of(_names(owner, "reads", stage.reads), _names(owner, "writes", stage.writes), stage.touches)
         return Contract(access, parameters, (), stage.fields(), stage.inline, source_of(function, type(stage)))
     return _contract(
-        owner, function, stage.reads, stage.writes, stage.touches, None, stage.fields(), stage.inline, type(stage), skip=1
+        owner,
+        function,
+        stage.reads,
+        stage.writes,
+        stage.touches,
+        None,
+        stage.fields(),
+        stage.inline,
+        type(stage),
+        skip=1,
     )
 
 
@@ -118,7 +129,7 @@ def _contract(
     return Contract(access, parameters, tuple(dict.fromkeys(classes)), brought, inline, source_of(function, cls))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _signature(owner: str, function: Callable[..., Any], skip: int) -> tuple[tuple[Parameter, ...], type[State] | None]:
     """The parameters of a function, and the State class that its `state` is annotated with."""
     try:

@@ -1,13 +1,14 @@
 """Errors of `stages`: a declaration, a tree or a batch that is refused.
 
-    StageError
-    |-- DeclarationError   a stage or hook whose declaration cannot be used
-    |-- UnknownSlot        a slot, path or target that no place in the tree has
-    |-- AmbiguousSlot      a name that fits several places where one is needed
-    |-- GraphError         all findings that keep a tree from being built
-    |-- ContractBroken     a stage or hook that did not do what it declares
-    |-- Misuse             a stage run, set or entered where that has no meaning
-    `-- BatchError         a loader or a batch that cannot be used (also a ValueError)
+StageError
+|-- DeclarationError   a stage or hook whose declaration cannot be used
+|-- UnknownSlot        a slot, path or target that no place in the tree has
+|-- AmbiguousSlot      a name that fits several places where one is needed
+|-- GraphError         all findings that keep a tree from being built
+|-- ContractBroken     a stage or hook that did not do what it declares
+|-- Misuse             a stage run, set or entered where that has no meaning
+|-- LimitError         a `fit` that could not end (also a ValueError)
+`-- BatchError         a loader or a batch that cannot be used (also a ValueError)
 """
 
 from collections.abc import Iterable, Sequence
@@ -94,6 +95,10 @@ class ContractBroken(StageError):
 
 class Misuse(StageError):
     """A stage run, set or entered where that has no meaning."""
+
+
+class LimitError(StageError, ValueError):
+    """A `fit` without one clear end."""
 
 
 class BatchError(StageError, ValueError):

@@ -44,7 +44,7 @@ class Actor:
         access = self.access
         readable = frozenset(self.known) if access.observer else access.readable
         fields = frozenset(self.known)
-        cls = view_class(kind, readable & fields, access.optional & fields, frozenset(access.field_writes))
+        cls: Any = view_class(kind, readable & fields, access.optional & fields, frozenset(access.field_writes))
         made: View = cls(self, self.runner.values)
         return made
 
@@ -62,7 +62,9 @@ class StageView(View):
         """One round of the loop: opens its scope, takes its Cancel, counts it."""
         node: Any = self._owner
         if node.round is None:
-            raise Misuse(f"{node.path} calls round() but has no `each`. Give its class each = 'batch', or a scope of its own.")
+            raise Misuse(
+                f"{node.path} calls round() but has no `each`. Give its class each = 'batch', or a scope of its own."
+            )
         made: Round = node.round
         return made
 
@@ -76,7 +78,7 @@ class StageView(View):
         return InlineEntry(self, node)
 
     def _run_child(self, stage: Stage) -> None:
-        self._owner.run_child(stage)  # type: ignore[attr-defined]  # the owner is a Node
+        self._owner.run_child(stage)
 
 
 class InlineEntry:
@@ -114,8 +116,8 @@ class Node(Actor):
         self.opens = place.stage.opens if is_stage else None
         self.hidden: list[Any] = []
         self.started: list[int] = []
-        self.enter_slot = self.slot("enter", None, "write")
-        self.exit_slot = self.slot("exit", None, "write")
+        self.enter_slot = self.slot("enter", None, "")
+        self.exit_slot = self.slot("exit", None, "")
         self.count: Callable[[BaseException | None], None] | None = None
         self.children = {slot: Node(runner, child) for slot, child in place.children.items()}
         self.by_stage = {id(child.stage): child for child in self.children.values() if child.place.kind == "stage"}

@@ -2,16 +2,23 @@
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cache
+from itertools import combinations, pairwise
+from typing import Literal
 
 from stages.place import HookPlace
 
 
 @dataclass(frozen=True)
 class Edge:
-    """One hook before another, and why."""
+    """One hook before another, and why.
+
+    Attributes:
+        first, second: their actor paths.
+        reason: what the first one does that puts it before: "writes 'loss', which the other reads".
+    """
 
     first: str
     second: str
@@ -20,35 +27,48 @@ class Edge:
 
 @dataclass(frozen=True)
 class Conflict:
-    """Hooks of one point that have no order: two writers of one name, or a cycle."""
+    """Hooks of one point that have no order.
 
-    kind: str
+    Attributes:
+        kind: "writers" for two that write one name, "cycle" for some that wait for each other.
+        hooks: their names, in the order of the cycle.
+        name: the field or part that both write.
+        edges: what makes the cycle.
+    """
+
+    kind: Literal["writers", "cycle"]
     hooks: tuple[str, ...]
     name: str = ""
+    edges: tuple[Edge, ...] = ()
+
+
+Reasons = dict[int, dict[int, str]]
+"""Hooks by their number at the point: first -> second -> why."""
 
 
 def solve(hooks: Sequence[HookPlace]) -> tuple[list[HookPlace], list[Edge], list[Conflict]]:
     """Order the hooks of one point.
 
     A declared order wins and stands in place of an order by access; a writer runs before those that only read; two
-    writers need a declared order; else hooks keep the order of their registration. Observers come last.
+    writers need an order; else hooks keep the order of their registration. Observers come last.
+
+    Args:
+        hooks: in the order of registration.
     """
     acting = [place for place in hooks if not place.hook.observes]
     observing = [place for place in hooks if place.hook.observes]
-    after: dict[int, dict[int, str]] = defaultdict(dict)
-    declared = dict(_declared(acting))
-    for (first, second), reason in declared.items():
-        after[first][second] = reason
-    conflicts = []
-    for (first, second), name in _by_access(acting):
-        if (first, second) not in declared and (second, first) not in declared:
-            after[first].setdefault(second, f"writes {name!r}, which the other reads")
-    for first, second, name in _writers(acting):
-        if not (_leads(after, first, second) or _leads(after, second, first)):
-            conflicts.append(Conflict("writers", (acting[first].hook.name, acting[second].hook.name), name))
+    after = _declared(acting)
+    declared = _reach(after)
+    by_access = [(i, j, name) for i, j, name in _by_access(acting) if j not in declared(i) and i not in declared(j)]
+    for first, second, name in by_access:
+        after[first].setdefault(second, f"writes {name!r}, which the other reads")
     order, rest = _sorted(len(acting), after)
-    if rest:
-        conflicts.append(Conflict("cycle", tuple(acting[i].hook.name for i in _cycle(rest, after))))
+    conflicts = [_cycle(acting, rest, after)] if rest else []
+    reached = _reach(after)
+    for first, second, name in _both_write([(i, acting[i]) for i in order]):
+        if second not in reached(first):
+            i, j = sorted((first, second))
+            conflicts.append(Conflict("writers", (acting[i].hook.name, acting[j].hook.name), name))
     edges = [Edge(acting[a].path, acting[b].path, why) for a, seconds in after.items() for b, why in seconds.items()]
     return [acting[i] for i in (*order, *rest)] + observing, edges, conflicts
 
@@ -57,7 +77,7 @@ def covers(wider: str, name: str) -> bool:
     """Whether an access to `wider` is one to `name` too: itself, or what is below it. `grads` stand on their own."""
     if wider == name:
         return True
-    return name.startswith(wider + ".") and not (name.count(".") == 1 and name.endswith(".grads"))
+    return name.startswith(wider + ".") and not ("." not in wider and name.split(".")[1] == "grads")
 
 
 def overlaps(one: str, other: str) -> bool:
@@ -65,80 +85,88 @@ def overlaps(one: str, other: str) -> bool:
     return covers(one, other) or covers(other, one)
 
 
-def _declared(hooks: Sequence[HookPlace]) -> Iterator[tuple[tuple[int, int], str]]:
-    """Pairs with a declared order: by the author, by the user's tuple, by the order within one callback."""
+def _declared(hooks: Sequence[HookPlace]) -> Reasons:
+    """The declared order: by the author, by the user's tuple, by the order within one callback."""
+    after: Reasons = defaultdict(dict)
     by_title: dict[str, list[int]] = defaultdict(list)
-    for i, place in enumerate(hooks):
-        callback = place.hook.callback
-        for title in {base.__name__ for base in type(callback).__mro__} | {place.hook.name, place.hook.name.split(".")[0]}:
-            by_title[title].append(i)
     groups: dict[int, list[int]] = defaultdict(list)
     own: dict[int, list[int]] = defaultdict(list)
     for i, place in enumerate(hooks):
-        options = place.hook.point.options
-        for other in options.get("runs_before", ()):
-            for j in by_title.get(other if isinstance(other, str) else other.__name__, ()):
-                if j != i:
-                    yield (i, j), "declares runs_before"
-        for other in options.get("runs_after", ()):
-            for j in by_title.get(other if isinstance(other, str) else other.__name__, ()):
-                if j != i:
-                    yield (j, i), "is declared by runs_after"
-        if place.hook.group is not None:
-            groups[place.hook.group[0]].append(i)
-        own[id(place.hook.callback)].append(i)
+        hook = place.hook
+        bases = {base.__name__ for base in type(hook.callback).__mro__}
+        for title in bases | {hook.name, hook.name.split(".")[0]}:
+            by_title[title].append(i)
+        own[id(hook.callback)].append(i)
+        if hook.group is not None:
+            groups[hook.group[0]].append(i)
     for members in groups.values():
-        members.sort(key=lambda i: (hooks[i].hook.group, hooks[i].hook.rank))
-        for i, j in pairwise(members):
-            if hooks[i].hook.callback is not hooks[j].hook.callback:
-                yield (i, j), "stands first in the tuple of callbacks="
+        for i, j in pairwise(sorted(members, key=lambda i: (hooks[i].hook.group, hooks[i].hook.rank))):
+            after[i][j] = "stands first in a tuple of callbacks="
     for members in own.values():
         for i, j in pairwise(members):
-            yield (i, j), "is defined first in the same callback"
+            after[i][j] = "is defined first in the same callback"
+    for i, place in enumerate(hooks):
+        options = place.hook.point.options
+        for j in _named(options.get("runs_before", ()), by_title, own[id(place.hook.callback)]):
+            after[i][j] = "declares runs_before"
+        for j in _named(options.get("runs_after", ()), by_title, own[id(place.hook.callback)]):
+            after[j][i] = "is named in the other's runs_after"
+    return after
 
 
-def _by_access(hooks: Sequence[HookPlace]) -> Iterator[tuple[tuple[int, int], str]]:
-    """Pairs (writer, reader) of a name that the reader does not write itself."""
-    writers = _by_owner((i, place.access.writes) for i, place in enumerate(hooks))
+def _named(others: tuple[type | str, ...], by_title: Mapping[str, list[int]], own: list[int]) -> Iterator[int]:
+    """The hooks of the callbacks that `others` name, those of the callback itself left out."""
+    for other in others:
+        yield from (j for j in by_title.get(other if isinstance(other, str) else other.__name__, ()) if j not in own)
+
+
+def _by_access(hooks: Sequence[HookPlace]) -> Iterator[tuple[int, int, str]]:
+    """Writer, reader and name, where the reader does not write that name itself."""
+    writers: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for i, place in enumerate(hooks):
+        for name in place.access.writes:
+            writers[name.partition(".")[0]].append((i, name))
     for j, place in enumerate(hooks):
         for read in place.access.reads:
             for i, written in writers.get(read.partition(".")[0], ()):
-                own = any(overlaps(written, mine) for mine in place.access.writes)
-                if i != j and not own and overlaps(written, read):
-                    yield (i, j), written
+                if (
+                    i != j
+                    and overlaps(written, read)
+                    and not any(overlaps(written, own) for own in place.access.writes)
+                ):
+                    yield i, j, written
 
 
-def _writers(hooks: Sequence[HookPlace]) -> Iterator[tuple[int, int, str]]:
-    """Pairs that write one name."""
-    for written in _by_owner((i, place.access.writes) for i, place in enumerate(hooks)).values():
-        for at, (i, name) in enumerate(written):
-            for j, other in written[at + 1 :]:
-                if i != j and overlaps(name, other):
-                    yield i, j, name
+def _both_write(hooks: Sequence[tuple[int, HookPlace]]) -> Iterator[tuple[int, int, str]]:
+    """Two hooks, in the order given, and a name that both write."""
+    writers: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for i, place in hooks:
+        for name in place.access.writes:
+            writers[name.partition(".")[0]].append((i, name))
+    for written in writers.values():
+        for (i, name), (j, other) in combinations(written, 2):
+            if i != j and overlaps(name, other):
+                yield i, j, min(name, other, key=len)
 
 
-def _by_owner(names: Iterator[tuple[int, tuple[str, ...]]]) -> dict[str, list[tuple[int, str]]]:
-    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    for i, written in names:
-        for name in written:
-            found[name.partition(".")[0]].append((i, name))
-    return found
+def _reach(after: Reasons) -> Callable[[int], set[int]]:
+    """The function that gives the hooks to which a chain of orders leads from one; `after` stays as it is meanwhile."""
+
+    @cache
+    def reach(first: int) -> set[int]:
+        found: set[int] = set()
+        waiting = list(after.get(first, ()))
+        while waiting:
+            i = waiting.pop()
+            if i not in found:
+                found.add(i)
+                waiting.extend(after.get(i, ()))
+        return found
+
+    return reach
 
 
-def _leads(after: dict[int, dict[int, str]], first: int, last: int) -> bool:
-    """Whether a chain of orders leads from one hook to the other."""
-    waiting, seen = [first], {first}
-    while waiting:
-        for i in after.get(waiting.pop(), ()):
-            if i == last:
-                return True
-            if i not in seen:
-                seen.add(i)
-                waiting.append(i)
-    return False
-
-
-def _sorted(count: int, after: dict[int, dict[int, str]]) -> tuple[list[int], list[int]]:
+def _sorted(count: int, after: Reasons) -> tuple[list[int], list[int]]:
     """A topological order that keeps the order of registration where it may, and what is left over by a cycle."""
     waits = [0] * count
     for seconds in after.values():
@@ -156,10 +184,15 @@ def _sorted(count: int, after: dict[int, dict[int, str]]) -> tuple[list[int], li
     return order, sorted(set(range(count)) - set(order))
 
 
-def _cycle(rest: list[int], after: dict[int, dict[int, str]]) -> list[int]:
-    """One cycle among the hooks that are left over."""
-    before = {j: i for i in rest for j in after.get(i, ()) if j in rest}
+def _cycle(hooks: Sequence[HookPlace], rest: list[int], after: Reasons) -> Conflict:
+    """One cycle among the hooks that are left over: each of them waits for another one of them."""
+    left = set(rest)
+    before = {j: i for i in rest for j in after.get(i, ()) if j in left}
     trail = [rest[0]]
-    while trail.count(trail[-1]) < 2:
+    while before[trail[-1]] not in trail:
         trail.append(before[trail[-1]])
-    return list(reversed(trail[trail.index(trail[-1]) :]))
+    ring = trail[trail.index(before[trail[-1]]) :][::-1]
+    start = ring.index(min(ring))
+    ring = ring[start:] + ring[:start]
+    edges = [Edge(hooks[i].path, hooks[j].path, after[i][j]) for i, j in pairwise((*ring, ring[0]))]
+    return Conflict("cycle", tuple(hooks[i].hook.name for i in ring), edges=tuple(edges))

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from stages.stage import Composite, Stage
+from state.fields import field
 
 
 class Phase(Composite):
@@ -22,7 +23,7 @@ class Phase(Composite):
     opens = "phase"
     each = "batch"
     runs = "1+"
-    counts = ("batch_index", None)
+    counts: ClassVar[tuple[str | None, str | None]] = ("batch_index", None)
     touches = ("*.mode", "rng")
     loader: ClassVar[str] = ""
 
@@ -38,6 +39,10 @@ class Phase(Composite):
     @property
     def writes(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("batches",)
+
+    def fields(self) -> dict[str, Any]:
+        data = field(description="what this phase runs over", saved="volatile", because="made anew")
+        return {self.loader: (Any, data)} if self.loader else {}
 
     @property
     def word(self) -> str:
@@ -96,7 +101,9 @@ class Predict(EvaluationPhase):
 @contextmanager
 def training(modules: Iterable[nn.Module], optimizers: Iterable[Optimizer]) -> Iterator[None]:
     """Train mode for the modules that the optimizers update, and gradients on."""
-    updated = {id(parameter) for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]}
+    updated = {
+        id(parameter) for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]
+    }
     for module in modules:
         if not module.training and any(id(parameter) in updated for parameter in module.parameters()):
             module.train()

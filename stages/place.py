@@ -125,7 +125,9 @@ def filled(access: Access, place: Place) -> Access:
         return tuple(name.replace("{phase}", word) for name in given)
 
     optional = frozenset(fill(tuple(access.optional)))
-    return replace(access, reads=fill(access.reads), writes=fill(access.writes), touches=fill(access.touches), optional=optional)
+    return replace(
+        access, reads=fill(access.reads), writes=fill(access.writes), touches=fill(access.touches), optional=optional
+    )
 
 
 def _place(stage: Stage, slot: str, parent: Place | None, contracts: dict[int, Contract]) -> Place:
@@ -140,7 +142,9 @@ def _place(stage: Stage, slot: str, parent: Place | None, contracts: dict[int, C
 def _point(parent: Place, slot: str, kind: str) -> Place:
     """A place without a stage of its own: it does what its parent declares."""
     if slot in parent.children:
-        raise DeclarationError(parent.path, f"has a stage in the slot {slot!r}, which it keeps for itself. Rename that slot.")
+        raise DeclarationError(
+            parent.path, f"has a stage in the slot {slot!r}, which it keeps for itself. Rename that slot."
+        )
     contract = parent.contract
     return Place(f"{parent.path}/{slot}", slot, kind, parent.stage, contract, contract.access, parent, parent.phase)
 

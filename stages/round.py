@@ -51,9 +51,9 @@ class Round:
         self.hidden = runner.scopes.open(self.scope)
         self.is_counted = False
         runner.round = self
-        total = values[self.total_name] if self.total_name is not None else None
+        total: Any = values[self.total_name] if self.total_name is not None else None
         if self.index_name is not None:
-            index = total if self.index_restarts else values.get(self.index_name, -1) + 1
+            index: int = total if self.index_restarts else values.get(self.index_name, -1) + 1
             values[self.index_name] = index
             self.number = (index if total is None else total) + 1
             if self.is_sampled and recording is not None:
@@ -83,7 +83,12 @@ class Round:
             if runner.recording is not None:
                 runner.recording.cut()
                 runner.recording.position = runner.read_position()
-        if is_over and self.total_name is not None and runner.limit is not None and runner.limit.is_reached(runner.values):
+        if (
+            is_over
+            and self.total_name is not None
+            and runner.limit is not None
+            and runner.limit.is_reached(runner.values)
+        ):
             raise Reached("run", str(runner.limit))
         return cancelled
 

@@ -1,84 +1,27 @@
 """Runner: a checked tree bound to a state, run as a plain interpreter of its nodes."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from time import monotonic
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
-
-from torch import Tensor
 
 from stages.assembly import Assembly
 from stages.cancel import OK, Cancel, Exhausted, Outcome
 from stages.check import actors
 from stages.errors import Misuse, StageError
+from stages.frame import Frame
+from stages.limit import TOTALS, Limit
 from stages.node import Actor, Node, StageView
-from stages.phases import Phase
+from stages.phases import Phase, TrainingPhase
 from stages.place import Place
 from stages.round import Position, Round
 from stages.stage import find_one, freeze
-from state.access import Access, View, view_class
-from state.errors import UnknownField
+from state.access import Access, View
 from state.fields import MISSING
 from state.recording import Recording
 from state.scopes import Scopes
-from state.state import State
+from state.state import State, writer
 
-_TOTALS = {"batches": "batches_seen", "updates": "updates", "epochs": "epochs_done"}
 _SCOPES = {"batches": "batch", "epochs": "epoch"}
-
-
-@dataclass(frozen=True)
-class Limit:
-    """When `fit` has what it asked for.
-
-    Attributes:
-        total: the field that counts, or "" for a limit in time.
-        target: its value at the end.
-        deadline: `time.monotonic()` at the end, for a limit in time.
-        text: as the user wrote it, "batches=500".
-    """
-
-    total: str
-    target: int
-    deadline: float
-    text: str
-
-    def is_reached(self, values: Mapping[str, Any]) -> bool:
-        """Whether a run with these values ends here."""
-        return monotonic() >= self.deadline if not self.total else bool(values[self.total] >= self.target)
-
-    def __str__(self) -> str:
-        return f"fit({self.text})"
-
-
-class Frame(Mapping[str, Any]):
-    """Values as they were at the end of a round, by field; tensors are detached. Read them as items or attributes."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = {n: v.detach() if isinstance(v, Tensor) else v for n, v in values.items()}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._values:
-            raise UnknownField(name, self._values, who="This frame")
-        return self._values[name]
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return self[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._values
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return f"Frame({', '.join(self._values)})"
 
 
 class Runner:
@@ -109,6 +52,7 @@ class Runner:
         self._phases: list[str | None] = []
         self._entered: list[Node] = []
         self._is_running = False
+        self.is_closed = False
         self._describe()
         self.root = Node(self, assembly.root)
         self.nodes = {node.path: node for node in self.root.walk()}
@@ -127,29 +71,22 @@ class Runner:
         return self.nodes[find_one(path, [place.path for place in self.assembly.places if place.kind == "stage"])]
 
     def run(self, path: str = "", limit: Limit | None = None) -> Frame:
-        """Run the tree, or the part below `path` with the scopes of its ancestors open.
+        """Run the tree, or the part at `path` with the scopes of its ancestors open.
 
         Returns:
-            The values of the ancestors' scopes at the end.
+            The values in these scopes at the end.
         """
         node = self.find(path) if path else self.root
-        with self._running(limit):
-            above = list(node.place.ancestors())[:0:-1]
-            scopes = [scope for place in above for scope in (place.stage.opens, getattr(place.stage, "each", None)) if scope]
-            hidden = [(scope, self.scopes.open(scope)) for scope in scopes]
-            self._set_positions(above)
-            failed = True
-            try:
-                node.execute()
-                failed = False
-            except (Cancel, Exhausted):
-                failed = False
-                raise
-            finally:
-                frame = Frame({name: self.values[name] for name in self.state.specs if self._is_frame_field(name)})
-                for scope, outer in reversed(hidden):
-                    self.scopes.close(scope, outer, keep=failed)
+        frame = Frame({})
+        with self._running(limit), self._scopes_above(node):
+            node.execute()
+            frame = self._frame(lambda scope: scope != "run")
         return frame
+
+    def run_alone(self) -> None:
+        """Run the tree on the values that the state has, scoped ones included, as a test of one stage does."""
+        self.refuse_if_running()
+        self.root.execute()
 
     @contextmanager
     def inside(self, path: str) -> Iterator[None]:
@@ -165,28 +102,23 @@ class Runner:
             with self._bracket(chain):
                 yield
 
-    def run_batch(self, batch: Any, path: str) -> Frame:
-        """One round of the loop at `path` on `batch`, which is given instead of fetched."""
-        loop = self.find(path)
-        if not (self._entered and self._entered[-1] is loop):
-            with self.inside(path):
-                return self.run_batch(batch, path)
-        if loop.round is None:
-            raise Misuse(f"{loop.path} is no loop.")
+    def run_batch(self, batch: Any) -> Frame:
+        """One round of a training phase on `batch`, which is given instead of fetched.
+
+        Inside `inside(path)` it is a round of that loop, else of the one training phase of the tree.
+        """
+        if self._entered:
+            return self._round_on(self._entered[-1], batch)
+        loop = self.nodes[self._training_phase()]
         frame = Frame({})
-        with loop.round:
-            loop.runner.pen(loop, "batch")(batch)
-            for slot, child in loop.children.items():
-                if slot != "fetch" and child.place.kind == "stage":
-                    child.execute()
-            frame = Frame({n: self.values[n] for n, s in self.state.specs.items() if s.scope == "batch" and n in self.values})
+        with self._running(None), self._scopes_above(loop):
+            hidden = self.open(loop)
+            try:
+                with self._mode(loop):
+                    frame = self._round_on(loop, batch)
+            finally:
+                self.close(loop, hidden, keep=False)
         return frame
-
-    def pen(self, actor: Actor, name: str) -> Any:
-        """The function by which the runner writes `name` in the name of `actor`."""
-        from state.state import writer
-
-        return writer(self.state, name, actor.path, self.recording, actor.slot("write", name, "write"))
 
     def open(self, node: Node) -> Any:
         """Open the scope of a node that has `opens`."""
@@ -221,7 +153,7 @@ class Runner:
         round, scope = self.round, _SCOPES.get(unit, "batch")
         while round is not None and round.scope != scope:
             round = round.outer
-        total = self.values.get(_TOTALS[unit], 0)
+        total = self.values.get(TOTALS[unit], 0)
         if round is None:
             return int(total)
         return (round.position[3] or 0) + 1 if unit == "updates" else round.number
@@ -268,11 +200,86 @@ class Runner:
         if slot is not None:
             self.recording.write(slot, value)
 
+    def tell_edit(self, what: str) -> None:
+        """Log an edit of the tree, by the user."""
+        if self.recording is not None:
+            self.recording.field("tree", "run", "str", "edits of the tree", MISSING)
+            slot = self._user_slot("tree")
+            if slot is not None:
+                self.recording.write(slot, what)
+            self.recording.flush()
+
+    def refuse_if_running(self) -> None:
+        """Refuse what may not be done while stages run.
+
+        Raises:
+            Misuse: something runs, or the Learner was closed.
+        """
+        if self._is_running:
+            told = "A hook runs no stages and changes no tree; put the work into a stage and swap it in before."
+            raise Misuse(f"This Learner is running. {told}")
+        if self.is_closed:
+            raise Misuse("This Learner was closed. Make a new one on the same State.")
+
+    def _round_on(self, loop: Node, batch: Any) -> Frame:
+        """One round of a loop on `batch`: all its stages but `fetch`."""
+        assert loop.round is not None
+        frame = Frame({})
+        with loop.round:
+            writer(self.state, "batch", "user", self.recording, self._user_slot("batch"))(batch)
+            for slot, child in loop.children.items():
+                if slot != "fetch" and child.place.kind == "stage":
+                    child.execute()
+            frame = self._frame(lambda scope: scope == "batch")
+        return frame
+
+    def _frame(self, wanted: Callable[[str], bool]) -> Frame:
+        """The values of the wanted scopes, as they are now."""
+        specs = self.state.specs.values()
+        return Frame(
+            {spec.name: self.values[spec.name] for spec in specs if wanted(spec.scope) and spec.name in self.values}
+        )
+
+    def _user_slot(self, name: str) -> int | None:
+        return None if self.recording is None else self.recording.slot("user", "write", name, "write")
+
+    @contextmanager
+    def _scopes_above(self, node: Node) -> Iterator[None]:
+        """The scopes of a node's ancestors, open; their values stay for the debugger when something fails."""
+        above = list(node.place.ancestors())[:0:-1]
+        around = [
+            scope for place in above for scope in (place.stage.opens, getattr(place.stage, "each", None)) if scope
+        ]
+        hidden = [(scope, self.scopes.open(scope)) for scope in around]
+        self._set_positions(above)
+        failed = False
+        try:
+            yield
+        except Exception:
+            failed = True
+            raise
+        finally:
+            for scope, outer in reversed(hidden):
+                self.scopes.close(scope, outer, keep=failed)
+
+    def _mode(self, node: Node) -> AbstractContextManager[None]:
+        stage = node.stage
+        return stage.mode(node.view(StageView)) if isinstance(stage, Phase) else nullcontext()
+
+    def _training_phase(self) -> str:
+        phases = [
+            place.path
+            for place in self.assembly.places
+            if place.kind == "stage" and isinstance(place.stage, TrainingPhase)
+        ]
+        if len(phases) != 1:
+            raise Misuse(f"fit_batch() needs one training phase; this tree has {phases}. Enter one by inside(path).")
+        return phases[0]
+
     @contextmanager
     def _running(self, limit: Limit | None) -> Iterator[None]:
         """One run at a time; the Cancel of the run ends here, and everything is flushed on every way out."""
-        if self._is_running:
-            raise Misuse("This Learner is running already. A hook runs no stages; put the work into a stage, and swap it in.")
+        self.refuse_if_running()
         self._is_running = True
         self.scopes.clear()
         self.round, self.phase, self.limit, self.outcome = None, None, limit, OK
@@ -289,6 +296,7 @@ class Runner:
             raise
         finally:
             self._is_running = False
+            self._entered.clear()
             self.timed = self.recording is not None
             if self.recording is not None:
                 self.recording.flush()
@@ -302,14 +310,17 @@ class Runner:
         node.started.clear()
         try:
             node.begin()
-            stage = node.stage
-            with stage.mode(node.view(StageView)) if isinstance(stage, Phase) else nullcontext():
+            with self._mode(node):
                 if below:
                     with node.round or nullcontext(), self._bracket(below):
                         yield
                 else:
                     self._entered.append(node)
-                    yield
+                    try:
+                        yield
+                    except Cancel as signal:
+                        signal.by = signal.by or "user"
+                        raise
         except BaseException as raised:
             error = raised
         node.end(error)
@@ -317,17 +328,15 @@ class Runner:
     def _set_positions(self, above: list[Place]) -> None:
         """Give the ancestors' rounds their positions: the epoch is the one after those that are done."""
         for place in above:
-            index, total = getattr(place.stage, "counts", (None, None))
-            if index in self.state.specs and index not in self.values:
-                self.values[index] = self.values.get(total, 0) if total in self.state.specs and total == "epochs_done" else 0
+            loop = self.nodes[place.path].round
+            if loop is not None and loop.index_name is not None:
+                total = self.values[loop.total_name] if loop.index_restarts and loop.total_name else 0
+                self.values.setdefault(loop.index_name, total)
         self._reposition()
 
     def _reposition(self) -> None:
         if self.recording is not None:
             self.recording.position = self.read_position()
-
-    def _is_frame_field(self, name: str) -> bool:
-        return self.state.specs[name].scope != "run" and name in self.values
 
     def _with_note(self, error: BaseException, actor: Actor) -> BaseException:
         if not getattr(error, "_staged", False):
@@ -353,5 +362,3 @@ class Runner:
             for name in access.writes:
                 if name not in self.assembly.names:
                     self.recording.field(name, "run", "part", "", MISSING)
-
-

@@ -50,7 +50,7 @@ class Stage(ABC):
         """Do the work, once."""
 
     def fields(self) -> Brought:
-        """Fields this stage brings: name -> (type, default or `field(...)`). By default those of `state`'s annotation."""
+        """Fields this stage brings, besides those of the class `state` is annotated with: name -> (type, default)."""
         return {}
 
     def __call__(self, state: Any) -> None:
@@ -62,7 +62,9 @@ class Stage(ABC):
         run_child = getattr(state, "_run_child", None)
         if run_child is None:
             told = "Use learner.run(path) to run a part of the tree, learner.testing.run_stage to test a stage."
-            raise Misuse(f"{type(self).__name__} was called with a {type(state).__name__}; only a composite runs it. {told}")
+            raise Misuse(
+                f"{type(self).__name__} was called with a {type(state).__name__}; only a composite runs it. {told}"
+            )
         run_child(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -103,7 +105,9 @@ class Composite(Stage):
             stage = as_stage(given, owner)
             slot = name or slot_of(stage)
             if slot in held:
-                raise DeclarationError(owner, f"two stages fill the slot {slot!r}. Name one by keyword: other_{slot}=...")
+                raise DeclarationError(
+                    owner, f"two stages fill the slot {slot!r}. Name one by keyword: other_{slot}=..."
+                )
             if any(_same(stage, other) for other in held.values()):
                 raise DeclarationError(owner, f"holds one {stage!r} twice. Give the second its own object.")
             held[slot] = stage
@@ -115,14 +119,21 @@ class Composite(Stage):
 
     def swap(self, path: str, new: "Stage | Callable[..., Any]") -> "Composite":
         """A copy of this tree with `new` in the slot `path`; the slot keeps its name."""
-        return self._edit(path, lambda held, slot: {name: as_stage(new) if name == slot else s for name, s in held.items()})
+        return self._edit(
+            path, lambda held, slot: {name: as_stage(new) if name == slot else s for name, s in held.items()}
+        )
 
     def remove(self, path: str) -> "Composite":
         """A copy of this tree without the slot `path`."""
         return self._edit(path, lambda held, slot: {name: s for name, s in held.items() if name != slot})
 
     def insert(
-        self, new: "Stage | Callable[..., Any]", *, before: str | None = None, after: str | None = None, slot: str | None = None
+        self,
+        new: "Stage | Callable[..., Any]",
+        *,
+        before: str | None = None,
+        after: str | None = None,
+        slot: str | None = None,
     ) -> "Composite":
         """A copy of this tree with `new` before or after a slot, in a slot of its own.
 
@@ -236,7 +247,9 @@ def as_stage(given: Any, owner: str = "swap") -> Stage:
         raise DeclarationError(owner, f"got the class {given.__name__}. Give an object: {given.__name__}(...).")
     if callable(given):
         name = getattr(given, "__name__", repr(given))
-        raise DeclarationError(owner, f"got the function {name}, which declares nothing. Put @stage(writes=(...)) on it.")
+        raise DeclarationError(
+            owner, f"got the function {name}, which declares nothing. Put @stage(writes=(...)) on it."
+        )
     raise DeclarationError(owner, f"got {given!r}, which is no stage.")
 
 

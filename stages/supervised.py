@@ -12,6 +12,7 @@ from stages.batch import moved, no_batch, wrong_lengths, wrong_structure
 from stages.cancel import Exhausted
 from stages.errors import BatchError
 from stages.stage import Composite, Stage
+from state.fields import field
 
 
 class Train(Composite):
@@ -75,31 +76,38 @@ class Unpack(Stage):
     """Take a batch apart into fields: `Unpack()` for a pair of inputs and targets, `Unpack("real")` for one tensor.
 
     Args:
-        inputs, targets: the fields to write; without `targets` only the inputs are taken.
+        inputs: the field for the first part.
+        targets: the field for the second part. None (the default unless `inputs` is "inputs"): the batch has one part.
+        rest: take the first part of whatever comes, and leave the rest.
 
     Raises:
         BatchError: the batch has another structure, or inputs and targets differ in length.
     """
 
     inputs: str = "inputs"
-    targets: str | None = None
-
-    def __init__(self, inputs: str = "inputs", targets: str | None = None) -> None:
-        object.__setattr__(self, "inputs", inputs)
-        object.__setattr__(self, "targets", "targets" if inputs == "inputs" and targets is None else targets)
+    targets: str | None = ""
+    rest: bool = False
 
     @property
-    def writes(self) -> tuple[str, ...]:  # type: ignore[override]
-        return (self.inputs,) if self.targets is None else (self.inputs, self.targets)
+    def names(self) -> tuple[str, ...]:
+        """The fields it writes."""
+        second = "targets" if self.targets == "" and self.inputs == "inputs" else self.targets
+        return (self.inputs,) if self.rest or not second else (self.inputs, second)
+
+    @property
+    def writes(self) -> tuple[str, ...]:  # type: ignore[override]  # its fields are settings
+        return self.names
 
     def run(self, batch: Any) -> Any:
-        if self.targets is None:
-            return batch[0] if isinstance(batch, tuple | list) and len(batch) == 1 else batch
+        names = self.names
+        if len(names) == 1:
+            is_tuple = isinstance(batch, tuple | list) and (self.rest or len(batch) == 1)
+            return batch[0] if is_tuple and batch else batch
         if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise BatchError(wrong_structure(batch, self.inputs, self.targets))
+            raise BatchError(wrong_structure(batch, *names))
         inputs, targets = batch
         if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and inputs.shape[:1] != targets.shape[:1]:
-            raise BatchError(wrong_lengths(inputs, targets, self.inputs, self.targets))
+            raise BatchError(wrong_lengths(inputs, targets, *names))
         return inputs, targets
 
 
@@ -192,9 +200,8 @@ class Collect(Stage):
     writes = ("predictions",)
 
     def fields(self) -> dict[str, Any]:
-        from state.fields import field
-
-        return {"predictions": (Any, field(scope="epoch", factory=lambda state: [], description="outputs, by batch"))}
+        outputs = field(description="outputs by batch", saved="volatile", because="returned by predict")
+        return {"predictions": (Any, outputs)}
 
     def run(self, predictions: list[Any], outputs: Any) -> list[Any]:
         predictions.append(moved(outputs, torch.device("cpu")))

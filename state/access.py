@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from state.errors import AccessDenied, UnknownField, short
-
 
 Kind = TypeVar("Kind")
 
@@ -130,8 +129,8 @@ class View:
         return "\n".join(rows)
 
 
-@lru_cache(maxsize=None)
-def view_class(kind: type[View], readable: frozenset[str], optional: frozenset[str], writable: frozenset[str]) -> type:
+@cache
+def view_class(kind: Any, readable: frozenset[str], optional: frozenset[str], writable: frozenset[str]) -> type[Any]:
     """The view that knows `readable` and `writable` names, as a subclass of `kind`; one class per set of names."""
     names = tuple(sorted(readable | writable))
     body: dict[str, Any] = {"__slots__": (), "declared": names}

@@ -60,7 +60,7 @@ def field(
     """
     if default is not MISSING and factory is not None:
         raise SchemaError("A field takes default= or factory=, not both. Keep factory= if the value depends on others.")
-    facts = {"scope": scope, "factory": factory, "saved": saved, "because": because}
+    facts: Any = {"scope": scope, "factory": factory, "saved": saved, "because": because}
     return Field(default=default, description=description or None, json_schema_extra={"staged": facts}, **constraints)
 
 
@@ -94,7 +94,7 @@ class FieldSpec:
             default, factory = MISSING, lambda state: make()
         annotation = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
         short_lived = scope in ("update", "batch")
-        saved = facts.get("saved") or ("volatile" if short_lived else "saved")
+        saved: Saved = facts.get("saved") or ("volatile" if short_lived else "saved")
         because = facts.get("because") or ("ends with its scope" if short_lived else "")
         return cls(name, annotation, scope, default, factory, info.description or "", saved, because, owner)
 
@@ -164,7 +164,9 @@ class Invariant:
             told = ""
         if kept is False:
             values = ", ".join(f"{name}={short(getattr(state, name))}" for name in self.names)
-            reason = f"It breaks the invariant {self.title} ({values}){': ' + told if told else ''}. The old value stays."
+            reason = (
+                f"It breaks the invariant {self.title} ({values}){': ' + told if told else ''}. The old value stays."
+            )
             raise InvalidValue(field_name, actor, getattr(state, field_name), reason)
 
 

@@ -17,8 +17,9 @@ _STATEFUL = ("state",)
 def parts_of(kind: Any) -> tuple[str, ...]:
     """The parts of objects of type `kind`; none for plain values.
 
-    `params`, `grads`, `buffers` and `mode` (train/eval and requires_grad flags) of a module; `state` and `hyper` (scalars
-    of the parameter groups) of an optimizer; `state` of anything else that has `state_dict` and `load_state_dict`.
+    `params`, `grads`, `buffers` and `mode` (train/eval and requires_grad flags) of a module; `state` and `hyper`
+    (scalars of the parameter groups) of an optimizer; `state` of anything else that has `state_dict` and
+    `load_state_dict`.
     """
     if not isinstance(kind, type):
         return ()

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import create_model
 from pydantic.fields import FieldInfo
 
-from state.errors import SchemaError
+from state.errors import FieldNotReady, SchemaError
 from state.fields import MISSING, FieldSpec, field
 from state.parts import RNG, parts_of
 from state.state import State, refuse_reserved
@@ -59,12 +59,47 @@ def upgrade(state: State, cls: type[State]) -> None:
     object.__setattr__(state, "__class__", cls)
 
 
+def build(state: State) -> list[str]:
+    """Make the run fields that have a factory and no value yet, each after those that it reads.
+
+    Returns:
+        Their names, in the order they were made.
+
+    Raises:
+        FieldNotReady: a factory reads a field that nobody makes.
+    """
+    waiting = [
+        s for s in state.specs.values() if s.scope == "run" and s.factory is not None and not state.ready(s.name)
+    ]
+    made: list[str] = []
+    while waiting:
+        still = []
+        for spec in waiting:
+            assert spec.factory is not None
+            try:
+                value = spec.factory(state)
+            except FieldNotReady as error:
+                if error.field not in {other.name for other in waiting} - {spec.name}:
+                    raise
+                still.append(spec)
+                continue
+            state.__dict__[spec.name] = spec.validate(value, "setup")
+            made.append(spec.name)
+        if len(still) == len(waiting):
+            names = sorted(spec.name for spec in still)
+            raise SchemaError(f"The factories of {names} wait for each other. Let one of them not read the other.")
+        waiting = still
+    return made
+
+
 def vocabulary(cls: type[State], state: State | None = None) -> dict[str, FieldSpec]:
     """Every name an actor may declare, with the field it belongs to: fields, their parts, and `rng`.
 
     The parts follow from the object where there is one, else from the annotation.
     """
-    names: dict[str, FieldSpec] = {RNG: FieldSpec(RNG, Any, "run", None, None, "random number generators", "saved", "", "State")}
+    names: dict[str, FieldSpec] = {
+        RNG: FieldSpec(RNG, Any, "run", None, None, "random number generators", "saved", "", "State")
+    }
     for name, spec in cls.specs.items():
         names[name] = spec
         value = None if state is None else state.__dict__.get(name)

@@ -21,7 +21,7 @@ Kind = TypeVar("Kind")
 class Link:
     """What a State knows of the Learner it is bound to."""
 
-    owner: object
+    owner: Callable[[], object | None]
     recording: Recording | None
     explain: Callable[[str], str]
 
@@ -124,7 +124,9 @@ class State(BaseModel):
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Inside a stage's `run`: an inline stage. `name` stands in the stage's `inline`."""
-        raise StateError("stage() belongs into the run of a stage that lists `inline`. There `state` is a view of State.")
+        raise StateError(
+            "stage() belongs into the run of a stage that lists `inline`. There `state` is a view of State."
+        )
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -145,7 +147,9 @@ class State(BaseModel):
         writer(self, name, "user", recording, slot)(value)
 
     def __delattr__(self, name: str) -> None:
-        raise StateError(f"{name!r} cannot be deleted from State. A scoped field loses its value when its scope closes.")
+        raise StateError(
+            f"{name!r} cannot be deleted from State. A scoped field loses its value when its scope closes."
+        )
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
         for name in type(self).specs:
@@ -160,15 +164,14 @@ class _Text(str):
         return str(self)
 
 
-def writer(
-    state: State, name: str, actor: str, recording: Recording | None, slot: int | None
-) -> Callable[[Any], None]:
+def writer(state: State, name: str, actor: str, recording: Recording | None, slot: int | None) -> Callable[[Any], None]:
     """The function by which `actor` writes field `name`: refuse, assign, then tell the log.
 
     There is no other way into State. One is made per actor and field, so that a write costs no look-up.
     """
     spec, rules = type(state).specs[name], type(state).invariants.get(name, ())
     values = state.__dict__
+    number = -1 if slot is None else slot
     tell = recording.write if recording is not None and slot is not None else None
     accepted: type | None = None  # the exact type that needs no further check
 
@@ -183,7 +186,7 @@ def writer(
         else:
             values[name] = value
         if tell is not None:
-            tell(slot, value)
+            tell(number, value)
 
     return write
 
@@ -212,7 +215,9 @@ def refuse_reserved(name: str, owner: str) -> None:
         SchemaError: with a name to use instead.
     """
     if name.startswith("_"):
-        raise SchemaError(f"{owner} declares {name!r}. A field's name does not begin with '_'. Call it {name.strip('_')!r}.")
+        raise SchemaError(
+            f"{owner} declares {name!r}. A field's name does not begin with '_'. Call it {name.strip('_')!r}."
+        )
     if name in _OURS or (hasattr(BaseModel, name) and not name.startswith("__")):
         whose = "of State" if name in _OURS else "of pydantic"
         raise SchemaError(f"{owner} declares {name!r}, a reserved name {whose}. Call it '{name}_value', say.")

@@ -5,8 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
+from learner.errors import ArgumentError
 from stages import Callback, Phase, after, batch_size
 from state import field
+from state.errors import short
 
 
 class RunningMean:
@@ -16,21 +18,22 @@ class RunningMean:
     """
 
     def __init__(self) -> None:
-        self.total: float | Tensor = 0.0
-        self.weight: int | Tensor = 0
+        self.total: float | Tensor = 0
+        self.weight = 0
 
     def add(self, value: Tensor | float, weight: int) -> None:
         """Count `value`, a scalar, `weight` times."""
-        if isinstance(value, Tensor):
-            value = value.item() if value.is_cpu else value.detach()
-        self.total = self.total + value * weight
-        self.weight = self.weight + weight
+        self._sum(value, weight)
+        self.weight += weight
+
+    def add_total(self, total: Tensor | float, weight: int) -> None:
+        """Count `total`, a scalar: the sum of `weight` values."""
+        self._sum(total, 1)
+        self.weight += weight
 
     def mean(self) -> float | Tensor:
         """The mean so far; nan when nothing was counted."""
-        if isinstance(self.weight, int) and self.weight == 0:
-            return float("nan")
-        return self.total / self.weight
+        return self.total / self.weight if self.weight else float("nan")
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, for a checkpoint."""
@@ -40,47 +43,65 @@ class RunningMean:
         """Take the sums of a checkpoint."""
         self.total, self.weight = saved["total"], saved["weight"]
 
+    def _sum(self, value: Tensor | float, times: int) -> None:
+        if not isinstance(value, Tensor):
+            self.total = self.total + value * times
+        elif value.is_cpu:
+            self.total = self.total + value.item() * times
+        elif isinstance(self.total, Tensor):
+            self.total.add_(value.detach(), alpha=times)
+        else:
+            wide = value.detach().float() if value.device.type == "mps" else value.detach().double()
+            self.total = wide * times + self.total
+
 
 @dataclass(frozen=True)
 class Mean(Callback):
     """Average a scalar field over the samples of each phase, as `train_loss` and `valid_loss`.
 
     Args:
-        field: the field to average, a mean over its batch.
+        of: the field to average, a mean over its batch.
         name: what the results are called; by default as the field.
 
     Writes:
         {phase}_{name}: float, or a scalar tensor on the device of the field; valid until the epoch ends.
 
     A batch counts as many times as it has samples, so a short last batch does not weigh more. Batches that were
-    cancelled before the field was written do not count.
+    cancelled before the field was written do not count; where none counts, the mean is nan.
+
+    Raises:
+        ArgumentError: the field holds something else than one number per batch.
     """
 
-    field: str = "loss"
+    of: str = "loss"
     name: str = ""
 
     @property
     def title(self) -> str:
         """The name of the results, without the phase."""
-        return self.name or self.field
+        return self.name or self.of
 
     def fields(self) -> dict[str, Any]:
         """The sums of a phase, and the mean."""
-        sums = field(scope="phase", factory=lambda state: RunningMean(), description=f"sums of {self.field}")
-        mean = field(scope="epoch", description=f"mean of {self.field} over the samples")
+        sums = field(scope="phase", factory=lambda state: RunningMean(), description=f"sums of {self.of}")
+        mean = field(scope="epoch", description=f"mean of {self.of} over the samples")
         return {f"{self.title}_sums": (RunningMean, sums), f"{{phase}}_{self.title}": (float | Tensor, mean)}
 
     @after(
         "batch",
         within=Phase,
-        reads=lambda self: (f"{self.field}?", f"{self.title}_sums", "batch"),
+        reads=lambda self: (f"{self.of}?", f"{self.title}_sums", "batch"),
         writes=lambda self: (f"{self.title}_sums.state",),
     )
     def add(self, state: Any) -> None:
         """Count one batch."""
-        value = getattr(state, self.field)
-        if value is not None:
-            getattr(state, f"{self.title}_sums").add(value, batch_size(state.batch))
+        value = getattr(state, self.of)
+        if value is None:
+            return
+        if not isinstance(value, float | int) and not (isinstance(value, Tensor) and value.numel() == 1):
+            told = f"{self.of!r} is {short(value)}; it averages one number per batch. Name a field that holds one."
+            raise ArgumentError("Mean", "of", told)
+        getattr(state, f"{self.title}_sums").add(value, batch_size(state.batch))
 
     @after(
         Phase,
@@ -88,5 +109,6 @@ class Mean(Callback):
         writes=lambda self: (f"{{phase}}_{self.title}",),
     )
     def result(self, state: Any) -> float | Tensor:
-        """Write the mean of the phase."""
-        ...
+        """The mean of the phase."""
+        sums: RunningMean = getattr(state, f"{self.title}_sums")
+        return sums.mean()

@@ -1,0 +1,59 @@
+"""How a person starts it: one door to the library. `state` and `stages` are for those who want less."""
+
+import learner.siblings  # first of all: refuses to start with a foreign `state` or `stages`
+
+# isort: split
+from learner.errors import AlreadyBound, ArgumentError, LearnerError
+from learner.history import History
+from learner.learner import Learner
+from learner.recipes import supervised
+from learner.recorder import Recorder
+from stages import (
+    Callback,
+    Cancel,
+    Composite,
+    EvaluationPhase,
+    Exhausted,
+    Frame,
+    GraphError,
+    Outcome,
+    Phase,
+    Stage,
+    StageError,
+    TrainingPhase,
+    after,
+    before,
+    stage,
+)
+from state import ChangeLog, State, StateError, TrainState, field, invariant
+
+__all__ = [
+    "AlreadyBound",
+    "ArgumentError",
+    "Callback",
+    "Cancel",
+    "ChangeLog",
+    "Composite",
+    "EvaluationPhase",
+    "Exhausted",
+    "Frame",
+    "GraphError",
+    "History",
+    "Learner",
+    "LearnerError",
+    "Outcome",
+    "Phase",
+    "Recorder",
+    "Stage",
+    "StageError",
+    "State",
+    "StateError",
+    "TrainState",
+    "TrainingPhase",
+    "after",
+    "before",
+    "field",
+    "invariant",
+    "stage",
+    "supervised",
+]

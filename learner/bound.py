@@ -1,0 +1,83 @@
+"""Bound: a state, the tree and the callbacks that run it, and how they are exchanged for others as a whole."""
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from learner.callbacks.mean import Mean
+from learner.history import History, RecordHistory, has_epochs
+from stages import Composite, Runner, assemble
+from stages.assembly import Assembly, refuse_orphans
+from stages.callbacks import hooks_of
+from state import State
+from state.recording import Recording
+from state.schema import build, upgrade
+from state.state import Link
+
+
+class Bound:
+    """What a Learner runs. Every change is checked whole before anything is changed.
+
+    Attributes:
+        tree: the stages. callbacks: the user's. assembly: both put together and checked. runner: what runs them.
+    """
+
+    def __init__(self, state: State, tree: Composite, callbacks: Iterable[Any], data: Mapping[str, Any]) -> None:
+        self.state = state
+        self.history = History()
+        self.tree = tree
+        self.callbacks = list(callbacks)
+        self.recording: Recording | None = None
+        self._means = [Mean("loss")] if {"loss", "batch"} <= state.specs.keys() else []
+        self._data = data
+        self.assembly = self._assemble(tree, self.callbacks)
+
+    def start(self, owner: object, recording: Recording | None) -> None:
+        """Bind for the first time, in the name of `owner`."""
+        self._owner = weakref.ref(owner)
+        self.recording = recording
+        self._bind(self.assembly)
+
+    def edit(self, what: str, tree: Composite) -> None:
+        """Take another tree, if it is sound and every hook keeps its places; the log notes the edit.
+
+        Raises:
+            GraphError: it is not; nothing has changed.
+        """
+        self.runner.refuse_if_running()
+        assembly = self._assemble(tree, self.callbacks)
+        refuse_orphans(self.assembly, assembly, what)
+        self._bind(assembly)
+        self.tree = tree
+        self.runner.tell_edit(what)
+
+    def set_callbacks(self, callbacks: list[Any]) -> None:
+        """Take other callbacks, if the tree is sound with them."""
+        self.runner.refuse_if_running()
+        self._bind(self._assemble(self.tree, callbacks))
+        self.callbacks = callbacks
+
+    def explain(self, name: str) -> str:
+        """Why a field is not ready, and where its values are kept."""
+        if name in self.history.names:
+            kept = f"learner.history[{name!r}] keeps it, the last is {self.history[name][-1]:.4g}."
+            return f"It ended with its epoch; {kept}"
+        return self.runner.explain(name)
+
+    def _assemble(self, tree: Composite, callbacks: list[Any]) -> Assembly:
+        own = [*self._means, *([RecordHistory(self.history, self.state)] if has_epochs(tree) else [])]
+        assembly = assemble(tree, hooks_of([*own, *callbacks]), type(self.state), self.state, self._data)
+        assembly.require_sound()
+        return assembly
+
+    def _bind(self, assembly: Assembly) -> None:
+        """Make the assembly the live one: nothing of it is refused any more."""
+        upgrade(self.state, assembly.schema)
+        for name, loader in self._data.items():
+            setattr(self.state, name, loader)
+        self._data = {}
+        build(self.state)
+        self.assembly = assembly
+        self.runner = Runner(assembly, self.state, self.recording)
+        owner: Callable[[], object | None] = self._owner
+        self.state._link = Link(owner, self.recording, self.explain)

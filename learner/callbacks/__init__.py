@@ -1,0 +1,21 @@
+"""Ready-made callbacks: what most runs hang into their tree on day one."""
+
+from learner.callbacks.accuracy import Accuracy
+from learner.callbacks.clip_gradients import ClipGradients
+from learner.callbacks.early_stopping import EarlyStopping
+from learner.callbacks.mean import Mean
+from learner.callbacks.metric import Metric
+from learner.callbacks.progress import ProgressBar
+from learner.callbacks.schedule import Schedule
+from learner.callbacks.stop_on_non_finite import StopOnNonFinite
+
+__all__ = [
+    "Accuracy",
+    "ClipGradients",
+    "EarlyStopping",
+    "Mean",
+    "Metric",
+    "ProgressBar",
+    "Schedule",
+    "StopOnNonFinite",
+]

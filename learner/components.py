@@ -1,0 +1,131 @@
+"""Components: from what a person hands to `Learner(...)` to the fields of a State."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from learner.errors import ArgumentError
+from state import State, TrainState, field
+from state.parts import tensors
+from state.schema import compose
+
+Models = nn.Module | Mapping[str, nn.Module]
+MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
+Optimizers = Optimizer | MakeOptimizer | Mapping[str, Optimizer | MakeOptimizer]
+Loaders = Iterable[Any] | Mapping[str, Iterable[Any]] | None
+
+
+def make_state(
+    models: Models, loss_fn: Callable[..., Any] | None, optimizers: Optimizers | None, device: torch.device
+) -> State:
+    """A TrainState that holds the components, with a field for each name that it lacks.
+
+    Raises:
+        ArgumentError: something is no module or no optimizer, or an optimizer updates nothing of the models.
+    """
+    modules = dict(models) if isinstance(models, Mapping) else {"model": models}
+    for name, module in modules.items():
+        if not isinstance(module, nn.Module):
+            raise ArgumentError("Learner", "model", f"{name!r} is a {type(module).__name__}; it wants an nn.Module.")
+    if loss_fn is not None and not callable(loss_fn):
+        raise ArgumentError(
+            "Learner", "loss_fn", f"it is a {type(loss_fn).__name__}; it wants loss_fn(outputs, targets)."
+        )
+    for module in modules.values():
+        module.to(device)
+    made = _optimizers(optimizers, modules)
+    values = {**modules, **made, "device": device, **({} if loss_fn is None else {"loss_fn": loss_fn})}
+    brought = {
+        name: (nn.Module if isinstance(value, nn.Module) else Optimizer, field(description="given to Learner"))
+        for name, value in values.items()
+        if name not in TrainState.specs
+    }
+    return compose([("TrainState", TrainState)], [("Learner", brought)] if brought else [])(**values)
+
+
+def data_fields(train: Any, valid: Loaders) -> dict[str, Any]:
+    """The fields that hold the data: `train_loader`, and `valid_loader` or `{name}_loader` for each of several sets.
+
+    Raises:
+        ArgumentError: one of them cannot be iterated.
+    """
+    sets = valid if isinstance(valid, Mapping) else {} if valid is None else {"valid": valid}
+    data = {"train": train, **sets}
+    for name, loader in data.items():
+        check_loader(loader, name)
+    return {f"{name}_loader": loader for name, loader in data.items()}
+
+
+def validation_sets(valid: Loaders) -> bool | list[str]:
+    """Whether to validate, or the names of several sets."""
+    return list(valid) if isinstance(valid, Mapping) else valid is not None
+
+
+def check_loader(loader: Any, argument: str) -> None:
+    """Refuse what cannot be iterated.
+
+    Raises:
+        ArgumentError: it has no `__iter__`.
+    """
+    if not hasattr(type(loader), "__iter__") and not hasattr(type(loader), "__getitem__"):
+        told = "Give a DataLoader, a list of batches, or any object that can be iterated again and again."
+        raise ArgumentError(
+            "Learner", argument, f"{argument}= is a {type(loader).__name__}, which cannot be iterated. {told}"
+        )
+
+
+def check_optimizers(state: State) -> None:
+    """Refuse an optimizer that updates no tensor of any component: it was made from another model, or a copy.
+
+    Raises:
+        ArgumentError: naming the optimizer.
+    """
+    optimizers = state.components(Optimizer)
+    owned = {id(t) for value in state.__dict__.values() if not isinstance(value, Optimizer) for t in tensors(value)}
+    for name, optimizer in optimizers.items():
+        if not any(id(tensor) in owned for tensor in tensors(optimizer)):
+            held = sorted(state.components(nn.Module))
+            told = "Make it from the parameters of the model that you pass, after any copy or wrapper of it."
+            raise ArgumentError("Learner", name, f"{name!r} updates no parameter of {held}. {told}")
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """`device`, where "auto" is the accelerator if there is one.
+
+    Raises:
+        ArgumentError: torch knows no such device.
+    """
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ArgumentError("Learner", "device", f"device={device!r} is none that torch knows: {error}") from None
+
+
+def _optimizers(given: Optimizers | None, modules: Mapping[str, nn.Module]) -> dict[str, Optimizer]:
+    if given is None:
+        return {}
+    named = dict(given) if isinstance(given, Mapping) else {"optimizer": given}
+    return {name: _optimizer(name, one, modules) for name, one in named.items()}
+
+
+def _optimizer(name: str, given: Any, modules: Mapping[str, nn.Module]) -> Optimizer:
+    """An optimizer as it is, or made from the parameters of the model that its name begins with."""
+    if isinstance(given, Optimizer):
+        return given
+    if not callable(given):
+        told = "it wants an optimizer, or a function that makes one of the parameters."
+        raise ArgumentError("Learner", name, f"{name!r} is a {type(given).__name__}; {told}")
+    stem = "model" if name == "optimizer" else name.removesuffix("_optimizer")
+    if stem not in modules:
+        told = f"the models are {sorted(modules)}. Give an optimizer instead, or call it '<model>_optimizer'."
+        raise ArgumentError("Learner", name, f"which parameters is {name!r} to be made of? {told}")
+    made = given(modules[stem].parameters())
+    if not isinstance(made, Optimizer):
+        raise ArgumentError("Learner", name, f"{name!r} made a {type(made).__name__}, not an optimizer.")
+    return made

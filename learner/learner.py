@@ -1,0 +1,265 @@
+"""Learner: a model, data and a tree of stages put together, checked, and run."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeVar, Unpack
+
+import torch
+
+from learner import components
+from learner.bound import Bound
+from learner.components import Loaders, Models, Optimizers
+from learner.errors import AlreadyBound
+from learner.history import History, numbers_of
+from learner.hooks import Hooks
+from learner.opening import Audit, open_recording, seed_everything, tell_setup
+from learner.recipes import Part, predict, supervised
+from stages import Assembly, Composite, EvaluationPhase, Finding, Frame, Outcome, Runner, assemble
+from stages.batch import joined
+from stages.callbacks import HookMethod, Options, Point, Side
+from stages.draw import FieldTable, draw_tree, explain, fields_table
+from stages.graph import graph_of
+from stages.limit import limit_of
+from state import ChangeLog, State
+from state.schema import upgrade
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Learner:
+    """A training loop as a graph of stages over one state, checked before it runs and logged while it does.
+
+    Args:
+        model: an nn.Module, or several by name: each becomes a field of State.
+        loss_fn: `loss_fn(outputs, targets)` gives a scalar, mean over the batch. None for a tree that needs none.
+        optimizer: an optimizer, or a function that makes one of the model's parameters, or several by name.
+        train: what to iterate over for training batches, once per epoch.
+        valid: the same for validation, or several sets by name: then `{name}_loss` and so on.
+        stages: the tree; by default `learner.recipes.supervised()`.
+        callbacks: a tuple among them declares the order of its members.
+        run_dir: a family of runs such as "runs/digits": this run gets the next number. None: nothing on disk.
+        device: where model and batches are moved; "auto" is the accelerator if there is one.
+        seed: seeds torch, numpy and random when the first fit starts; not the model's initialisation.
+        audit: what the change log keeps: "off", "writes", "summary", or one of these per field, "*" for the rest.
+
+    Attributes:
+        state: the live State.
+        log: the change log.
+        run_dir: the directory of this run, or None.
+
+    Raises:
+        GraphError: the tree cannot run: all findings together. Nothing has changed then.
+        ArgumentError, DeclarationError: an argument that cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: Models,
+        loss_fn: Callable[..., Any] | None,
+        optimizer: Optimizers | None,
+        *,
+        train: Any,
+        valid: Loaders = None,
+        stages: Composite | None = None,
+        callbacks: Iterable[Any] = (),
+        run_dir: str | Path | None = None,
+        device: str | torch.device = "auto",
+        seed: int | None = None,
+        audit: Audit = "summary",
+    ) -> None:
+        data = components.data_fields(train, valid)
+        state = components.make_state(model, loss_fn, optimizer, components.pick_device(device))
+        tree = supervised(valid=components.validation_sets(valid)) if stages is None else stages
+        self._start(state, Bound(state, tree, callbacks, data), run_dir, seed, audit)
+
+    @classmethod
+    def from_state(
+        cls,
+        state: State,
+        stages: Composite,
+        *,
+        train: Any,
+        valid: Loaders = None,
+        callbacks: Iterable[Any] = (),
+        run_dir: str | Path | None = None,
+        seed: int | None = None,
+        audit: Audit = "summary",
+    ) -> "Learner":
+        """A Learner over a State of yours, which becomes the live one, and a tree of yours. Moves nothing to a device.
+
+        Raises:
+            AlreadyBound: another Learner holds the State.
+        """
+        if state._link is not None and state._link.owner() is not None:
+            told = "One State belongs to one Learner at a time: call close() on the other, or make a new State."
+            raise AlreadyBound(f"This {type(state).__name__} is bound to another Learner. {told}")
+        learner = cls.__new__(cls)
+        data = components.data_fields(train, valid)
+        learner._start(state, Bound(state, stages, callbacks, data), run_dir, seed, audit)
+        return learner
+
+    def _start(self, state: State, bound: Bound, run_dir: str | Path | None, seed: int | None, audit: Audit) -> None:
+        components.check_optimizers(state)
+        recording, store, self.run_dir = open_recording(run_dir, audit)
+        self.state = state
+        self.log = ChangeLog(store, recording)
+        self._bound = bound
+        self._seed = seed
+        bound.start(self, recording)
+        tell_setup(recording, state)
+
+    def fit(
+        self,
+        *,
+        epochs: int | None = None,
+        batches: int | None = None,
+        updates: int | None = None,
+        minutes: float | None = None,
+    ) -> History:
+        """Train for so many more epochs, batches, updates, or minutes; a second call goes on.
+
+        Ends early, and normally, when somebody cancels the run: see `outcome`. An epoch in which the end comes stops
+        there; its validation does not run.
+
+        Raises:
+            LimitError: not exactly one limit, one that is no positive number, or one that the tree does not count.
+        """
+        given = {"epochs": epochs, "batches": batches, "updates": updates, "minutes": minutes}
+        limit = limit_of(given, self.assembly, self.state)
+        if self._seed is not None:
+            seed_everything(self._seed)
+            self._seed = None
+        self._bound.runner.run(limit=limit)
+        return self.history
+
+    def validate(self) -> dict[str, float]:
+        """Run every evaluation phase of the tree once.
+
+        Returns:
+            What each came to: {"valid_loss": ..., ...}.
+        """
+        found: dict[str, float] = {}
+        for place in self.assembly.places:
+            if place.kind == "stage" and isinstance(place.stage, EvaluationPhase):
+                found.update(numbers_of(self.run(place.path), f"{place.stage.word}_"))
+        return found
+
+    def predict(self, loader: Any) -> Any:
+        """The model's outputs for every batch of `loader`, in eval mode, on the CPU, joined along the batch.
+
+        A batch may be a pair with targets; these are left out.
+        """
+        self._bound.runner.refuse_if_running()
+        components.check_loader(loader, "loader")
+        given = {"predict_loader": loader, "predictions": []}
+        assembly = assemble(predict(self._bound.tree), [], type(self.state), self.state, given)
+        assembly.require_sound()
+        upgrade(self.state, assembly.schema)
+        self.state.__dict__.update(given)
+        try:
+            Runner(assembly, self.state).run()
+            return joined(self.state.__dict__["predictions"])
+        finally:
+            for name in given:
+                del self.state.__dict__[name]
+
+    def fit_batch(self, batch: Any) -> Frame:
+        """Train on one batch; alone, or inside `learner.inside("epoch/fit")`.
+
+        Returns:
+            The values of its scope, detached: `learner.fit_batch(batch).loss`.
+        """
+        return self._bound.runner.run_batch(batch)
+
+    def run(self, path: str) -> Frame:
+        """Run a part of the tree, `learner.run("epoch/fit")`, with the scopes of its ancestors open.
+
+        Returns:
+            The values that those scopes had at the end.
+        """
+        return self._bound.runner.run(path)
+
+    def inside(self, path: str) -> AbstractContextManager[None]:
+        """The hooks, scopes and modes round a loop of the tree, for a loop of your own."""
+        return self._bound.runner.inside(path)
+
+    def swap(self, path: str, new: Part) -> None:
+        """Put another stage into a slot. Refused, with nothing changed, if it starves a reader or orphans a hook."""
+        self._bound.edit(f"swap {path}", self._bound.tree.swap(path, new))
+
+    def insert(
+        self, new: Part, *, before: str | None = None, after: str | None = None, slot: str | None = None
+    ) -> None:
+        """Put a stage before or after a slot, into a slot of its own. Refused as `swap` is."""
+        where = f"before {before}" if before else f"after {after}"
+        self._bound.edit(f"insert {where}", self._bound.tree.insert(new, before=before, after=after, slot=slot))
+
+    def remove(self, path: str) -> None:
+        """Take a stage out. Refused as `swap` is."""
+        self._bound.edit(f"remove {path}", self._bound.tree.remove(path))
+
+    def before(self, target: str | type, **options: Unpack[Options]) -> Callable[[Function], Function]:
+        """Hook a function before the slots of `target`; a decorator, or `learner.before("update")(function)`."""
+        return self._hook("before", target, options)
+
+    def after(self, target: str | type, **options: Unpack[Options]) -> Callable[[Function], Function]:
+        """Hook a function after the slots of `target`; a decorator, or `learner.after("update")(function)`."""
+        return self._hook("after", target, options)
+
+    def check(self) -> list[Finding]:
+        """What the check finds in the tree as it stands: no errors, or it would not stand, but warnings and notes."""
+        return list(self.assembly.findings)
+
+    def explain(self, path: str) -> str:
+        """Of one slot: what it reads and from whom, what it writes and for whom, its hooks and why in this order."""
+        return explain(self.assembly, path)
+
+    def close(self) -> None:
+        """Close the log and let the State go. Nothing runs any more."""
+        self._bound.runner.refuse_if_running()
+        self._bound.runner.is_closed = True
+        self.state._link = None
+        if self._bound.recording is not None:
+            self._bound.recording.close()
+
+    @property
+    def history(self) -> History:
+        """A row per epoch."""
+        return self._bound.history
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the last run ended: kind, by whom, why."""
+        return self._bound.runner.outcome
+
+    @property
+    def hooks(self) -> Hooks:
+        """The hooks by name; `learner.hooks.remove(name)` takes a callback out."""
+        return Hooks(self._bound)
+
+    @property
+    def fields(self) -> FieldTable:
+        """What there is to read and write: name, type, scope, written by, read by, description."""
+        return fields_table(self.assembly)
+
+    @property
+    def graph(self) -> Any:
+        """A networkx graph: slots, hooks, fields and parts; who contains, follows, reads and writes what."""
+        return graph_of(self.assembly)
+
+    @property
+    def assembly(self) -> Assembly:
+        """The tree with its hooks and its schema, as it was checked."""
+        return self._bound.assembly
+
+    def __repr__(self) -> str:
+        return draw_tree(self.assembly)
+
+    def _hook(self, side: Side, target: str | type, options: Options) -> Callable[[Function], Function]:
+        def hook(function: Function) -> Function:
+            point = Point(side, target, options)
+            self._bound.set_callbacks([*self._bound.callbacks, HookMethod(function, (point,))])
+            return function
+
+        return hook

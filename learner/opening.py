@@ -1,0 +1,73 @@
+"""Opening a run: the log it writes to, what it starts from, and its seeds."""
+
+import random
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from learner.errors import ArgumentError
+from state import State
+from state.parts import fingerprint, parts_of, scalars
+from state.recording import Level, Recording
+from state.runs import LOG_FILE, new_run
+from state.sqlite import SqliteStore
+from state.stores import MemoryStore, Store
+
+Audit = Level | Mapping[str, Level]
+
+_LEVELS = ("off", "writes", "summary")
+
+
+def open_recording(run_dir: str | Path | None, audit: Audit) -> tuple[Recording | None, Store, Path | None]:
+    """The recording and the store of a new run, and its directory: in memory without `run_dir`.
+
+    Raises:
+        ArgumentError: `audit` is no level.
+    """
+    levels: dict[str, Level] = {"*": audit} if isinstance(audit, str) else dict(audit)
+    for name, level in levels.items():
+        if level not in _LEVELS:
+            raise ArgumentError("Learner", "audit", f"audit={level!r} for {name!r} is none of {list(_LEVELS)}.")
+    rest: Level = levels.pop("*", "summary")
+    if rest == "off" and not levels:
+        return None, MemoryStore(), None if run_dir is None else new_run(run_dir)
+    if run_dir is None:
+        store: Store = MemoryStore()
+        return Recording(store, rest, levels), store, None
+    path = new_run(run_dir)
+    store = SqliteStore(path / LOG_FILE)
+    return Recording(store, rest, levels), store, path
+
+
+def tell_setup(recording: Recording | None, state: State) -> None:
+    """Log what the run starts from, by the actor `setup`: values, scalars of parts, fingerprints of parameters."""
+    if recording is None:
+        return
+
+    def tell(name: str, value: object) -> None:
+        slot = recording.slot("setup", "write", name, "write")
+        if slot is not None:
+            recording.write(slot, value)
+
+    for name, value in list(state.__dict__.items()):
+        tell(name, value)
+        if isinstance(value, nn.Module):
+            tell(f"{name}.params", fingerprint(value))
+        for part in parts_of(type(value)):
+            for scalar, number in scalars(value, part).items():
+                full = f"{name}.{part}.{scalar}"
+                recording.field(full, "run", type(number).__name__, "")
+                tell(full, number)
+    recording.flush()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, random, and numpy if it is in use."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed % 2**32)

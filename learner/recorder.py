@@ -1,0 +1,202 @@
+"""Recorder: the change log for a loop that uses no Learner."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter_ns
+from types import TracebackType
+from typing import Any
+
+from torch.optim import Optimizer
+
+from learner.opening import Audit, open_recording, tell_setup
+from stages.cancel import Cancel, Outcome
+from stages.errors import Misuse
+from state import ChangeLog, State, UnknownField
+from state.errors import FieldNotReady
+from state.parts import scalars
+from state.schema import vocabulary
+from state.scopes import Scopes
+from state.state import writer
+
+
+class Recorder:
+    """Gives validation, scopes and the change log to a loop of your own. Undeclared writes are recorded, not refused.
+
+    Args:
+        state: the State whose fields the loop uses.
+        run_dir: a family of runs such as "runs/mine": this run gets the next number. None: nothing on disk.
+        audit: what the log keeps, as in Learner.
+
+    Attributes:
+        log: the change log.
+
+    A block that opens "batch" counts batches from 0, as position. Scalars of an optimizer (`optimizer.hyper.lr`) are
+    compared at each end of a block, so a scheduler's step shows, with the block as its actor.
+
+    Example:
+        >>> from torch import nn, ones
+        >>> from learner import Recorder, TrainState
+        >>> recorder = Recorder(TrainState(model=nn.Linear(2, 1)))
+        >>> with recorder.stage("batch", opens="batch") as state:
+        ...     state.inputs = ones(4, 2)
+        ...     with recorder.stage("forward"):
+        ...         state.outputs = state.model(state.inputs)
+        >>> print(recorder.log.blame("outputs").actor)
+        batch/forward
+    """
+
+    def __init__(self, state: State, *, run_dir: str | Path | None = None, audit: Audit = "summary") -> None:
+        self.state = state
+        self._recording, store, self.run_dir = open_recording(run_dir, audit)
+        self.log = ChangeLog(store, self._recording)
+        self._scopes = Scopes(state)
+        self._view: RecorderView | None = None
+        self._path = ""
+        self._batch = -1
+        if self._recording is not None:
+            for actor in ("setup", "user", "external"):
+                self._recording.actor(actor, "reserved", "")
+            for name, spec in vocabulary(type(state), state).items():
+                self._recording.field(name, spec.scope, spec.type_text, spec.description, spec.default)
+            tell_setup(self._recording, state)
+
+    @contextmanager
+    def stage(self, name: str, *, opens: str | None = None) -> "Iterator[RecorderView]":
+        """A block whose writes are recorded under its name; blocks nest, and the names join to a path.
+
+        Args:
+            name: of the block: "gradient".
+            opens: a scope that is open inside, whose values end with the block, and whose Cancel the block takes.
+        """
+        outer_path, outer_view = self._path, self._view
+        self._path = f"{outer_path}/{name}" if outer_path else name
+        view = outer_view or RecorderView(self)
+        self._view = view
+        error: BaseException | None = None
+        hidden = self._open(opens)
+        started, before = perf_counter_ns(), self._scalars()
+        try:
+            yield view
+        except BaseException as raised:
+            error = raised
+        self._tell(before, error, perf_counter_ns() - started)
+        self._close(opens, hidden, keep=error is not None and not isinstance(error, Cancel))
+        self._path, self._view = outer_path, outer_view
+        if outer_view is None:
+            view.end()
+            self._flush()
+        if error is not None and not (isinstance(error, Cancel) and error.scope == opens):
+            raise error
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._recording is not None:
+            self._recording.close()
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a field in the name of the block we are in."""
+        slot = self._slot("write", name, "write")
+        writer(self.state, name, self._path, self._recording, slot)(value)
+
+    @property
+    def path(self) -> str:
+        """The path of the block we are in."""
+        return self._path
+
+    def _open(self, scope: str | None) -> dict[str, Any] | None:
+        if scope is None:
+            return None
+        self._cut()
+        if scope == "batch":
+            self._batch += 1
+        hidden = self._scopes.open(scope)
+        self._reposition(self._batch if self._scopes.is_open("batch") else None)
+        return hidden
+
+    def _close(self, scope: str | None, hidden: dict[str, Any] | None, *, keep: bool) -> None:
+        if scope is not None:
+            self._cut()
+            self._scopes.close(scope, hidden, keep=keep)
+            self._reposition(self._batch if self._scopes.is_open("batch") else None)
+
+    def _scalars(self) -> dict[str, Any]:
+        """The plain values of the optimizers' parts, by full name."""
+        if self._recording is None:
+            return {}
+        optimizers = self.state.components(Optimizer)
+        return {f"{n}.hyper.{k}": v for n, o in optimizers.items() for k, v in scalars(o, "hyper").items()}
+
+    def _tell(self, before: dict[str, Any], error: BaseException | None, duration_ns: int) -> None:
+        """Log the scalars that changed and how the block ended."""
+        if self._recording is None:
+            return
+        for name, value in self._scalars().items():
+            if before.get(name) != value:
+                slot = self._slot("write", name, "comparison")
+                if slot is not None:
+                    self._recording.write(slot, value)
+        outcome = Outcome() if error is None else Outcome.of(error)
+        slot = self._slot("exit", None, "")
+        if slot is not None:
+            self._recording.mark(slot, [outcome.kind, duration_ns, outcome.reason or None])
+
+    def _slot(self, kind: str, name: str | None, evidence: str) -> int | None:
+        if self._recording is None:
+            return None
+        self._recording.actor(self._path, "stage", "")
+        return self._recording.slot(self._path, kind, name, evidence)
+
+    def _cut(self) -> None:
+        if self._recording is not None:
+            self._recording.cut()
+
+    def _flush(self) -> None:
+        if self._recording is not None:
+            self._recording.flush()
+
+    def _reposition(self, batch: int | None) -> None:
+        if self._recording is not None:
+            values = self.state.__dict__
+            self._recording.position = (values.get("epoch"), None, batch, values.get("updates"))
+
+
+class RecorderView:
+    """State as a Recorder's block sees it: every field, each write recorded. Not to be used after its block."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        object.__setattr__(self, "_recorder", recorder)
+
+    def end(self) -> None:
+        """Refuse any further use."""
+        object.__setattr__(self, "_recorder", None)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        recorder = self._live(name)
+        specs = recorder.state.specs
+        if name not in specs:
+            raise UnknownField(name, specs)
+        if not recorder.state.ready(name):
+            raise FieldNotReady(name, recorder.path, "Write it first, in this scope.")
+        return recorder.state.__dict__[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        recorder = self._live(name)
+        if name not in recorder.state.specs:
+            raise UnknownField(name, recorder.state.specs)
+        recorder.write(name, value)
+
+    def _live(self, name: str) -> Recorder:
+        recorder: Recorder | None = object.__getattribute__(self, "_recorder")
+        if recorder is None:
+            told = "Use the one that its `with recorder.stage(...)` block gives you, inside it."
+            raise Misuse(f"{name!r} was asked of a view whose block has ended. {told}")
+        return recorder

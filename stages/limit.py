@@ -1,0 +1,64 @@
+"""Limits: where a `fit` ends."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from time import monotonic
+from typing import Any
+
+from stages.assembly import Assembly
+from stages.errors import LimitError
+from state.state import State
+
+TOTALS = {"epochs": "epochs_done", "batches": "batches_seen", "updates": "updates"}
+"""The field that counts each unit."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """When `fit` has what it asked for.
+
+    Attributes:
+        total: the field that counts, or "" for a limit in time.
+        target: its value at the end.
+        deadline: `time.monotonic()` at the end, for a limit in time.
+        text: as the user wrote it, "batches=500".
+    """
+
+    total: str
+    target: int
+    deadline: float
+    text: str
+
+    def is_reached(self, values: Mapping[str, Any]) -> bool:
+        """Whether a run with these values ends here."""
+        return monotonic() >= self.deadline if not self.total else bool(values[self.total] >= self.target)
+
+    def __str__(self) -> str:
+        return f"fit({self.text})"
+
+
+def limit_of(given: Mapping[str, float | None], assembly: Assembly, state: State) -> Limit:
+    """The limit that one of `epochs`, `batches`, `updates`, `minutes` asks for, from where the state is.
+
+    Raises:
+        LimitError: not exactly one is given, it is no positive number, or no stage of the tree counts it.
+    """
+    asked = {unit: number for unit, number in given.items() if number is not None}
+    if len(asked) != 1:
+        got = f"it got {sorted(asked)}" if asked else "it got none"
+        raise LimitError(f"fit() takes exactly one of {', '.join(f'{unit}=' for unit in given)}; {got}.")
+    ((unit, number),) = asked.items()
+    wanted = (int, float) if unit == "minutes" else (int,)
+    if not isinstance(number, wanted) or isinstance(number, bool) or not isfinite(number) or number <= 0:
+        kind = "number" if unit == "minutes" else "whole number"
+        raise LimitError(f"fit({unit}={number!r}) wants a positive {kind}.")
+    text = f"{unit}={number}"
+    if unit == "minutes":
+        return Limit("", 0, monotonic() + 60 * number, text)
+    total = TOTALS[unit]
+    counted = {total for place in assembly.places for total in (getattr(place.stage, "counts", (None, None))[1],)}
+    written = {name for place in assembly.places for name in place.access.writes}
+    if total not in counted | written or total not in state.specs:
+        raise LimitError(f"fit({text}) cannot end: no stage of this tree counts {unit} (writes {total!r}).")
+    return Limit(total, state.__dict__[total] + int(number), 0.0, text)

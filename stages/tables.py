@@ -1,0 +1,216 @@
+"""Tables: the fields of an assembled tree with who writes and reads them, and one slot explained."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+
+from stages.assembly import Assembly
+from stages.check import actors, scopes_of
+from stages.graph import Flow, counted, flow
+from stages.order import covers
+from stages.place import HookPlace, Place
+from stages.stage import find_one
+from state.access import Access
+from state.fields import MISSING
+from state.scopes import RUN
+
+WIDTH = 120
+
+
+@dataclass(frozen=True)
+class FieldRow:
+    """One field, or a part that somebody declares.
+
+    Attributes:
+        type: as annotated; "part" for a part.
+        written_by, read_by: actor paths, in the order they run; an observer, which reads everything, is not among them.
+        saved: "saved", "derived" or "volatile".
+    """
+
+    name: str
+    type: str
+    scope: str
+    written_by: tuple[str, ...]
+    read_by: tuple[str, ...]
+    description: str
+    saved: str
+
+
+class FieldTable(tuple[FieldRow, ...]):
+    """Rows of fields; printed as a table."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return format_fields(self)
+
+
+def fields_table(assembly: Assembly) -> FieldTable:
+    """A row for each field of the schema, followed by rows for those of its parts that somebody declares."""
+    written: dict[str, dict[str, None]] = defaultdict(dict)
+    read: dict[str, dict[str, None]] = defaultdict(dict)
+    counts = {place.path: counted(place) for place in assembly.places}
+    for path, access in actors(assembly.places):
+        for name in (*access.writes, *counts.get(path, ())):
+            written[name][path] = None
+        for name in access.reads:
+            read[name][path] = None
+    parts: dict[str, dict[str, None]] = defaultdict(dict)
+    for name in (*written, *read):
+        if "." in name:
+            parts[name.partition(".")[0]][name] = None
+    scopes = scopes_of(assembly.places, assembly.names)
+    rows = []
+    for field, spec in assembly.schema.specs.items():
+        for name in (field, *sorted(parts[field])):
+            is_part = name != field
+            kind, told = ("part", "") if is_part else (spec.type_text, spec.description)
+            scope = scopes.get(name, spec.scope)
+            saved = "volatile" if name.endswith(".grads") else spec.saved
+            rows.append(FieldRow(name, kind, scope, tuple(written[name]), tuple(read[name]), told, saved))
+    return FieldTable(rows)
+
+
+def format_fields(rows: Sequence[FieldRow]) -> str:
+    """Rows of fields as aligned text, at most 120 columns wide; actors by as much of their path as tells them apart."""
+    short = short_names(path for row in rows for path in (*row.written_by, *row.read_by))
+
+    def listed(paths: tuple[str, ...]) -> str:
+        return ", ".join(dict.fromkeys(short[path] for path in paths))
+
+    table = [("name", "type", "scope", "written by", "read by", "description")]
+    table += [
+        (row.name, row.type, row.scope, listed(row.written_by), listed(row.read_by), row.description) for row in rows
+    ]
+    return "\n".join(_aligned(table, (24, 16, 8, 24, 24, 24)))
+
+
+def explain(assembly: Assembly, path: str) -> str:
+    """What one slot reads and from whom, what it writes and for whom, and its hooks with the reasons for their order.
+
+    Args:
+        path: a slot, or as much of its path as tells it apart.
+
+    Raises:
+        UnknownSlot, AmbiguousSlot: it fits none, or several.
+    """
+    places = {place.path: place for place in assembly.places}
+    place = places[find_one(path, list(places))]
+    flows = flow(assembly)
+    lines = [f"{place.path}  {_kind(place)}"]
+    if place.kind == "stage":
+        inside = list(actors(place.walk()))[len(place.before) : -len(place.after) or None]
+        lines += _explain_access(assembly, place, inside, flows)
+    for side, hooks in (("before", place.before), ("after", place.after)):
+        if hooks:
+            lines.append(f"  hooks {side} it, in this order:")
+            lines += _explain_hooks(assembly, hooks)
+    if not place.before and not place.after:
+        lines.append("  no hooks")
+    return "\n".join(_plain(line) for line in lines)
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """For each actor path the shortest end of it that no other has: `gradient/forward`; a hook by its name."""
+    waiting = list(dict.fromkeys(paths))
+    short: dict[str, str] = {}
+    size = 1
+    while waiting:
+        ends: dict[str, list[str]] = defaultdict(list)
+        for path in waiting:
+            ends[_end(path, size)].append(path)
+        for end, same in ends.items():
+            if len(same) == 1 or all(end == path for path in same):
+                short.update(dict.fromkeys(same, end))
+        waiting = [path for path in waiting if path not in short]
+        size += 1
+    return short
+
+
+def _end(path: str, size: int) -> str:
+    """The last `size` slots of a path; of a hook its name, then with as many slots less one."""
+    slots, colon, hook = path.partition(":")
+    if not colon:
+        return "/".join(path.split("/")[-size:])
+    return hook.rpartition(":")[2] if size == 1 else "/".join(slots.split("/")[1 - size :]) + colon + hook
+
+
+def _kind(place: Place) -> str:
+    if place.kind != "stage":
+        told = {"inline": f"an inline stage of {type(place.stage).__name__}", "checkpoint": "a point for hooks"}
+        return told[place.kind]
+    words = [type(place.stage).__name__]
+    if place.stage.opens:
+        words.append(f"opens {place.stage.opens!r}")
+    each = getattr(place.stage, "each", None)
+    return ", ".join([*words, *([f"each round opens {each!r}"] if each else [])])
+
+
+def _explain_access(
+    assembly: Assembly, place: Place, inside: list[tuple[str, Access]], flows: list[Flow]
+) -> Iterator[str]:
+    """Reads with their writers, writes with their readers; of a composite what passes its border."""
+    paths = {path for path, _ in inside}
+    made = {name for _, access in inside for name in access.writes}
+    reads = dict.fromkeys(name for _, access in inside for name in access.reads)
+    for name in reads:
+        fed = [each for each in flows if each.reader in paths and (covers(each.name, name) or covers(name, each.name))]
+        from_outside = dict.fromkeys(each.writer for each in fed if each.writer not in paths or len(paths) == 1)
+        if from_outside:
+            yield f"  reads {name}, written by {', '.join(from_outside)}"
+        elif name not in made or not fed:
+            yield f"  reads {name}, {_origin(assembly, name)}"
+    names = dict.fromkeys([*(name for _, access in inside for name in access.writes), *counted(place)])
+    for name in names:
+        served = [each for each in flows if each.name == name and each.writer in paths]
+        readers = dict.fromkeys(each.reader for each in served if each.reader not in paths or len(paths) == 1)
+        if readers:
+            yield f"  writes {name}, read by {', '.join(readers)}"
+        elif not served:
+            yield f"  writes {name}, which only the log and observers read"
+    touches = dict.fromkeys(name for _, access in inside for name in access.touches)
+    if touches:
+        yield f"  may change {', '.join(touches)} on the way"
+
+
+def _origin(assembly: Assembly, name: str) -> str:
+    """Where a value comes from that no actor writes before."""
+    spec = assembly.names.get(name)
+    if spec is None or "." in name:
+        return "a part of what State was given"
+    if spec.scope == RUN:
+        return "which State was given" if spec.default is MISSING else f"by default {spec.default!r}"
+    if spec.factory is not None or spec.default is not MISSING:
+        return f"its default each time {spec.scope!r} opens"
+    return "if it is there" if any(name in access.optional for _, access in actors(assembly.places)) else "from nobody"
+
+
+def _explain_hooks(assembly: Assembly, hooks: list[HookPlace]) -> Iterator[str]:
+    names = {hung.path: hung.hook.name for hung in hooks}
+    for number, hung in enumerate(hooks, start=1):
+        access = hung.access
+        does = [f"reads {', '.join(access.reads)}"] if access.reads else []
+        does += [f"writes {', '.join(access.writes)}"] if access.writes else []
+        yield f"    {number}. {hung.hook.name}: {'an observer' if hung.hook.observes else '; '.join(does) or 'no access'}"
+        for edge in assembly.edges:
+            if edge.first == hung.path and edge.second in names:
+                yield f"       before {names[edge.second]}: it {edge.reason}"
+
+
+def _aligned(table: list[tuple[str, ...]], caps: tuple[int, ...]) -> Iterator[str]:
+    """Rows in columns as wide as they need, up to their cap; what is longer goes on in the next line."""
+    cells = [
+        [wrap(_plain(cell), cap, break_on_hyphens=False) or [""] for cell, cap in zip(row, caps, strict=True)]
+        for row in table
+    ]
+    widths = [max(len(line) for row in cells for line in row[column]) for column in range(len(caps))]
+    for row in cells:
+        for number in range(max(len(cell) for cell in row)):
+            parts = (cell[number] if number < len(cell) else "" for cell in row)
+            yield "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip()
+
+
+def _plain(text: str) -> str:
+    """Text without control characters: names are the user's."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
