@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from learner.callbacks.mean import Mean
+from learner.components import check_optimizers
 from learner.history import History, RecordHistory, has_epochs
 from stages import Composite, Runner, assemble
 from stages.assembly import Assembly, refuse_orphans
@@ -30,6 +31,7 @@ class Bound:
         self.recording: Recording | None = None
         self._means = [Mean("loss")] if {"loss", "batch"} <= state.specs.keys() else []
         self._data = data
+        check_optimizers(state)
         self.assembly = self._assemble(tree, self.callbacks)
 
     def start(self, owner: object, recording: Recording | None) -> None:

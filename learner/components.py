@@ -34,8 +34,6 @@ def make_state(
         raise ArgumentError(
             "Learner", "loss_fn", f"it is a {type(loss_fn).__name__}; it wants loss_fn(outputs, targets)."
         )
-    for module in modules.values():
-        module.to(device)
     made = _optimizers(optimizers, modules)
     values = {**modules, **made, "device": device, **({} if loss_fn is None else {"loss_fn": loss_fn})}
     brought = {

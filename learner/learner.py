@@ -18,9 +18,10 @@ from learner.recipes import Part, predict, supervised
 from stages import Assembly, Composite, EvaluationPhase, Finding, Frame, Outcome, Runner, assemble
 from stages.batch import joined
 from stages.callbacks import HookMethod, Options, Point, Side
-from stages.draw import FieldTable, draw_tree, explain, fields_table
+from stages.draw import draw_tree
 from stages.graph import graph_of
 from stages.limit import limit_of
+from stages.tables import FieldTable, explain, fields_table
 from state import ChangeLog, State
 from state.schema import upgrade
 
@@ -71,7 +72,10 @@ class Learner:
         data = components.data_fields(train, valid)
         state = components.make_state(model, loss_fn, optimizer, components.pick_device(device))
         tree = supervised(valid=components.validation_sets(valid)) if stages is None else stages
-        self._start(state, Bound(state, tree, callbacks, data), run_dir, seed, audit)
+        bound = Bound(state, tree, callbacks, data)
+        for module in state.components(torch.nn.Module).values():
+            module.to(device=state.device)
+        self._start(state, bound, run_dir, seed, audit)
 
     @classmethod
     def from_state(
@@ -100,7 +104,6 @@ class Learner:
         return learner
 
     def _start(self, state: State, bound: Bound, run_dir: str | Path | None, seed: int | None, audit: Audit) -> None:
-        components.check_optimizers(state)
         recording, store, self.run_dir = open_recording(run_dir, audit)
         self.state = state
         self.log = ChangeLog(store, recording)

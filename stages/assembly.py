@@ -14,6 +14,7 @@ from stages.stage import Stage
 from state.access import Access
 from state.errors import SchemaError
 from state.fields import MISSING, FieldSpec
+from state.parts import is_saveable
 from state.schema import Brought, compose, vocabulary
 from state.state import State
 
@@ -92,6 +93,7 @@ def assemble(
                 findings.extend(order_finding(conflict, side, place) for conflict in conflicts)
     findings.extend(check_names(places, names))
     findings.extend(check_readiness(top, places, composed, names, _given(composed, state).union(given)))
+    findings.extend(_unsaveable(composed))
     findings.extend(check_unused(places, names))
     findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.severity))
     return Assembly(top, tuple(places), tuple(hooks), composed, names, tuple(findings), tuple(edges))
@@ -120,11 +122,14 @@ def _hang(hooks: list[Hook], places: list[Place]) -> Iterator[Finding]:
     by_slot: dict[str, list[Place]] = defaultdict(list)
     for place in places:
         by_slot[place.slot].append(place)
+    known: dict[str | type, list[Place]] = {}
     for hook in hooks:
         target, within = hook.point.target, hook.point.options.get("within")
-        last = target.rpartition("/")[2] if isinstance(target, str) else "*"
-        nearby = places if "*" in last else by_slot.get(last, [])
-        found = [place for place in nearby if matches(place, target, within)]
+        if target not in known:
+            last = target.rpartition("/")[2] if isinstance(target, str) else "*"
+            nearby = places if "*" in last else by_slot.get(last, [])
+            known[target] = [place for place in nearby if matches(place, target, None)]
+        found = [place for place in known[target] if within is None or matches(place, target, within)]
         if not found:
             yield Finding("error", "unmatched target", (hook.name,), _unmatched(hook, places))
         for place in found:
@@ -193,6 +198,15 @@ def _given(schema: type[State], state: State | None) -> set[str]:
     own = type(state).specs
     made = {name for name, spec in run.items() if spec.factory is not None or (name not in own and _has_default(spec))}
     return made | {name for name in run if name in state.__dict__}
+
+
+def _unsaveable(schema: type[State]) -> Iterator[Finding]:
+    """Fields that are marked as saved and cannot be."""
+    for spec in schema.specs.values():
+        if spec.saved == "saved" and not is_saveable(spec.annotation):
+            told = f"Field {spec.name!r} of {spec.owner} is a {spec.type_text}: neither plain, nor a tensor, nor a component."
+            ways = "Give its class state_dict and load_state_dict, or mark it field(saved='volatile', because=...)."
+            yield Finding("error", "cannot be saved", (spec.owner,), f"{told} {ways}")
 
 
 def _has_default(spec: FieldSpec) -> bool:

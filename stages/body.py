@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.cancel import Exhausted, Outcome
 from stages.errors import ContractBroken
+from stages.notes import noted
 from stages.stage import Composite
 from state.access import View
 from state.parts import scalars
@@ -76,7 +77,7 @@ def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
         try:
             inner()
         except BaseException as raised:
-            error = runner.noted(raised, actor)
+            error = noted(runner, raised, actor)
             if error is raised:
                 raise
             raise error from None

@@ -134,7 +134,8 @@ class Readiness:
         scope, writers = self.scope_of.get(name, RUN), self.writers.get(name, [])
         default = "" if "." in name else "give the field a default, "
         if not writers:
-            near = suggestion(nearest(name, (written for written in self.writers if written != name)))
+            others = (written for written, by in self.writers.items() if written != name and by != [path])
+            near = suggestion(nearest(name, others))
             if scope == RUN:
                 return (
                     "missing producer",
@@ -208,14 +209,16 @@ def check_names(places: list[Place], names: Mapping[str, FieldSpec]) -> list[Fin
     """Names that no field and no part has, each with who declares it, and the nearest name that somebody writes."""
     unknown: dict[str, list[str]] = defaultdict(list)
     written: set[str] = set()
-    for path, access in actors(places):
+    everyone = list(actors(places))
+    for path, access in everyone:
         written.update(name for name in access.writes if key_of(name) in names)
         for name in dict.fromkeys((*access.reads, *access.writes, *access.touches)):
             if key_of(name) not in names:
                 unknown[name].append(path)
     found = []
     for name, paths in unknown.items():
-        near = suggestion(nearest(name, written) or nearest(name, names))
+        own = {written for path, access in everyone if path in paths for written in access.writes}
+        near = suggestion(nearest(name, written - own) or nearest(name, names.keys() - own))
         told = near or " Bring it by the State class that `state` is annotated with, or by fields()."
         message = f"{_list(paths)} {_verb('declare', paths)} {name!r}, but State has no such field.{told}"
         found.append(Finding("error", "unknown field", tuple(paths), message))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from stages.body import hook_body, stage_body
 from stages.cancel import OK, Cancel, Exhausted, Outcome
 from stages.errors import Misuse
+from stages.notes import noted
 from stages.place import Place
 from stages.round import Round
 from stages.stage import Composite, Stage
@@ -39,7 +40,7 @@ class Actor:
         recording = self.runner.recording
         return None if recording is None else recording.slot(self.path, kind, name, evidence)
 
-    def view(self, kind: type[View]) -> View:
+    def view(self, kind: Any) -> View:
         """State as this actor may see it."""
         access = self.access
         readable = frozenset(self.known) if access.observer else access.readable
@@ -173,7 +174,7 @@ class Node(Actor):
             try:
                 hook(OK if error is None else Outcome.of(error))
             except BaseException as raised:
-                error = _heavier(error, self.runner.noted(raised, self))
+                error = _heavier(error, noted(self.runner, raised, self))
         started = self.started.pop()
         if started and error is None and self.runner.recording is not None:
             self.runner.recording.mark(self.exit_slot, ["ok", perf_counter_ns() - started, None])  # type: ignore[arg-type]
@@ -187,7 +188,7 @@ class Node(Actor):
 
     def ended_by(self, raised: BaseException) -> BaseException:
         """`raised` as it leaves this place: with its note, its author if it is a Cancel, and a row in the log."""
-        error = self.runner.noted(raised, self)
+        error = noted(self.runner, raised, self)
         recording = self.runner.recording
         if recording is not None:
             outcome = Outcome.of(error)

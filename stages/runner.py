@@ -7,10 +7,11 @@ from typing import Any
 from stages.assembly import Assembly
 from stages.cancel import OK, Cancel, Exhausted, Outcome
 from stages.check import actors
-from stages.errors import Misuse, StageError
+from stages.errors import Misuse
 from stages.frame import Frame
 from stages.limit import TOTALS, Limit
 from stages.node import Actor, Node, StageView
+from stages.notes import why_not_ready
 from stages.phases import Phase, TrainingPhase
 from stages.place import Place
 from stages.round import Position, Round
@@ -158,33 +159,9 @@ class Runner:
             return int(total)
         return (round.position[3] or 0) + 1 if unit == "updates" else round.number
 
-    def noted(self, error: BaseException, actor: Actor) -> BaseException:
-        """`error` with one note: who, where, after which rounds; a Cancel with its author.
-
-        A Cancel of a scope that is not open becomes an error.
-        """
-        if isinstance(error, Cancel):
-            if not error.by:
-                error.by = actor.path
-                if not self.scopes.is_open(error.scope):
-                    scopes = ["run", *(scope for scope in self.scopes.names if self.scopes.is_open(scope))]
-                    told = f"{actor.path} cancels the scope {error.scope!r}, which is not open. Open are {scopes}."
-                    return self._with_note(StageError(told), actor)
-            return error
-        return error if isinstance(error, Exhausted) else self._with_note(error, actor)
-
     def explain(self, name: str) -> str:
         """Why a field has no value now: who writes it, and when."""
-        spec = self.state.specs[name]
-        writers = [path for path, access in actors(self.assembly.places) if name in access.writes]
-        if not writers:
-            return f"Nobody in this tree writes it; set it, or pass {name}= to the State."
-        who = " and ".join(writers[:2]) + (f" and {len(writers) - 2} more" if len(writers) > 2 else "")
-        if spec.scope == "run":
-            return f"{who} writes it. Read it after that."
-        if self.scopes.is_open(spec.scope):
-            return f"{who} writes it later in this {spec.scope}. Read it after that."
-        return f"{who} writes it, and it is gone when its {spec.scope} ends."
+        return why_not_ready(self, name)
 
     def observer_view(self, path: str) -> View:
         """A view that reads everything."""
@@ -337,16 +314,6 @@ class Runner:
     def _reposition(self) -> None:
         if self.recording is not None:
             self.recording.position = self.read_position()
-
-    def _with_note(self, error: BaseException, actor: Actor) -> BaseException:
-        if not getattr(error, "_staged", False):
-            epoch, phase, batch, updates = self.read_position()
-            where = [f"epoch {epoch}"] if epoch is not None else []
-            where += [f"{phase}, batch {batch}"] if phase is not None and batch is not None else []
-            where += [f"update {updates}"] if updates is not None else []
-            error.add_note(f"In {actor.path}" + (f" at {', '.join(where)}." if where else "."))
-            error._staged = True  # type: ignore[attr-defined]  # so that parents do not repeat the note
-        return error
 
     def _describe(self) -> None:
         """Tell the log the fields, and the reserved actors."""

@@ -1,5 +1,6 @@
 """Tables: the fields of an assembled tree with who writes and reads them, and one slot explained."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from textwrap import wrap
 
 from stages.assembly import Assembly
 from stages.check import actors, scopes_of
+from stages.draw import WIDTH, plain
 from stages.graph import Flow, counted, flow
 from stages.order import covers
 from stages.place import HookPlace, Place
@@ -14,8 +16,6 @@ from stages.stage import find_one
 from state.access import Access
 from state.fields import MISSING
 from state.scopes import RUN
-
-WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def fields_table(assembly: Assembly) -> FieldTable:
     for field, spec in assembly.schema.specs.items():
         for name in (field, *sorted(parts[field])):
             is_part = name != field
-            kind, told = ("part", "") if is_part else (spec.type_text, spec.description)
+            kind, told = ("part", "") if is_part else (re.sub(r"[a-z_]+\.", "", spec.type_text), spec.description)
             scope = scopes.get(name, spec.scope)
             saved = "volatile" if name.endswith(".grads") else spec.saved
             rows.append(FieldRow(name, kind, scope, tuple(written[name]), tuple(read[name]), told, saved))
@@ -83,7 +83,7 @@ def format_fields(rows: Sequence[FieldRow]) -> str:
     table += [
         (row.name, row.type, row.scope, listed(row.written_by), listed(row.read_by), row.description) for row in rows
     ]
-    return "\n".join(_aligned(table, (24, 16, 8, 24, 24, 24)))
+    return "\n".join(_aligned(table))
 
 
 def explain(assembly: Assembly, path: str) -> str:
@@ -108,7 +108,7 @@ def explain(assembly: Assembly, path: str) -> str:
             lines += _explain_hooks(assembly, hooks)
     if not place.before and not place.after:
         lines.append("  no hooks")
-    return "\n".join(_plain(line) for line in lines)
+    return "\n".join(plain(line) for line in lines)
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:
@@ -129,11 +129,14 @@ def short_names(paths: Iterable[str]) -> dict[str, str]:
 
 
 def _end(path: str, size: int) -> str:
-    """The last `size` slots of a path; of a hook its name, then with as many slots less one."""
+    """The last `size` slots of a path; of a hook its name, then with slots, at last its side too."""
     slots, colon, hook = path.partition(":")
     if not colon:
         return "/".join(path.split("/")[-size:])
-    return hook.rpartition(":")[2] if size == 1 else "/".join(slots.split("/")[1 - size :]) + colon + hook
+    if size > slots.count("/") + 2:
+        return path
+    name = hook.partition(":")[2]
+    return name if size == 1 else f"{'/'.join(slots.split('/')[1 - size :])}:{name}"
 
 
 def _kind(place: Place) -> str:
@@ -152,17 +155,17 @@ def _explain_access(
 ) -> Iterator[str]:
     """Reads with their writers, writes with their readers; of a composite what passes its border."""
     paths = {path for path, _ in inside}
-    made = {name for _, access in inside for name in access.writes}
+    counts = [name for each in place.walk() for name in counted(each) if each.path in paths]
+    writes = dict.fromkeys([*(name for _, access in inside for name in access.writes), *counts])
     reads = dict.fromkeys(name for _, access in inside for name in access.reads)
     for name in reads:
         fed = [each for each in flows if each.reader in paths and (covers(each.name, name) or covers(name, each.name))]
         from_outside = dict.fromkeys(each.writer for each in fed if each.writer not in paths or len(paths) == 1)
         if from_outside:
             yield f"  reads {name}, written by {', '.join(from_outside)}"
-        elif name not in made or not fed:
+        elif name not in writes or not fed:
             yield f"  reads {name}, {_origin(assembly, name)}"
-    names = dict.fromkeys([*(name for _, access in inside for name in access.writes), *counted(place)])
-    for name in names:
+    for name in writes:
         served = [each for each in flows if each.name == name and each.writer in paths]
         readers = dict.fromkeys(each.reader for each in served if each.reader not in paths or len(paths) == 1)
         if readers:
@@ -183,7 +186,7 @@ def _origin(assembly: Assembly, name: str) -> str:
         return "which State was given" if spec.default is MISSING else f"by default {spec.default!r}"
     if spec.factory is not None or spec.default is not MISSING:
         return f"its default each time {spec.scope!r} opens"
-    return "if it is there" if any(name in access.optional for _, access in actors(assembly.places)) else "from nobody"
+    return "which may have no value there"
 
 
 def _explain_hooks(assembly: Assembly, hooks: list[HookPlace]) -> Iterator[str]:
@@ -192,25 +195,23 @@ def _explain_hooks(assembly: Assembly, hooks: list[HookPlace]) -> Iterator[str]:
         access = hung.access
         does = [f"reads {', '.join(access.reads)}"] if access.reads else []
         does += [f"writes {', '.join(access.writes)}"] if access.writes else []
-        yield f"    {number}. {hung.hook.name}: {'an observer' if hung.hook.observes else '; '.join(does) or 'no access'}"
+        told = "an observer" if hung.hook.observes else "; ".join(does) or "reads and writes nothing"
+        yield f"    {number}. {hung.hook.name}: {told}"
         for edge in assembly.edges:
             if edge.first == hung.path and edge.second in names:
                 yield f"       before {names[edge.second]}: it {edge.reason}"
 
 
-def _aligned(table: list[tuple[str, ...]], caps: tuple[int, ...]) -> Iterator[str]:
-    """Rows in columns as wide as they need, up to their cap; what is longer goes on in the next line."""
-    cells = [
-        [wrap(_plain(cell), cap, break_on_hyphens=False) or [""] for cell, cap in zip(row, caps, strict=True)]
-        for row in table
-    ]
-    widths = [max(len(line) for row in cells for line in row[column]) for column in range(len(caps))]
-    for row in cells:
+def _aligned(table: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Rows in columns of at most 22, the last as wide as is left; what is longer goes on in the next line."""
+
+    def column(number: int, width: int) -> list[list[str]]:
+        return [wrap(plain(row[number]), width, break_long_words=False, break_on_hyphens=False) for row in table]
+
+    columns = [column(number, 22) for number in range(len(table[0]) - 1)]
+    widths = [max(len(line) for cell in cells for line in cell) for cells in columns]
+    columns.append(column(-1, max(22, WIDTH - sum(widths) - 2 * len(widths))))
+    for row in zip(*columns, strict=True):
         for number in range(max(len(cell) for cell in row)):
-            parts = (cell[number] if number < len(cell) else "" for cell in row)
-            yield "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip()
-
-
-def _plain(text: str) -> str:
-    """Text without control characters: names are the user's."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+            parts = [cell[number] if number < len(cell) else "" for cell in row]
+            yield "  ".join([*map(str.ljust, parts[:-1], widths), parts[-1]]).rstrip()

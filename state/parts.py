@@ -1,7 +1,9 @@
 """Parts of a component: what of an object in State can change in place, by the type of the object."""
 
 from collections.abc import Iterator
-from typing import Any
+from enum import Enum
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 RNG = "rng"
 """The random number generators (torch, numpy, Python): a component of every State."""
 
+_PLAIN_TYPES = (bool, int, float, complex, str, bytes, type(None), list, tuple, dict)
 _MODULE = ("params", "grads", "buffers", "mode")
 _OPTIMIZER = ("state", "hyper")
 _STATEFUL = ("state",)
@@ -30,6 +33,20 @@ def parts_of(kind: Any) -> tuple[str, ...]:
     if issubclass(kind, torch.optim.Optimizer):
         return _OPTIMIZER
     return _STATEFUL if hasattr(kind, "state_dict") and hasattr(kind, "load_state_dict") else ()
+
+
+def is_saveable(annotation: Any) -> bool:
+    """Whether a checkpoint can hold values of this type: plain ones, collections of these, tensors, components."""
+    if annotation in (Any, None) or annotation in _PLAIN_TYPES:
+        return True
+    origin, members = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return is_saveable(members[0])
+    if origin is Literal:
+        return True
+    if origin in (Union, UnionType, list, tuple, dict):
+        return all(is_saveable(member) for member in members if member is not Ellipsis)
+    return isinstance(annotation, type) and (issubclass(annotation, Tensor | Enum) or bool(parts_of(annotation)))
 
 
 def scalars(component: Any, part: str) -> dict[str, Any]:

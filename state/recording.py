@@ -131,6 +131,19 @@ class Recording:
             if len(self._pending) >= SAVE_SEGMENTS or now - self._saved_ns > SAVE_NS:
                 self._save()
 
+    def recent(self, count: int) -> list[str]:
+        """The last writes of the open segment, as an error's note tells them: "train/.../loss wrote loss = 0.25"."""
+        numbers = {number: row for row, number in self._tables.slots.items()}
+        actors, fields, texts = list(self._tables.actors), list(self._tables.fields), list(self._tables.metas)
+        told = []
+        for slot, value in zip(self._flat[::2], self._flat[1::2], strict=False):
+            row = numbers[slot]
+            if row.kind == "write" and row.field is not None:
+                text = texts[value[0]] if isinstance(value, list) else "" if isinstance(value, Tensor) else str(value)
+                shown = f" = {text}" if value is not None and text else ""
+                told.append(f"{actors[row.actor].path} wrote {fields[row.field].name}{shown}")
+        return told[-count:]
+
     def flush(self) -> None:
         """Hand everything written so far to the store, the open segment included."""
         with self._lock:

@@ -20,7 +20,11 @@ class TrainState(State):
 
     model: nn.Module = field(description="the model that is trained")
     optimizer: Optimizer = field(description="its optimizer")
-    loss_fn: Callable[..., Any] = field(description="loss_fn(outputs, targets) gives a scalar, mean over the batch")
+    loss_fn: Callable[..., Any] = field(
+        description="loss_fn(outputs, targets) gives a scalar, mean over the batch",
+        saved="volatile",
+        because="given by the program; a loss module that is trained has a field of its own",
+    )
     train_loader: Any = field(description="iterable of batches to train on", saved="volatile", because="made anew")
     valid_loader: Any = field(description="iterable of batches to validate on", saved="volatile", because="made anew")
     device: torch.device = field(description="where batches are moved to", saved="volatile", because="of this machine")

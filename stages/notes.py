@@ -1,0 +1,55 @@
+"""Notes: what an exception is told on its way out, and a reader of a field that has no value."""
+
+from typing import TYPE_CHECKING
+
+from stages.cancel import Cancel, Exhausted
+from stages.check import actors
+from stages.errors import StageError
+
+if TYPE_CHECKING:
+    from stages.node import Actor
+    from stages.runner import Runner
+
+
+def noted(runner: "Runner", error: BaseException, actor: "Actor") -> BaseException:
+    """`error` with one note: who, where, after which rounds; a Cancel with its author.
+
+    A Cancel of a scope that is not open becomes an error.
+    """
+    if isinstance(error, Cancel):
+        if not error.by:
+            error.by = actor.path
+            if not runner.scopes.is_open(error.scope):
+                scopes = ["run", *(scope for scope in runner.scopes.names if runner.scopes.is_open(scope))]
+                told = f"{actor.path} cancels the scope {error.scope!r}, which is not open. Open are {scopes}."
+                return with_note(runner, StageError(told), actor)
+        return error
+    return error if isinstance(error, Exhausted) else with_note(runner, error, actor)
+
+
+def why_not_ready(runner: "Runner", name: str) -> str:
+    """Why a field has no value now: who writes it, and when."""
+    spec = runner.state.specs[name]
+    writers = [path for path, access in actors(runner.assembly.places) if name in access.writes]
+    if not writers:
+        return f"Nobody in this tree writes it; set it, or pass {name}= to the State."
+    who = " and ".join(writers[:2]) + (f" and {len(writers) - 2} more" if len(writers) > 2 else "")
+    if spec.scope == "run":
+        return f"{who} writes it. Read it after that."
+    if runner.scopes.is_open(spec.scope):
+        return f"{who} writes it later in this {spec.scope}. Read it after that."
+    return f"{who} writes it, and it is gone when its {spec.scope} ends."
+
+
+def with_note(runner: "Runner", error: BaseException, actor: "Actor") -> BaseException:
+    """`error` with one note: who, where, and what changed last."""
+    if not getattr(error, "_staged", False):
+        epoch, phase, batch, updates = runner.read_position()
+        where = [f"epoch {epoch}"] if epoch is not None else []
+        where += [f"{phase}, batch {batch}"] if phase is not None and batch is not None else []
+        where += [f"update {updates}"] if updates is not None else []
+        told = f"In {actor.path}" + (f" at {', '.join(where)}." if where else ".")
+        last = runner.recording.recent(3) if runner.recording is not None else []
+        error.add_note("\n  ".join([told + " The last changes:", *last]) if last else told)
+        error._staged = True  # type: ignore[attr-defined]  # so that parents do not repeat the note
+    return error
