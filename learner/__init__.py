@@ -1,6 +1,6 @@
 """How a person starts it: one door to the library. `state` and `stages` are for those who want less."""
 
-import learner.siblings  # first of all: refuses to start with a foreign `state` or `stages`
+import learner.siblings  # noqa: F401  # first of all: refuses to start with a foreign `state` or `stages`
 
 # isort: split
 from learner.errors import AlreadyBound, ArgumentError, LearnerError

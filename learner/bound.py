@@ -6,11 +6,13 @@ from typing import Any
 
 from learner.callbacks.mean import Mean
 from learner.components import check_optimizers
-from learner.history import History, RecordHistory, has_epochs
+from learner.errors import ArgumentError
+from learner.history import History, RecordHistory, has_batches, has_epochs
 from stages import Composite, Runner, assemble
 from stages.assembly import Assembly, refuse_orphans
-from stages.callbacks import hooks_of
+from stages.callbacks import Callback, HookMethod, as_callback, hooks_of
 from state import State
+from state.errors import short
 from state.recording import Recording
 from state.schema import build, upgrade
 from state.state import Link
@@ -24,12 +26,15 @@ class Bound:
     """
 
     def __init__(self, state: State, tree: Composite, callbacks: Iterable[Any], data: Mapping[str, Any]) -> None:
+        if not isinstance(tree, Composite):
+            told = "It wants a tree that holds stages: learner.recipes.supervised(), or Train(...)."
+            raise ArgumentError("Learner", "stages", f"stages= is {short(tree)}. {told}")
         self.state = state
         self.history = History()
         self.tree = tree
-        self.callbacks = list(callbacks)
+        self.callbacks = _listed(callbacks)
         self.recording: Recording | None = None
-        self._means = [Mean("loss")] if {"loss", "batch"} <= state.specs.keys() else []
+        self._means = [Mean("loss")] if {"loss", "batch"} <= state.specs.keys() else []  # one, so that its name stays
         self._data = data
         check_optimizers(state)
         self.assembly = self._assemble(tree, self.callbacks)
@@ -67,7 +72,8 @@ class Bound:
         return self.runner.explain(name)
 
     def _assemble(self, tree: Composite, callbacks: list[Any]) -> Assembly:
-        own = [*self._means, *([RecordHistory(self.history, self.state)] if has_epochs(tree) else [])]
+        own: list[Callback] = [*self._means] if has_batches(tree) else []
+        own = [*own, *([RecordHistory(self.history)] if has_epochs(tree) else [])]
         assembly = assemble(tree, hooks_of([*own, *callbacks]), type(self.state), self.state, self._data)
         assembly.require_sound()
         return assembly
@@ -83,3 +89,11 @@ class Bound:
         self.runner = Runner(assembly, self.state, self.recording)
         owner: Callable[[], object | None] = self._owner
         self.state._link = Link(owner, self.recording, self.explain)
+
+
+def _listed(callbacks: Any) -> list[Any]:
+    """The callbacks as objects, tuples among them kept."""
+    if isinstance(callbacks, Callback | HookMethod | str) or not isinstance(callbacks, Iterable):
+        told = f"callbacks= is a {type(callbacks).__name__}. Give a list: callbacks=[...]."
+        raise ArgumentError("Learner", "callbacks", told)
+    return [tuple(map(as_callback, one)) if isinstance(one, tuple) else as_callback(one) for one in callbacks]

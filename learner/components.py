@@ -28,12 +28,14 @@ def make_state(
     """
     modules = dict(models) if isinstance(models, Mapping) else {"model": models}
     for name, module in modules.items():
+        if name in TrainState.specs and TrainState.specs[name].annotation is not nn.Module:
+            told = f"State has a field of that name: {TrainState.specs[name].description}. Give the model another."
+            raise ArgumentError("Learner", "model", f"a model is called {name!r}. {told}")
         if not isinstance(module, nn.Module):
             raise ArgumentError("Learner", "model", f"{name!r} is a {type(module).__name__}; it wants an nn.Module.")
     if loss_fn is not None and not callable(loss_fn):
-        raise ArgumentError(
-            "Learner", "loss_fn", f"it is a {type(loss_fn).__name__}; it wants loss_fn(outputs, targets)."
-        )
+        told = "it wants a function or a module: loss_fn(outputs, targets) gives a scalar."
+        raise ArgumentError("Learner", "loss_fn", f"loss_fn is a {type(loss_fn).__name__}; {told}")
     made = _optimizers(optimizers, modules)
     values = {**modules, **made, "device": device, **({} if loss_fn is None else {"loss_fn": loss_fn})}
     brought = {
@@ -48,9 +50,13 @@ def data_fields(train: Any, valid: Loaders) -> dict[str, Any]:
     """The fields that hold the data: `train_loader`, and `valid_loader` or `{name}_loader` for each of several sets.
 
     Raises:
-        ArgumentError: one of them cannot be iterated.
+        ArgumentError: one of them cannot be iterated, or has a name that cannot be used.
     """
     sets = valid if isinstance(valid, Mapping) else {} if valid is None else {"valid": valid}
+    for name in sets:
+        if not isinstance(name, str) or not name.isidentifier() or name in ("train", "predict", "fit"):
+            told = "Each set names a phase and its fields: a word other than 'train', 'predict' and 'fit'."
+            raise ArgumentError("Learner", "valid", f"valid= calls a set {name!r}. {told}")
     data = {"train": train, **sets}
     for name, loader in data.items():
         check_loader(loader, name)

@@ -8,9 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from learner.errors import ArgumentError
-from stages import Callback, Composite, after, before
+from stages import Callback, Composite, Phase, after, before
 from stages.stage import paths_of, slot_of
-from state import State
 from state.errors import MissingExtra, nearest, suggestion
 
 
@@ -109,9 +108,8 @@ class History(Sequence[Mapping[str, float]]):
 class RecordHistory(Callback):
     """Adds a row to a History at the end of each epoch. An observer: it changes nothing."""
 
-    def __init__(self, history: History, live: State) -> None:
+    def __init__(self, history: History) -> None:
         self.history = history
-        self.live = live
         self.started = perf_counter()
 
     @before("epoch")
@@ -122,15 +120,21 @@ class RecordHistory(Callback):
     @after("epoch")
     def record(self, state: Any) -> None:
         """Add the row."""
-        names = [name for name, spec in self.live.specs.items() if spec.scope == "epoch" and name != "epoch"]
-        ready = {name: getattr(state, name) for name in names if state.ready(name)}
-        numbers = {name: value for name, value in ready.items() if _is_number(value)}
+        ready = state.values_of("epoch")
+        numbers = {name: value for name, value in ready.items() if name != "epoch" and _is_number(value)}
         self.history.add({"epoch": state.epoch, **numbers, "seconds": perf_counter() - self.started})
 
 
 def has_epochs(tree: Composite) -> bool:
     """Whether a tree has the slot whose rounds a History records."""
     return any(path.endswith("/epoch") for path in paths_of(tree, slot_of(tree)))
+
+
+def has_batches(tree: Composite) -> bool:
+    """Whether a tree has the slot whose losses a Learner averages: a phase with a `batch` below it."""
+    below = [stage for stage in tree.stages.values() if isinstance(stage, Composite)]
+    is_phase = isinstance(tree, Phase) and any(path.endswith("/batch") for path in paths_of(tree, slot_of(tree)))
+    return is_phase or any(map(has_batches, below))
 
 
 def numbers_of(values: Mapping[str, Any], prefix: str) -> dict[str, float]:

@@ -5,33 +5,37 @@ from typing import Any
 
 from learner.bound import Bound
 from learner.errors import ArgumentError
-from stages.callbacks import FunctionCallback, Hook, as_callback
+from stages.callbacks import Callback, FunctionCallback, Hook
 from state.errors import nearest, suggestion
 
 
 class Hooks(Sequence[str]):
-    """The names of the hooks, in the order of registration; `remove` takes one out."""
+    """The names of the hooks, in the order of registration; `remove` takes a callback out."""
 
     def __init__(self, bound: Bound) -> None:
         self._bound = bound
         self._hooks = bound.assembly.hooks
 
     def remove(self, hook: Any) -> None:
-        """Take out a callback: by its name, by the object, or by the function that was hooked.
+        """Take out a callback, all its hooks: by its name, by the object, or by the function that was hooked.
 
         Raises:
             ArgumentError: it is none of them.
         """
-        names = {one.callback: one.name.split(".")[0] for one in self._hooks}
+        names = {id(one.callback): one.name.split(".")[0] for one in self._hooks}
+        theirs: set[str] = set()
+        is_found = False
         kept: list[Any] = []
         for given in self._bound.callbacks:
             members = given if isinstance(given, tuple) else (given,)
-            left = tuple(member for member in members if not _is(as_callback(member), hook, names))
+            left = tuple(member for member in members if not _is(member, hook, names[id(member)]))
+            theirs.update(names[id(member)] for member in members)
+            is_found = is_found or len(left) < len(members)
             kept.extend([left if isinstance(given, tuple) else left[0]] if left else [])
-        before = sum(len(given) if isinstance(given, tuple) else 1 for given in self._bound.callbacks)
-        if sum(len(given) if isinstance(given, tuple) else 1 for given in kept) == before:
-            near = suggestion(nearest(str(hook), [*names.values(), *self]))
-            raise ArgumentError("hooks.remove", "hook", f"{hook!r} is none of {sorted(set(names.values()))}.{near}")
+        if not is_found:
+            known = f"The callbacks are {sorted(theirs)}" if theirs else "There is none"
+            told = f"{known}; what a Learner hooks itself stays."
+            raise ArgumentError("hooks.remove", "hook", f"no {hook!r} is there. {told}{_near(hook, theirs)}")
         self._bound.set_callbacks(kept)
 
     def __len__(self) -> int:
@@ -53,10 +57,15 @@ class Hooks(Sequence[str]):
         )
 
 
-def _is(callback: Any, wanted: Any, names: dict[Any, str]) -> bool:
-    if isinstance(callback, FunctionCallback) and callback.__dict__["hook"].function is wanted:
-        return True
-    return callback is wanted or names.get(callback) == wanted or f"{names.get(callback)}" == str(wanted).split(".")[0]
+def _is(callback: Callback, wanted: Any, name: str) -> bool:
+    if isinstance(wanted, str):
+        return name == wanted.partition(".")[0]
+    method = callback.__dict__["hook"] if isinstance(callback, FunctionCallback) else None
+    return callback is wanted or (method is not None and wanted in (method, method.function))
+
+
+def _near(wanted: Any, names: set[str]) -> str:
+    return suggestion(nearest(wanted.partition(".")[0], names)) if isinstance(wanted, str) else ""
 
 
 def _target(hook: Hook) -> str:

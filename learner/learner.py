@@ -17,7 +17,7 @@ from learner.opening import Audit, open_recording, seed_everything, tell_setup
 from learner.recipes import Part, predict, supervised
 from stages import Assembly, Composite, EvaluationPhase, Finding, Frame, Outcome, Runner, assemble
 from stages.batch import joined
-from stages.callbacks import HookMethod, Options, Point, Side
+from stages.callbacks import FunctionCallback, Options, Point, Side
 from stages.draw import draw_tree
 from stages.graph import graph_of
 from stages.limit import limit_of
@@ -219,12 +219,15 @@ class Learner:
         return explain(self.assembly, path)
 
     def close(self) -> None:
-        """Close the log and let the State go. Nothing runs any more."""
+        """Close the log and let the State go. Nothing runs any more; what is in the log stays readable."""
+        if self._bound.runner.is_closed:
+            return
         self._bound.runner.refuse_if_running()
         self._bound.runner.is_closed = True
         self.state._link = None
         if self._bound.recording is not None:
             self._bound.recording.close()
+            self.log = ChangeLog.open(self.run_dir) if self.run_dir is not None else self.log
 
     @property
     def history(self) -> History:
@@ -261,8 +264,8 @@ class Learner:
 
     def _hook(self, side: Side, target: str | type, options: Options) -> Callable[[Function], Function]:
         def hook(function: Function) -> Function:
-            point = Point(side, target, options)
-            self._bound.set_callbacks([*self._bound.callbacks, HookMethod(function, (point,))])
+            hooked = FunctionCallback(Point(side, target, options)(function))
+            self._bound.set_callbacks([*self._bound.callbacks, hooked])
             return function
 
         return hook

@@ -54,6 +54,7 @@ class Recorder:
         self._view: RecorderView | None = None
         self._path = ""
         self._batch = -1
+        self._kept: set[str] = set()  # scopes whose values a failed block left for the debugger
         if self._recording is not None:
             for actor in ("setup", "user", "external"):
                 self._recording.actor(actor, "reserved", "")
@@ -90,9 +91,11 @@ class Recorder:
             raise error
 
     def close(self) -> None:
-        """Close the log."""
+        """Close the log. What is in it stays readable."""
         if self._recording is not None:
             self._recording.close()
+            self._recording = None
+            self.log = ChangeLog.open(self.run_dir) if self.run_dir is not None else self.log
 
     def __enter__(self) -> "Recorder":
         return self
@@ -116,6 +119,9 @@ class Recorder:
         self._cut()
         if scope == "batch":
             self._batch += 1
+        if scope in self._kept:
+            self._kept.discard(scope)
+            self._scopes.close(scope, self._scopes.open(scope))
         hidden = self._scopes.open(scope)
         self._reposition(self._batch if self._scopes.is_open("batch") else None)
         return hidden
@@ -124,6 +130,8 @@ class Recorder:
         if scope is not None:
             self._cut()
             self._scopes.close(scope, hidden, keep=keep)
+            if keep:
+                self._kept.add(scope)
             self._reposition(self._batch if self._scopes.is_open("batch") else None)
 
     def _scalars(self) -> dict[str, Any]:
@@ -176,6 +184,10 @@ class RecorderView:
     def end(self) -> None:
         """Refuse any further use."""
         object.__setattr__(self, "_recorder", None)
+
+    def ready(self, name: str) -> bool:
+        """Whether field `name` has a value now."""
+        return self._live(name).state.ready(name)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

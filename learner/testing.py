@@ -11,7 +11,7 @@ from learner.recipes import Part
 from stages import Frame, Outcome, Runner, assemble
 from stages.stage import as_stage, slot_of
 from state import State, TrainState
-from state.schema import compose, upgrade
+from state.schema import upgrade
 
 
 def toy_learner(*, callbacks: Iterable[Any] = (), **settings: Any) -> Learner:
@@ -84,10 +84,13 @@ def assert_contract(stage: Part, state: State | None = None, **values: Any) -> N
     """
     made = as_stage(stage, "assert_contract")
     held = state if state is not None else TrainState()
-    upgrade(held, compose([("state", type(held))]))
-    before = {**held.__dict__, **values}
-    after = run_stage(made, held, **values)
-    access = assemble(made, [], type(held)).root.access
+    assembly = assemble(made, [], type(held))
+    upgrade(held, assembly.schema)
+    for name, value in values.items():
+        setattr(held, name, value)
+    before = dict(held.__dict__)
+    after = run_stage(made, held)
+    access = assembly.root.access
     missing = [name for name in access.field_writes if name not in after]
     assert not missing, f"{slot_of(made)} promises {missing} and left it without a value"
     changed = [name for name, value in after.items() if name not in before or held.__dict__[name] is not before[name]]

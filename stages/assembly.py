@@ -154,14 +154,20 @@ def _unmatched(hook: Hook, places: list[Place]) -> str:
 
 def _classes(schema: type[State], places: list[Place], hooks: list[Hook]) -> list[tuple[str, type[State]]]:
     """Who needs which State class; the user's own first."""
-    classes = [(schema.__name__, schema)]
-    classes += [(place.path, cls) for place in places if place.kind == "stage" for cls in place.contract.classes]
-    return classes + [(hook.name, cls) for hook in hooks for cls in hook.contract.classes]
+    classes = {schema: schema.__name__}
+    for place in places:
+        for cls in place.contract.classes:
+            classes.setdefault(cls, place.path)
+    for hook in hooks:
+        for cls in hook.contract.classes:
+            classes.setdefault(cls, hook.name)
+    return [(who, cls) for cls, who in classes.items()]
 
 
 def _brought(places: list[Place]) -> Iterator[tuple[str, Brought]]:
     """The fields that stages and callbacks bring; names with `{phase}` once for each phase they stand in."""
     stages_seen: set[int] = set()
+    bringers: dict[str, Hook] = {}
     for place in places:
         if place.kind == "stage" and id(place.stage) not in stages_seen:
             stages_seen.add(id(place.stage))
@@ -171,6 +177,11 @@ def _brought(places: list[Place]) -> Iterator[tuple[str, Brought]]:
             fields = hung.hook.callback.fields()
             word = place.phase.word if place.phase else "{phase}"
             named = {name.replace("{phase}", word): given for name, given in fields.items()}
+            for name in named:
+                other = bringers.setdefault(name, hung.hook)
+                if other.callback is not hung.hook.callback:
+                    told = f"{other.name} and {hung.hook.name} both bring the field {name!r}, and would share it."
+                    raise SchemaError(f"{told} Give one of them another name=, or remove it.")
             yield hung.path, {name: given for name, given in named.items() if "{" not in name}
 
 
@@ -204,7 +215,7 @@ def _unsaveable(schema: type[State]) -> Iterator[Finding]:
     """Fields that are marked as saved and cannot be."""
     for spec in schema.specs.values():
         if spec.saved == "saved" and not is_saveable(spec.annotation):
-            told = f"Field {spec.name!r} of {spec.owner} is a {spec.type_text}: neither plain, nor a tensor, nor a component."
+            told = f"Field {spec.name!r} of {spec.owner} is a {spec.type_text}: no plain value, tensor or component."
             ways = "Give its class state_dict and load_state_dict, or mark it field(saved='volatile', because=...)."
             yield Finding("error", "cannot be saved", (spec.owner,), f"{told} {ways}")
 

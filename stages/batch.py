@@ -1,6 +1,6 @@
 """Batches: moved to a device, measured, and the messages about those that cannot be used."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -8,31 +8,27 @@ from torch import Tensor
 
 
 def moved(batch: Any, device: torch.device) -> Any:
-    """`batch` with its tensors on `device`: a tensor, or tuples, lists and mappings of them; the rest as it is."""
+    """`batch` on `device`: a tensor, what has a `to` of its own, tuples, lists and mappings of these; else as it is."""
     if isinstance(batch, Tensor):
         return (
             batch.detach().to(device, non_blocking=True) if batch.requires_grad else batch.to(device, non_blocking=True)
         )
-    if isinstance(batch, Mapping):
-        return {name: moved(value, device) for name, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(moved(value, device) for value in batch))
-    if isinstance(batch, tuple | list):
-        return type(batch)(moved(value, device) for value in batch)
-    return batch
+    if callable(getattr(batch, "to", None)):
+        return batch.to(device)
+    return _each(batch, lambda value: moved(value, device))
+
+
+def detached(value: Any) -> Any:
+    """`value` with its tensors detached from the graph that made them; what holds none that needs it, as it is."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    return _each(value, detached) if _needs_grad(value) else value
 
 
 def batch_size(batch: Any) -> int:
-    """The number of samples in a batch: the first dimension of the first tensor in it that has one, else 1."""
-    if isinstance(batch, Tensor):
-        return batch.shape[0] if batch.dim() else 1
-    if isinstance(batch, Mapping):
-        batch = list(batch.values())
-    if isinstance(batch, tuple | list):
-        for value in batch:
-            if isinstance(value, Tensor | Mapping | tuple | list):
-                return batch_size(value)
-    return 1
+    """The number of samples in a batch: the first dimension of the first tensor or array in it that has one, else 1."""
+    size = _size(batch)
+    return 1 if size is None else size
 
 
 def joined(batches: list[Any]) -> Any:
@@ -58,14 +54,17 @@ def no_batch(batches: Iterator[Any]) -> str:
     return f"{told} Check the size of the dataset, drop_last, and that a second iter() starts anew."
 
 
-def wrong_structure(batch: Any, inputs: str, targets: str) -> str:
-    """The message for a batch that is no pair."""
+def wrong_structure(batch: Any, inputs: str, targets: str | None) -> str:
+    """The message for a batch that is no pair, or not one part where `targets` is None."""
     if isinstance(batch, Mapping):
         got = f"a mapping with {sorted(map(str, batch))}"
     elif isinstance(batch, tuple | list):
         got = f"a {type(batch).__name__} of {len(batch)}"
     else:
         got = f"a {type(batch).__name__}"
+    if targets is None:
+        told = f"Unpack({inputs!r}, rest=True) takes the first part, Unpack({inputs!r}, 'targets') both of a pair."
+        return f"The loader gave {got}; unpack wants one part ({inputs}). {told}"
     swap = f"Swap the slot 'unpack' for a stage that takes your batch apart: @stage(writes=({inputs!r}, {targets!r}))."
     return f"The loader gave {got}; unpack wants a pair ({inputs}, {targets}). {swap}"
 
@@ -74,3 +73,32 @@ def wrong_lengths(inputs: Tensor, targets: Tensor, first: str, second: str) -> s
     """The message for inputs and targets that do not belong together."""
     lengths = " and ".join(str(t.shape[0]) if t.dim() else "a scalar" for t in (inputs, targets))
     return f"{first!r} and {second!r} differ in length: {lengths}. Every batch needs one target per input."
+
+
+def _size(batch: Any) -> int | None:
+    if isinstance(batch, Tensor):
+        return batch.shape[0] if batch.dim() else None
+    if isinstance(batch, Mapping | tuple | list):
+        sizes = (_size(value) for value in (batch.values() if isinstance(batch, Mapping) else batch))
+        return next((size for size in sizes if size is not None), None)
+    shape = getattr(batch, "shape", None)
+    return int(shape[0]) if isinstance(shape, tuple) and shape else None
+
+
+def _needs_grad(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.requires_grad
+    if isinstance(value, Mapping | tuple | list):
+        return any(_needs_grad(part) for part in (value.values() if isinstance(value, Mapping) else value))
+    return False
+
+
+def _each(batch: Any, change: Callable[[Any], Any]) -> Any:
+    """A tuple, list or mapping with its parts changed; the rest as it is."""
+    if isinstance(batch, Mapping):
+        return {name: change(value) for name, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(change(value) for value in batch))
+    if isinstance(batch, tuple | list):
+        return type(batch)(change(value) for value in batch)
+    return batch

@@ -1,5 +1,6 @@
 """Callbacks: hooks before and after the slots of a tree, each with its own declared access."""
 
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 from stages.contract import Contract, hook_contract
 from stages.errors import DeclarationError
+from stages.phases import Phase
 from stages.stage import refuse_if_bound
 from state.schema import Brought
 
@@ -113,7 +115,7 @@ class HookMethod:
         if not issubclass(owner, Callback):
             told = "Hooks are methods of a Callback; derive from it."
             raise DeclarationError(owner.__name__, f"{name} is a hook, but {owner.__name__} is no Callback. {told}")
-        owner.own_hooks = {**owner.own_hooks, name: self}
+        owner.own_hooks = {**owner.__dict__.get("own_hooks", {}), name: self}
 
     def __get__(self, callback: Any, owner: type | None = None) -> Any:
         return self if callback is None else MethodType(self.function, callback)
@@ -127,6 +129,9 @@ class Callback:
 
     Its settings are frozen once it is bound to a Learner, if a hook of it writes: what changes during a run belongs
     into State, where it is logged and saved. A callback that only observes may keep what it likes.
+
+    A subclass has the hooks of all its bases; a method that it overrides stands where the one of the base stood, with
+    the same access, unless it is decorated anew. `name = None` takes a hook out.
     """
 
     own_hooks: ClassVar[dict[str, HookMethod]] = {}
@@ -136,8 +141,15 @@ class Callback:
         return {}
 
     def hooks(self) -> "list[tuple[str, HookMethod]]":
-        """Its hooks by method name, in the order of their definition."""
-        return list(type(self).own_hooks.items())
+        """Its hooks by method name, in the order of their definition, those of the bases first."""
+        owners = reversed(type(self).__mro__)
+        declared = {name: hook for owner in owners for name, hook in owner.__dict__.get("own_hooks", {}).items()}
+        found = [(name, hook, inspect.getattr_static(self, name)) for name, hook in declared.items()]
+        return [
+            (name, now if isinstance(now, HookMethod) else HookMethod(now, hook.points))
+            for name, hook, now in found
+            if now is not None
+        ]
 
     def __setattr__(self, name: str, value: Any) -> None:
         refuse_if_bound(self, name)
@@ -251,6 +263,15 @@ def _hook(
             raise DeclarationError(
                 name, f"{option!r} is no option of a hook. It takes {sorted(Options.__annotations__)}."
             )
+    for which in ("runs_before", "runs_after"):
+        given = options.get(which, ())
+        if isinstance(given, str | type):
+            shown = given.__name__ if isinstance(given, type) else repr(given)
+            told = f"Write {which}=({shown},), with the comma."
+            raise DeclarationError(name, f"{which}={shown} is no tuple. {told}")
+    _refuse_target(name, "stands " + point.side, point.target)
+    if options.get("within") is not None:
+        _refuse_target(name, "stands within", options["within"])
     reads, writes, touches = (_given(options.get(which, ()), callback) for which in ("reads", "writes", "touches"))
     contract = hook_contract(name, hook.function, reads, writes, touches, options.get("state"), method=bool(method))
     call = MethodType(hook.function, callback) if method else hook.function
@@ -266,6 +287,19 @@ def _hook(
         Count.parse(every, name) if every is not None else None,
         Count.parse(first, name) if first is not None else None,
     )
+
+
+def _refuse_target(name: str, stands: str, target: object) -> None:
+    """Refuse what names no slot.
+
+    Raises:
+        DeclarationError: it is neither text nor a phase class.
+    """
+    if isinstance(target, str) or (isinstance(target, type) and issubclass(target, Phase)):
+        return
+    told = "Name a slot or a path, such as 'update' or 'fit/batch': then a swap of the stage there does not unhook it."
+    shown = target.__name__ if isinstance(target, type) else repr(target)
+    raise DeclarationError(name, f"{stands} {shown}, which is neither text nor a class of phases. {told}")
 
 
 def _given(declared: Any, callback: Callback) -> Iterable[str]:

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from stages.errors import DeclarationError
@@ -60,15 +59,16 @@ def contract_of(stage: Stage) -> Contract:
     if isinstance(stage, FunctionStage):
         function: Callable[..., Any] = stage.__dict__["function"]
         facts = function.__stage__  # type: ignore[attr-defined]
-        return _contract(
+        return _stage_contract(
             owner, function, facts["reads"], facts["writes"], facts["touches"], facts["state"], {}, facts["inline"]
         )
     function = type(stage).run
     if function is Composite.run:
         parameters: tuple[Parameter, ...] = ()
-        access = Access.of(_names(owner, "reads", stage.reads), _names(owner, "writes", stage.writes), stage.touches)
-        return Contract(access, parameters, (), stage.fields(), stage.inline, source_of(function, type(stage)))
-    return _contract(
+        given = (_names(owner, what, getattr(stage, what)) for what in ("reads", "writes", "touches"))
+        inline = _names(owner, "inline", stage.inline)
+        return Contract(Access.of(*given), parameters, (), stage.fields(), inline, source_of(function, type(stage)))
+    return _stage_contract(
         owner,
         function,
         stage.reads,
@@ -104,6 +104,15 @@ def hook_contract(
     return made
 
 
+def _stage_contract(owner: str, *given: Any, **how: Any) -> Contract:
+    """The contract of what runs in a slot; how it will end is nothing that it can ask for."""
+    made = _contract(owner, *given, **how)
+    if any(parameter.name == "outcome" for parameter in made.parameters):
+        told = "Only a hook knows how its stage ended; call the field of that name otherwise."
+        raise DeclarationError(owner, f"takes 'outcome', which is reserved. {told}")
+    return made
+
+
 def _contract(
     owner: str,
     function: Callable[..., Any],
@@ -117,21 +126,22 @@ def _contract(
     skip: int = 0,
 ) -> Contract:
     parameters, annotation = _signature(owner, function, skip)
+    wanted = None if annotation is None else _state_class(owner, function, annotation, state is not None)
     fields = [p.name + ("?" if p.optional else "") for p in parameters if p.name not in RESERVED]
     access = Access.of(
         [*_names(owner, "reads", reads), *fields], _names(owner, "writes", writes), _names(owner, "touches", touches)
     )
-    classes = [annotation] if annotation is not None else []
+    classes = [wanted] if wanted is not None else []
     if state is not None:
         if not (isinstance(state, type) and issubclass(state, State)):
             raise DeclarationError(owner, f"state={state!r} is no State class.")
         classes.append(state)
-    return Contract(access, parameters, tuple(dict.fromkeys(classes)), brought, inline, source_of(function, cls))
+    names = _names(owner, "inline", inline)
+    return Contract(access, parameters, tuple(dict.fromkeys(classes)), brought, names, source_of(function, cls))
 
 
-@cache
-def _signature(owner: str, function: Callable[..., Any], skip: int) -> tuple[tuple[Parameter, ...], type[State] | None]:
-    """The parameters of a function, and the State class that its `state` is annotated with."""
+def _signature(owner: str, function: Callable[..., Any], skip: int) -> tuple[tuple[Parameter, ...], Any]:
+    """The parameters of a function, and the annotation of its `state`, or None."""
     try:
         given = list(inspect.signature(function).parameters.values())[skip:]
     except (TypeError, ValueError):
@@ -141,22 +151,30 @@ def _signature(owner: str, function: Callable[..., Any], skip: int) -> tuple[tup
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             told = "Its parameters are the fields it reads: name them, or take `state`."
             raise DeclarationError(owner, f"takes *{parameter.name}. {told}")
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
+            told = "It is called both ways, so its signature takes no '*' and no '/'."
+            raise DeclarationError(owner, f"parameter {parameter.name!r} is {parameter.kind.description}. {told}")
         if parameter.default not in (parameter.empty, None):
             told = "A parameter is a field; one with default None is optional. Settings belong into the constructor."
             raise DeclarationError(owner, f"parameter {parameter.name!r} has the default {parameter.default!r}. {told}")
         if parameter.name == "state" and parameter.annotation is not parameter.empty:
-            annotation = _state_class(owner, function, parameter.annotation)
+            annotation = parameter.annotation
         parameters.append(Parameter(parameter.name, parameter.default is None))
     return tuple(parameters), annotation
 
 
-def _state_class(owner: str, function: Callable[..., Any], annotation: Any) -> type[State] | None:
-    """The State class of an annotation, also of one that is a string; None for Any."""
+def _state_class(owner: str, function: Callable[..., Any], annotation: Any, is_given: bool) -> type[State] | None:
+    """The State class of an annotation, also of one that is a string; None for Any.
+
+    One that cannot be found is no fault where the declaration gives the class by `state=`.
+    """
     if isinstance(annotation, str):
         try:
             annotation = eval(annotation, inspect.unwrap(function).__globals__)  # what typing.get_type_hints does
         except Exception:
-            told = "Define it at module level, or say state=... in the declaration."
+            if is_given:
+                return None
+            told = "Define it at module level; a hook or a function can say state=... in its declaration instead."
             raise DeclarationError(owner, f"the annotation {annotation!r} of `state` cannot be found. {told}") from None
     if annotation is Any:
         return None

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from stages.errors import DeclarationError
 from stages.stage import Composite, Stage
 from state.fields import field
 
@@ -29,11 +30,17 @@ class Phase(Composite):
 
     def __init__(self, *stages: Stage | Callable[..., Any], loader: str = "", **slots: Any) -> None:
         super().__init__(*stages, **slots)
+        if not isinstance(loader, str):
+            told = "loader= names a field, such as 'noisy_loader'. The data go to Learner(valid={'noisy': ...})."
+            raise DeclarationError(type(self).__name__, f"got a {type(loader).__name__}; {told}")
         if loader:
             object.__setattr__(self, "loader", loader)
 
     @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]  # the loader is a setting of each object
+        if not self.loader:
+            told = "Pass loader='train_loader', or give its class loader = ..., the field that holds the data."
+            raise DeclarationError(type(self).__name__, f"has nothing to run over. {told}")
         return (self.loader,)
 
     @property

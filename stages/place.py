@@ -109,20 +109,20 @@ def matches(place: Place, target: str | type, within: str | type | None) -> bool
 
 
 def filled(access: Access, place: Place) -> Access:
-    """`access` with `{phase}` in its names replaced by the word of the phase that `place` is in.
+    """`access` with `{phase}` in its names replaced by the word of the place's phase, `{loader}` by its loader.
 
     Raises:
         DeclarationError: there is such a name, and the place is in no phase.
     """
     names = (*access.reads, *access.writes, *access.touches)
-    if not any("{phase}" in name for name in names):
+    if not any("{" in name for name in names):
         return access
     if place.phase is None:
         raise DeclarationError(place.path, "is in no phase, so {phase} in a name stands for nothing. Add within=Phase.")
-    word = place.phase.word
+    word, loader = place.phase.word, place.phase.loader
 
     def fill(given: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name.replace("{phase}", word) for name in given)
+        return tuple(name.replace("{phase}", word).replace("{loader}", loader) for name in given)
 
     optional = frozenset(fill(tuple(access.optional)))
     return replace(

@@ -53,7 +53,9 @@ class Round:
         runner.round = self
         total: Any = values[self.total_name] if self.total_name is not None else None
         if self.index_name is not None:
-            index: int = total if self.index_restarts else values.get(self.index_name, -1) + 1
+            index: int = values.get(self.index_name, -1) + 1
+            if self.index_restarts:  # its scope is that of the round, so it is told by the total
+                index = self.number if total is None else total
             values[self.index_name] = index
             self.number = (index if total is None else total) + 1
             if self.is_sampled and recording is not None:

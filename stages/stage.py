@@ -103,7 +103,7 @@ class Composite(Stage):
         held: dict[str, Stage] = {}
         for name, given in [*((None, given) for given in stages), *slots.items()]:
             stage = as_stage(given, owner)
-            slot = name or slot_of(stage)
+            slot = slot_name(name or slot_of(stage), owner)
             if slot in held:
                 raise DeclarationError(
                     owner, f"two stages fill the slot {slot!r}. Name one by keyword: other_{slot}=..."
@@ -143,7 +143,7 @@ class Composite(Stage):
         if (before is None) == (after is None):
             raise DeclarationError("insert", "takes exactly one of before= and after=, a slot or path.")
         stage = as_stage(new)
-        name = slot or slot_of(stage)
+        name = slot_name(slot or slot_of(stage), "insert")
 
         def edit(held: Mapping[str, Stage], at: str) -> dict[str, Stage]:
             if name in held:
@@ -159,9 +159,10 @@ class Composite(Stage):
     def _edit(self, path: str, edit: Callable[[Mapping[str, Stage], str], dict[str, Stage]]) -> "Composite":
         """A copy of this tree in which `edit` made the new slots of the one parent that holds `path`."""
         root = slot_of(self)
-        *parents, slot = find_one(path, list(paths_of(self, root))).split("/")[1:]
-        if not slot:
-            raise UnknownSlot(path, paths_of(self, root))
+        trail = find_one(path, list(paths_of(self, root))).split("/")[1:]
+        if not trail:
+            raise DeclarationError(path, "is the whole tree. Name a slot in it, or build another tree.")
+        *parents, slot = trail
         return self._with(parents, lambda held: edit(held, slot))
 
     def _with(self, parents: list[str], edit: Callable[[Mapping[str, Stage]], dict[str, Stage]]) -> "Composite":
@@ -258,6 +259,18 @@ def slot_of(stage: Stage) -> str:
     if isinstance(stage, FunctionStage):
         return snake_case(repr(stage))
     return stage.slot or snake_case(type(stage).__name__)
+
+
+def slot_name(name: str, owner: str) -> str:
+    """`name`, if a path can hold it.
+
+    Raises:
+        DeclarationError: it is no name, or one with a sign that means something in paths and targets.
+    """
+    if not name.isidentifier():
+        told = "A slot is named as a variable is: letters, digits and '_'."
+        raise DeclarationError(owner, f"cannot call a slot {name!r}. {told}")
+    return name
 
 
 def snake_case(name: str) -> str:

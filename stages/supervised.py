@@ -101,8 +101,11 @@ class Unpack(Stage):
     def run(self, batch: Any) -> Any:
         names = self.names
         if len(names) == 1:
-            is_tuple = isinstance(batch, tuple | list) and (self.rest or len(batch) == 1)
-            return batch[0] if is_tuple and batch else batch
+            if not isinstance(batch, tuple | list):
+                return batch
+            if not batch or (len(batch) > 1 and not self.rest):
+                raise BatchError(wrong_structure(batch, names[0], None))
+            return batch[0]
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise BatchError(wrong_structure(batch, *names))
         inputs, targets = batch

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from state.errors import AccessDenied, UnknownField, short
+from state.fields import FieldSpec
 
 Kind = TypeVar("Kind")
 
@@ -59,7 +60,7 @@ class Owner(Protocol):
     path: str
     access: Access
     writers: Mapping[str, Callable[[Any], None]]
-    known: Iterable[str]
+    known: Mapping[str, FieldSpec]
 
     def not_ready(self, name: str) -> Exception: ...
 
@@ -90,6 +91,11 @@ class View:
         values = self._values
         found = {name: values[name] for name in type(self).declared if name in values}
         return {name: value for name, value in found.items() if isinstance(value, kind)}
+
+    def values_of(self, scope: str) -> dict[str, Any]:
+        """The values that declared fields of `scope` have now, by field."""
+        values, specs = self._values, self._owner.known
+        return {n: values[n] for n in type(self).declared if n in values and specs[n].scope == scope}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

@@ -11,7 +11,7 @@ from state.errors import FieldNotReady, InvalidValue, SchemaError, StateError, U
 from state.fields import MISSING, FieldSpec, Invariant
 from state.recording import Recording
 
-_OURS = ("components", "log", "outcome", "ready", "rng", "round", "stage", "state")
+_OURS = ("components", "log", "outcome", "ready", "rng", "round", "stage", "state", "values_of")
 
 
 Kind = TypeVar("Kind")
@@ -117,6 +117,11 @@ class State(BaseModel):
     def components(self, kind: type[Kind]) -> dict[str, Kind]:
         """The values that are a `kind` now, by field: `state.components(nn.Module)`. In a view, the declared ones."""
         return {name: value for name, value in self.__dict__.items() if isinstance(value, kind)}
+
+    def values_of(self, scope: str) -> dict[str, Any]:
+        """The values that fields of `scope` have now, by field. In a view, the declared ones."""
+        specs = type(self).specs
+        return {name: value for name, value in self.__dict__.items() if specs[name].scope == scope}
 
     def round(self) -> AbstractContextManager[None]:
         """Inside a loop's `run`: one round of it. Opens the loop's scope and takes the Cancel of that scope."""

@@ -76,9 +76,9 @@ def note(state: TrainState) -> None:
     losses.append(state.loss.item())
 
 
-flat.swap("gradient", SharpnessAware(rho=0.1))
+flat.swap("gradient", SharpnessAware(rho=0.5))
 for name, learner in {"default": plain, "sharpness-aware": flat}.items():
-    history = learner.fit(epochs=15)
+    history = learner.fit(epochs=30)
     print(f"{name:>15}: valid_accuracy {history[-1]['valid_accuracy']:.3f}, valid_loss {history[-1]['valid_loss']:.3f}")
 print(f"the hook on gradient/loss noted {len(losses)} losses; the last is {losses[-1]:.3f}")
-print(flat.log.where(field="loss", epoch=14, batch=9))
+print(flat.log.where(field="loss", epoch=29, batch=9))

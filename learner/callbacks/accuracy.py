@@ -77,10 +77,10 @@ class Accuracy(Callback):
 def _remedy(outputs: Any, targets: Any) -> str:
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
         return "Name the fields that hold these tensors: Accuracy(outputs=..., targets=...)."
-    if outputs.shape == targets.shape and outputs.dim() > 1:
+    if outputs.dim() < 2:
+        return "For one score per sample, write torch.stack((-scores, scores), 1) to a field, and name that."
+    if outputs.shape == targets.shape:
         return "For one-hot targets or class probabilities, write targets.argmax(1) to a field, and name that."
     if targets.is_floating_point() and outputs.shape[:1] == targets.shape:
         return "Give the targets as integers: targets.long()."
-    if outputs.dim() < 2:
-        return "For one score per sample, write torch.stack((-scores, scores), 1) to a field, and name that."
     return "Put the classes into dimension 1 of the outputs, and make the other dimensions alike."

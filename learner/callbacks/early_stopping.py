@@ -96,8 +96,10 @@ class EarlyStopping(Callback):
         return gain > self.min_delta
 
     def _number(self, value: object) -> float:
-        if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
-            return float(value)  # waits for the device, once an epoch
+        if isinstance(value, Tensor) and value.numel() == 1:
+            value = value.item()  # waits for the device, once an epoch
+        if isinstance(value, int | float):
+            return float(value)
         told = f"{self.monitor!r} is {short(value)}; it wants one number per epoch. Name a field that holds one."
         raise ArgumentError("EarlyStopping", "monitor", told)
 

@@ -50,7 +50,7 @@ class ProgressBar(Callback):
         """Note the time."""
         self.display.epoch_started = monotonic()
 
-    @before(Phase, reads=("{phase}_loader",))
+    @before(Phase, reads=("{loader}",))
     def start_phase(self, state: Any) -> None:
         """Begin to count batches."""
         (name,) = dir(state)  # the one name it declares, which tells the phase
@@ -183,10 +183,7 @@ def _has(state: Any, name: str) -> bool:
 
 def _numbers(state: Any) -> list[tuple[str, Any]]:
     """The fields of epoch scope that hold a number now, the epoch itself aside."""
-    specs = state._owner.known  # the schema; a view shows names and values only
-    names = [name for name, spec in specs.items() if spec.scope == "epoch" and name != "epoch" and state.ready(name)]
-    values = ((name, getattr(state, name)) for name in names)
-    return [(name, value) for name, value in values if _is_number(value)]
+    return [(name, v) for name, v in state.values_of("epoch").items() if name != "epoch" and _is_number(v)]
 
 
 def _is_number(value: object) -> bool:

@@ -17,14 +17,14 @@ from state.errors import short
 class StopOnNonFinite(Callback):
     """Cancel the run when `field` holds a NaN or an infinity in a training batch.
 
-    It stands after the slot "gradient", which every training tree has whatever is swapped into it, and so before
-    "update": the parameters and the optimizer keep the values of the last good update. There it can also watch what
+    It stands after the slot "gradient", which is there whatever is swapped into it, and so before "update": parameters
+    and optimizer keep the values of the last good update. There it can also watch what
     other hooks of that slot write, as `StopOnNonFinite("grad_norm")` beside `ClipGradients()`.
 
     Args:
         field: a scalar or a tensor.
         every: look in some rounds only, as "50 batches". On an accelerator each look waits for the device, a few
-            microseconds to as long as the work that is queued; on a CPU it costs below a microsecond. A value that goes
+            microseconds to as long as the work that is queued; on a CPU it costs a microsecond. A value that goes
             bad between two looks does reach the parameters.
 
     Raises:

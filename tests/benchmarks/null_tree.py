@@ -176,8 +176,10 @@ def measure(quick: bool) -> Iterator[Figure]:
 
 def without_hooks(num_batches: int, audit: str) -> Learner:
     """A Learner whose further hooks were taken out again."""
-    learner = null_learner(num_batches, audit=audit, callbacks=[value_hook() for _ in range(FURTHER)])
-    for name in list(learner.hooks.names if hasattr(learner.hooks, "names") else learner.hooks):
-        if name.startswith("look"):
-            learner.hooks.remove(name)
+    learner = null_learner(num_batches, audit=audit)
+    looks = [lambda loss: None for _ in range(FURTHER)]
+    for look in looks:
+        learner.after("update")(look)
+    for look in looks:
+        learner.hooks.remove(look)
     return learner

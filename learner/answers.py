@@ -1,0 +1,116 @@
+"""Answers of the command line: tables for a person, JSON for a program, and the question to ask next.
+
+Names and values come from files and from other people's code: none of them is ever taken for markup or for a control
+sequence of the terminal.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from stages.draw import plain
+from state.changes import ABSENT, Change
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_PIPE_WIDTH = 10_000  # columns where nobody looks at a screen: one line stays one line
+
+
+def show_table(columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows as a table: as wide as the terminal, or a line for each row where there is none.
+
+    Args:
+        columns: the heading of each, with its style.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name, style in columns.items():
+        table.add_column(Text(name), style=style, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_text(cell)) for cell in row))
+    _console().print(table)
+
+
+def show_changes(changes: Iterable[Change]) -> None:
+    """Print records of a change log, with positions as `--at` takes them."""
+    columns = {"seq": "dim", "at": "green", "actor": "", "field": "cyan", "before": "", "after": "", "evidence": "dim"}
+    rows = (
+        (c.seq, at(c), c.actor, c.field or f"({c.kind})", "" if c.field is None else c.before, c.after, c.evidence)
+        for c in changes
+    )
+    show_table(columns, rows)
+
+
+def show_tree(tree: str) -> None:
+    """Print the drawing of a tree: hooks in colour, what is read and written dimmed."""
+    from rich.text import Text
+
+    text = Text(tree)
+    text.highlight_regex(r"(?m)^ *(?:before|after) \S+", "cyan")
+    text.highlight_regex(r"(?m)(?<=\S)  +\S.*$", "dim")
+    _console().print(text, soft_wrap=True)
+
+
+def show(text: str, style: str = "") -> None:
+    """Print text as it is, line by line."""
+    from rich.text import Text
+
+    lines = "\n".join(map(plain, text.splitlines()))
+    _console().print(Text(lines, style=style), soft_wrap=True)
+
+
+def show_json(answer: object) -> None:
+    """Print an answer as JSON. A number that JSON lacks becomes the text "nan", "inf" or "-inf"."""
+    sys.stdout.write(json.dumps(_json(answer), indent=2, allow_nan=False) + "\n")
+
+
+def show_next(*words: str) -> None:
+    """Print the command that asks the next question; on standard error, for it is no part of the answer."""
+    sys.stdout.flush()
+    sys.stderr.write(f"next: {plain(shlex.join(words))}\n")
+
+
+def at(change: Change) -> str:
+    """A position as `--at` takes it: "19:fit:23"."""
+    parts = (change.position.epoch, change.position.phase, change.position.batch)
+    return ":".join(str(part) for part in parts if part is not None) or "-"
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    return console if console.is_terminal else Console(markup=False, highlight=False, emoji=False, width=_PIPE_WIDTH)
+
+
+def _text(value: object, limit: int = 200) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else f"{value:.6g}" if isinstance(value, float) else repr(value)
+    text = plain(" ".join(text.split()))
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def _json(value: object) -> Any:
+    if isinstance(value, Change):
+        names = ("actor", "kind", "field", "before", "after", "evidence", "source")
+        facts = {"seq": value.seq, "time": value.time, **asdict(value.position)}
+        return _json(facts | {name: getattr(value, name) for name in names})
+    if is_dataclass(value) and not isinstance(value, type):
+        return _json(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(name): _json(item) for name, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_json(item) for item in value]
+    if isinstance(value, float) and not isfinite(value):
+        return repr(value)
+    if value is ABSENT:
+        return None
+    return value if isinstance(value, str | int | float | None) else str(value)

@@ -1,0 +1,252 @@
+"""The `learner` command: a demonstration, what a Learner is made of, and who changed what in a stored run.
+
+Exit codes: 0 ok, 1 a finding (or a Learner that cannot be built), 2 usage (also a run, field or module that there is
+not), 3 a damaged file.
+"""
+
+import errno
+import sys
+from collections import deque
+from collections.abc import Callable
+from io import TextIOWrapper
+from typing import Any, TypeVar
+
+import click
+
+from learner import answers
+from learner.errors import LearnerError
+from learner.loading import NotBuilt, load
+from stages import Finding, StageError
+from stages.draw import plain
+from state import ChangeLog, StateError
+from state.changes import Position
+from state.errors import LogDamaged
+
+FINDING, USAGE, DAMAGED = 1, 2, 3
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Refused(click.ClickException):
+    """An error of ours as the one message that a person needs, with its exit code."""
+
+    def __init__(self, error: Exception) -> None:
+        self.exit_code = FINDING if isinstance(error, NotBuilt) else DAMAGED if isinstance(error, LogDamaged) else USAGE
+        super().__init__("\n".join(map(plain, str(error).splitlines())))
+
+
+class Commands(click.Group):
+    """A group whose commands end with a message and an exit code where one of our packages refuses."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # a name in a script that the terminal lacks
+        try:
+            return super().invoke(ctx)
+        except (StateError, StageError, LearnerError) as error:
+            raise Refused(error) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            raise Refused(error) from error
+
+
+class Numbers(click.ParamType):
+    """A number, or a range with both ends: "3", "3-7"."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | range:
+        """From the text of the command line."""
+        first, dash, last = str(value).partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            self.fail(f"{value!r} is neither a number, 3, nor a range, 3-7.", param, ctx)
+        return range(int(first), int(last) + 1) if dash else int(first)
+
+
+class At(click.ParamType):
+    """A round of a run: "19", "19:fit" or "19:fit:23"."""
+
+    name = "epoch:phase:batch"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Position:
+        """From the text of the command line."""
+        if isinstance(value, Position):
+            return value
+        epoch, phase, batch, *more = (*str(value).split(":"), *[""] * 2)
+        if not epoch.isdecimal() or (batch and not (phase and batch.isdecimal())) or any(more):
+            self.fail(f"{value!r} is none of epoch, epoch:phase and epoch:phase:batch, such as 19:fit:23.", param, ctx)
+        return Position(int(epoch), phase or None, int(batch) if batch else None)
+
+
+def as_json(command: Command) -> Command:
+    """The option `--json`, of every command."""
+    return click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")(command)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """A training loop as a graph of stages over one guarded state, with every change on the record.
+
+    OBJECT is module:object, a Learner or a function without arguments that makes one. RUN is a stored run: runs/demo
+    (the latest of the family), runs/demo@3, runs/demo/0003, or a log file.
+    """
+
+
+@main.command()
+@click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--run-dir", default="runs/demo", show_default=True, help="The family: this run gets its next number.")
+@as_json
+def demo(epochs: int, run_dir: str, as_json: bool) -> None:
+    """Train a small network on scikit-learn's digits, and look at what was recorded."""
+    from learner.demo import run_demo
+
+    run_demo(epochs, run_dir, as_json=as_json)
+
+
+@main.command()
+@click.argument("object")
+@click.option("--mermaid", is_flag=True, help="The tree as a Mermaid flowchart.")
+@as_json
+def graph(object: str, mermaid: bool, as_json: bool) -> None:
+    """Show the tree: slots, hooks, and what each reads and writes."""
+    from stages.draw import draw_mermaid
+
+    learner = load(object)
+    if as_json:
+        nodes = [{"id": node, **facts} for node, facts in learner.graph.nodes(data=True)]
+        edges = [{"from": a, "to": b, **facts} for a, b, facts in learner.graph.edges(data=True)]
+        answers.show_json({"nodes": nodes, "edges": edges})
+    elif mermaid:
+        click.echo(draw_mermaid(learner.assembly))
+    else:
+        answers.show_tree(repr(learner))
+        answers.show_next("learner", "fields", object)
+
+
+@main.command()
+@click.argument("object")
+@as_json
+def fields(object: str, as_json: bool) -> None:
+    """List the fields: type, scope, who writes and who reads each."""
+    from stages.tables import short_names
+
+    rows = load(object).fields
+    if as_json:
+        answers.show_json(rows)
+        return
+    short = short_names(path for row in rows for path in (*row.written_by, *row.read_by))
+    columns = {"name": "cyan", "type": "", "scope": "green", "written by": "", "read by": "", "description": "dim"}
+
+    def listed(paths: tuple[str, ...]) -> str:
+        return ", ".join(dict.fromkeys(short[path] for path in paths))
+
+    answers.show_table(
+        columns, [(r.name, r.type, r.scope, listed(r.written_by), listed(r.read_by), r.description) for r in rows]
+    )
+    answers.show_next("learner", "graph", object)
+
+
+@main.command()
+@click.argument("object")
+@as_json
+@click.pass_context
+def check(ctx: click.Context, object: str, as_json: bool) -> None:
+    """Check a tree before it runs. Exit code 1 if it cannot run."""
+    try:
+        learner = load(object)
+    except NotBuilt as refused:
+        findings: list[Finding] = list(refused.findings)
+        told = f"{object} cannot run."
+    else:
+        findings = learner.check()
+        stages = sum(place.kind == "stage" for place in learner.assembly.places)
+        told = f"{object} can run: {stages} stages, {len(learner.hooks)} hooks, {len(learner.state.specs)} fields."
+    failed = any(finding.severity == "error" for finding in findings)
+    if as_json:
+        answers.show_json({"ok": not failed, "findings": findings})
+    else:
+        for finding in findings:
+            style = {"error": "red", "warning": "yellow"}.get(finding.severity, "")
+            answers.show(f"{finding.severity}: {finding.kind}", style)
+            answers.show(f"  {finding.message}")
+        answers.show(told, "red" if failed else "green")
+        if not failed:
+            answers.show_next("learner", "graph", object)
+    ctx.exit(FINDING if failed else 0)
+
+
+@main.command()
+@click.argument("run")
+@click.option("-n", "count", type=click.IntRange(min=1), default=20, show_default=True, help="So many, the last ones.")
+@click.option("--actor", help="A path or a pattern: '**/update', external, '*:after:*'.")
+@click.option("--field", help="A name or a pattern: loss, 'optimizer.hyper.*'. Writes only.")
+@click.option("--epoch", type=Numbers(), help="A number, or a range: 3-7.")
+@click.option("--batch", type=Numbers(), help="A number, or a range.")
+@click.option("--phase", help="As positions name it: fit, validate.")
+@as_json
+def log(
+    run: str,
+    count: int,
+    actor: str | None,
+    field: str | None,
+    epoch: int | range | None,
+    batch: int | range | None,
+    phase: str | None,
+    as_json: bool,
+) -> None:
+    """Show the last records of a run, all or those that match."""
+    stored = ChangeLog.open(run)
+    asked: dict[str, Any] = {"actor": actor, "field": field, "epoch": epoch, "batch": batch, "phase": phase}
+    if any(value is not None for value in asked.values()):
+        changes = list(stored.where(kind=None if field is None else "write", **asked)[-count:])
+    else:
+        changes = list(stored.tail(count))
+    if as_json:
+        answers.show_json(changes)
+        return
+    answers.show_changes(changes)
+    written = deque((change for change in changes if change.field is not None), maxlen=1)
+    if not changes:
+        answers.show("no record matches")
+        answers.show_next("learner", "log", run)
+    for change in written:
+        answers.show_next("learner", "blame", run, str(change.field))
+
+
+@main.command()
+@click.argument("run")
+@click.argument("field")
+@click.option("--at", type=At(), help="Up to the end of that round, such as 19:fit:23.")
+@as_json
+def blame(run: str, field: str, at: Position | None, as_json: bool) -> None:
+    """Say who wrote a field last, when, and what it was before."""
+    change = ChangeLog.open(run).blame(field, at)
+    if as_json:
+        answers.show_json(change)
+        return
+    answers.show(str(change))
+    answers.show_next("learner", "history", run, field)
+
+
+@main.command()
+@click.argument("run")
+@click.argument("field")
+@click.option("-n", "count", type=click.IntRange(min=1), help="So many, the last ones. [default: 60; all in JSON]")
+@as_json
+def history(run: str, field: str, count: int | None, as_json: bool) -> None:
+    """List every write of a field and of its parts."""
+    changes = ChangeLog.open(run).history(field)
+    if as_json:
+        answers.show_json(changes if count is None else changes[-count:])
+        return
+    shown = changes[-(count or 60) :]
+    answers.show_changes(shown)
+    if len(shown) < len(changes):
+        answers.show(f"after {len(changes) - len(shown):,} earlier ones; -n {len(changes)} shows them all", "dim")
+    if changes:
+        last = changes[-1]
+        where = ("--at", answers.at(last)) if last.position.epoch is not None else ()
+        answers.show_next("learner", "blame", run, str(last.field), *where)
