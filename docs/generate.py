@@ -14,7 +14,7 @@ from typing import Any
 
 from learner.testing import toy_learner
 from stages.check import Readiness
-from stages.place import CHECKPOINT, Place
+from stages.place import CHECKPOINT
 from stages.tables import short_names
 from state import State, TrainState
 from state.fields import MISSING, FieldSpec
@@ -41,7 +41,7 @@ def slots() -> str:
 
 
 def readiness(learner: Any) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """For each path, the scoped fields of TrainState that have a value before and after its stage, and the gradients."""
+    """For each path, the scoped fields, and the gradients, that have a value before and after its stage."""
     shown = [name for name, spec in TrainState.specs.items() if spec.scope != "run"] + ["model.grads"]
     before, after = {}, {}
     for place in learner.assembly.places:
@@ -167,6 +167,19 @@ def members() -> str:
     return table(rows)
 
 
+def commands() -> str:
+    """The commands of `learner` with their options."""
+    from learner.cli import main
+
+    rows: list[Row] = [("command", "options", "what it does")]
+    for name, command in main.commands.items():
+        usage = [f"{parameter.name.upper()}" for parameter in command.params if parameter.param_type_name == "argument"]
+        options = [parameter.opts[-1] for parameter in command.params if parameter.param_type_name == "option"]
+        told = escaped((command.help or "").partition("\n\n")[0])
+        rows.append((f"`{' '.join(['learner', name, *usage])}`", names(options), told))
+    return table(rows)
+
+
 def _documented(thing: Any) -> Any:
     return thing.fget if isinstance(thing, property) else thing
 
@@ -193,6 +206,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "fields": fields,
     "errors": errors,
     "members": members,
+    "commands": commands,
     "state": lambda: public("state"),
     "stages": lambda: public("stages"),
     "learner": lambda: public("learner"),

@@ -18,14 +18,15 @@ from state.changes import ABSENT, Change
 if TYPE_CHECKING:
     from rich.console import Console
 
-_PIPE_WIDTH = 10_000  # columns where nobody looks at a screen: one line stays one line
+_LINE_WIDTH = 10_000  # more than any line has
 
 
-def show_table(columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows as a table: as wide as the terminal, or a line for each row where there is none.
+def show_table(columns: Mapping[str, str], rows: Iterable[Sequence[object]], *, fold: bool = True) -> None:
+    """Print rows as a table.
 
     Args:
         columns: the heading of each, with its style.
+        fold: make it as wide as the terminal. Otherwise, and where there is no terminal, a row is one line.
     """
     from rich.table import Table
     from rich.text import Text
@@ -35,17 +36,22 @@ def show_table(columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> 
         table.add_column(Text(name), style=style, overflow="fold")
     for row in rows:
         table.add_row(*(Text(_text(cell)) for cell in row))
-    _console().print(table)
+    console = _console()
+    if not (fold and console.is_terminal):
+        console.width = _LINE_WIDTH
+    with console.capture() as lines:
+        console.print(table)
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in lines.get().split("\n")[:-1])
 
 
 def show_changes(changes: Iterable[Change]) -> None:
     """Print records of a change log, with positions as `--at` takes them."""
-    columns = {"seq": "dim", "at": "green", "actor": "", "field": "cyan", "before": "", "after": "", "evidence": "dim"}
+    columns = {"seq": "dim", "at": "green", "field": "cyan", "before": "", "after": "", "evidence": "dim", "actor": ""}
     rows = (
-        (c.seq, at(c), c.actor, c.field or f"({c.kind})", "" if c.field is None else c.before, c.after, c.evidence)
+        (c.seq, at(c), c.field or f"({c.kind})", "" if c.field is None else c.before, c.after, c.evidence, c.actor)
         for c in changes
     )
-    show_table(columns, rows)
+    show_table(columns, rows, fold=False)
 
 
 def show_tree(tree: str) -> None:
@@ -86,8 +92,7 @@ def at(change: Change) -> str:
 def _console() -> "Console":
     from rich.console import Console
 
-    console = Console(markup=False, highlight=False, emoji=False)
-    return console if console.is_terminal else Console(markup=False, highlight=False, emoji=False, width=_PIPE_WIDTH)
+    return Console(markup=False, highlight=False, emoji=False)
 
 
 def _text(value: object, limit: int = 200) -> str:

@@ -38,6 +38,7 @@ class Bound:
         self._data = data
         check_optimizers(state)
         self.assembly = self._assemble(tree, self.callbacks)
+        self.assembly.require_sound()
 
     def start(self, owner: object, recording: Recording | None) -> None:
         """Bind for the first time, in the name of `owner`."""
@@ -45,15 +46,16 @@ class Bound:
         self.recording = recording
         self._bind(self.assembly)
 
-    def edit(self, what: str, tree: Composite) -> None:
-        """Take another tree, if it is sound and every hook keeps its places; the log notes the edit.
+    def edit(self, what: str, tree: Composite, *, may_lose_places: bool = False) -> None:
+        """Take another tree, if it is sound and every hook of the user keeps its places; the log notes the edit.
 
         Raises:
             GraphError: it is not; nothing has changed.
         """
         self.runner.refuse_if_running()
         assembly = self._assemble(tree, self.callbacks)
-        refuse_orphans(self.assembly, assembly, what)
+        theirs = [one for given in self.callbacks for one in (given if isinstance(given, tuple) else (given,))]
+        refuse_orphans(self.assembly, assembly, what, theirs, may_lose_places=may_lose_places)
         self._bind(assembly)
         self.tree = tree
         self.runner.tell_edit(what)
@@ -74,12 +76,11 @@ class Bound:
     def _assemble(self, tree: Composite, callbacks: list[Any]) -> Assembly:
         own: list[Callback] = [*self._means] if has_batches(tree) else []
         own = [*own, *([RecordHistory(self.history)] if has_epochs(tree) else [])]
-        assembly = assemble(tree, hooks_of([*own, *callbacks]), type(self.state), self.state, self._data)
-        assembly.require_sound()
-        return assembly
+        return assemble(tree, hooks_of([*own, *callbacks]), type(self.state), self.state, self._data)
 
     def _bind(self, assembly: Assembly) -> None:
-        """Make the assembly the live one: nothing of it is refused any more."""
+        """Make the assembly the live one, if it is sound: nothing of it is refused after that."""
+        assembly.require_sound()
         upgrade(self.state, assembly.schema)
         for name, loader in self._data.items():
             setattr(self.state, name, loader)

@@ -4,9 +4,7 @@ Exit codes: 0 ok, 1 a finding (or a Learner that cannot be built), 2 usage (also
 not), 3 a damaged file.
 """
 
-import errno
 import sys
-from collections import deque
 from collections.abc import Callable
 from io import TextIOWrapper
 from typing import Any, TypeVar
@@ -27,14 +25,6 @@ FINDING, USAGE, DAMAGED = 1, 2, 3
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Refused(click.ClickException):
-    """An error of ours as the one message that a person needs, with its exit code."""
-
-    def __init__(self, error: Exception) -> None:
-        self.exit_code = FINDING if isinstance(error, NotBuilt) else DAMAGED if isinstance(error, LogDamaged) else USAGE
-        super().__init__("\n".join(map(plain, str(error).splitlines())))
-
-
 class Commands(click.Group):
     """A group whose commands end with a message and an exit code where one of our packages refuses."""
 
@@ -45,40 +35,28 @@ class Commands(click.Group):
                 stream.reconfigure(errors="backslashreplace")  # a name in a script that the terminal lacks
         try:
             return super().invoke(ctx)
-        except (StateError, StageError, LearnerError) as error:
-            raise Refused(error) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:
+        except (StateError, StageError, LearnerError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
                 raise
-            raise Refused(error) from error
+            message = "\n".join(map(plain, str(error).splitlines()))
+            click.echo(f"Error: {message}", err=True)
+            ctx.exit(FINDING if isinstance(error, NotBuilt) else DAMAGED if isinstance(error, LogDamaged) else USAGE)
 
 
-class Numbers(click.ParamType):
-    """A number, or a range with both ends: "3", "3-7"."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | range:
-        """From the text of the command line."""
-        first, dash, last = str(value).partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            self.fail(f"{value!r} is neither a number, 3, nor a range, 3-7.", param, ctx)
-        return range(int(first), int(last) + 1) if dash else int(first)
+def numbers(text: str) -> int | range:
+    """What "3" and "3-7" ask for; a range holds both its ends."""
+    first, dash, last = text.partition("-")
+    if not first.isdecimal() or (dash and not last.isdecimal()):
+        raise click.BadParameter(f"{text!r} is neither a number, 3, nor a range, 3-7.")
+    return range(int(first), int(last) + 1) if dash else int(first)
 
 
-class At(click.ParamType):
-    """A round of a run: "19", "19:fit" or "19:fit:23"."""
-
-    name = "epoch:phase:batch"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Position:
-        """From the text of the command line."""
-        if isinstance(value, Position):
-            return value
-        epoch, phase, batch, *more = (*str(value).split(":"), *[""] * 2)
-        if not epoch.isdecimal() or (batch and not (phase and batch.isdecimal())) or any(more):
-            self.fail(f"{value!r} is none of epoch, epoch:phase and epoch:phase:batch, such as 19:fit:23.", param, ctx)
-        return Position(int(epoch), phase or None, int(batch) if batch else None)
+def position(text: str) -> Position:
+    """What "19", "19:fit" and "19:fit:23" ask for."""
+    epoch, phase, batch, *more = (*text.split(":"), "", "")
+    if not epoch.isdecimal() or (batch and not (phase and batch.isdecimal())) or any(more):
+        raise click.BadParameter(f"{text!r} is none of epoch, epoch:phase and epoch:phase:batch, such as 19:fit:23.")
+    return Position(int(epoch), phase or None, int(batch) if batch else None)
 
 
 def as_json(command: Command) -> Command:
@@ -100,7 +78,7 @@ def main() -> None:
 @click.option("--run-dir", default="runs/demo", show_default=True, help="The family: this run gets its next number.")
 @as_json
 def demo(epochs: int, run_dir: str, as_json: bool) -> None:
-    """Train a small network on scikit-learn's digits, and look at what was recorded."""
+    """Train on handwritten digits and look at what was recorded."""
     from learner.demo import run_demo
 
     run_demo(epochs, run_dir, as_json=as_json)
@@ -183,8 +161,8 @@ def check(ctx: click.Context, object: str, as_json: bool) -> None:
 @click.option("-n", "count", type=click.IntRange(min=1), default=20, show_default=True, help="So many, the last ones.")
 @click.option("--actor", help="A path or a pattern: '**/update', external, '*:after:*'.")
 @click.option("--field", help="A name or a pattern: loss, 'optimizer.hyper.*'. Writes only.")
-@click.option("--epoch", type=Numbers(), help="A number, or a range: 3-7.")
-@click.option("--batch", type=Numbers(), help="A number, or a range.")
+@click.option("--epoch", type=numbers, metavar="N|N-M", help="A number, or a range: 3-7.")
+@click.option("--batch", type=numbers, metavar="N|N-M", help="A number, or a range.")
 @click.option("--phase", help="As positions name it: fit, validate.")
 @as_json
 def log(
@@ -208,18 +186,20 @@ def log(
         answers.show_json(changes)
         return
     answers.show_changes(changes)
-    written = deque((change for change in changes if change.field is not None), maxlen=1)
     if not changes:
         answers.show("no record matches")
         answers.show_next("learner", "log", run)
-    for change in written:
-        answers.show_next("learner", "blame", run, str(change.field))
+    written = [change.field for change in changes if change.field is not None]
+    if written:
+        answers.show_next("learner", "blame", run, written[-1])
 
 
 @main.command()
 @click.argument("run")
 @click.argument("field")
-@click.option("--at", type=At(), help="Up to the end of that round, such as 19:fit:23.")
+@click.option(
+    "--at", type=position, metavar="EPOCH[:PHASE[:BATCH]]", help="Up to the end of that round, such as 19:fit:23."
+)
 @as_json
 def blame(run: str, field: str, at: Position | None, as_json: bool) -> None:
     """Say who wrote a field last, when, and what it was before."""

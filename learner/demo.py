@@ -1,5 +1,6 @@
 """The demonstration: a network that learns handwritten digits, and what its run left to be asked about."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -87,4 +88,6 @@ def run_demo(epochs: int = 20, run_dir: str | Path = "runs/demo", *, as_json: bo
     answers.show(f"\nIn {run}/", "bold")
     for path in sorted(run.iterdir()):
         answers.show(f"  {path.name}")
-    answers.show(f"\nnext: learner blame {family} model.params")
+    answers.show(f"\nnext: learner blame {shlex.quote(family)} model.params")
+    answers.show(f"      learner history {shlex.quote(family)} valid_accuracy")
+    answers.show("      learner graph learner.demo:make_learner")

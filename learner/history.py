@@ -70,6 +70,7 @@ class History(Sequence[Mapping[str, float]]):
         """A matplotlib Figure with a curve for each of `names`, by default all losses on the left, all else right."""
         try:
             from matplotlib.figure import Figure
+            from matplotlib.ticker import MaxNLocator
         except ImportError:
             raise MissingExtra("plot() needs matplotlib", "plots") from None
         shown = list(names) or [name for name in self.names if name not in ("epoch", "seconds")]
@@ -81,6 +82,7 @@ class History(Sequence[Mapping[str, float]]):
             for name in side:
                 axes.plot([row["epoch"] for row in self._rows if name in row], self[name], marker=".", label=name)
             axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend()
         return figure
 
@@ -132,9 +134,14 @@ def has_epochs(tree: Composite) -> bool:
 
 def has_batches(tree: Composite) -> bool:
     """Whether a tree has the slot whose losses a Learner averages: a phase with a `batch` below it."""
-    below = [stage for stage in tree.stages.values() if isinstance(stage, Composite)]
-    is_phase = isinstance(tree, Phase) and any(path.endswith("/batch") for path in paths_of(tree, slot_of(tree)))
-    return is_phase or any(map(has_batches, below))
+    waiting, seen = [tree], {id(tree)}  # a stage inside itself is refused later, with its path
+    for held in waiting:
+        if isinstance(held, Phase) and any(path.endswith("/batch") for path in paths_of(held, slot_of(held))):
+            return True
+        below = [stage for stage in held.stages.values() if isinstance(stage, Composite) and id(stage) not in seen]
+        seen.update(map(id, below))
+        waiting.extend(below)
+    return False
 
 
 def numbers_of(values: Mapping[str, Any], prefix: str) -> dict[str, float]:

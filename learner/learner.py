@@ -199,8 +199,8 @@ class Learner:
         self._bound.edit(f"insert {where}", self._bound.tree.insert(new, before=before, after=after, slot=slot))
 
     def remove(self, path: str) -> None:
-        """Take a stage out. Refused as `swap` is."""
-        self._bound.edit(f"remove {path}", self._bound.tree.remove(path))
+        """Take a stage out. Refused as `swap` is; a hook that stands elsewhere too may lose its place here."""
+        self._bound.edit(f"remove {path}", self._bound.tree.remove(path), may_lose_places=True)
 
     def before(self, target: str | type, **options: Unpack[Options]) -> Callable[[Function], Function]:
         """Hook a function before the slots of `target`; a decorator, or `learner.before("update")(function)`."""

@@ -5,12 +5,13 @@ import traceback
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from importlib import import_module
-from inspect import signature
+from inspect import isclass, isroutine, signature
 from pathlib import Path
 from typing import Any
 
 from learner.errors import ArgumentError, LearnerError
 from learner.learner import Learner
+from learner.opening import only_looking
 from stages import Finding, GraphError, StageError
 from state import StateError
 from state.errors import nearest, suggestion
@@ -49,14 +50,15 @@ def load(target: str) -> Learner:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), only_looking():
         found = _attribute(target, _module(target, name), path)
         if isinstance(found, Learner):
             return found
-        made = _guarded(found) if callable(found) and not _needs(found) else found
+        makes = isroutine(found) or isclass(found)
+        needs = _needs(found) if makes else ""
+        made = _guarded(found) if makes and not needs else found
     if isinstance(made, Learner):
         return made
-    needs = _needs(found) if callable(found) else ""
     is_a = f"it makes a {type(made).__name__}" if made is not found else f"it is a {type(found).__name__}"
     problem = f"it wants the arguments {needs}" if needs else is_a
     raise _refused(target, f"{problem}. Name a Learner, or a function without arguments that makes one.")
@@ -83,8 +85,11 @@ def _attribute(target: str, module: Any, path: str) -> Any:
     found = module
     for part in path.split("."):
         if part not in dir(found):
-            where = f"{module.__name__!r} from {getattr(module, '__file__', None) or 'Python itself'}"
-            raise _refused(target, f"{where} has no {part!r}.{suggestion(nearest(part, dir(found)))}")
+            file = getattr(module, "__file__", None) or "Python itself"
+            beside = Path.cwd() / f"{module.__name__.partition('.')[0]}.py"
+            hides = f" It hides {str(beside)!r}: rename that file." if beside.is_file() and str(beside) != file else ""
+            told = f"{module.__name__!r} from {file} has no {part!r}.{suggestion(nearest(part, dir(found)))}"
+            raise _refused(target, told + hides)
         found = getattr(found, part)
     return found
 
@@ -114,7 +119,7 @@ def _needs(function: Callable[..., Any]) -> str:
         parameters = signature(function).parameters.values()
     except (TypeError, ValueError):  # written in C
         return ""
-    needed = [each for each in parameters if each.default is each.empty and each.kind not in (2, 4)]
+    needed = [each for each in parameters if each.default is each.empty and "VAR" not in each.kind.name]
     return ", ".join(each.name for each in needed)
 
 

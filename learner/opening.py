@@ -2,7 +2,9 @@
 
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -15,6 +17,8 @@ from state.recording import Level, Recording
 from state.runs import LOG_FILE, new_run
 from state.sqlite import SqliteStore
 from state.stores import MemoryStore, Store
+
+_LOOKING = ContextVar("_LOOKING", default=False)
 
 Audit = Level | Mapping[str, Level]
 
@@ -32,6 +36,7 @@ def open_recording(run_dir: str | Path | None, audit: Audit) -> tuple[Recording 
         if level not in _LEVELS:
             raise ArgumentError("Learner", "audit", f"audit={level!r} for {name!r} is none of {list(_LEVELS)}.")
     rest: Level = levels.pop("*", "summary")
+    run_dir = None if _LOOKING.get() else run_dir
     if rest == "off" and not levels:
         return None, MemoryStore(), None if run_dir is None else new_run(run_dir)
     if run_dir is None:
@@ -40,6 +45,16 @@ def open_recording(run_dir: str | Path | None, audit: Audit) -> tuple[Recording 
     path = new_run(run_dir)
     store = SqliteStore(path / LOG_FILE)
     return Recording(store, rest, levels), store, path
+
+
+@contextmanager
+def only_looking() -> Iterator[None]:
+    """Learners made inside open no run directory: they are made to be looked at, as `learner graph` does."""
+    token = _LOOKING.set(True)
+    try:
+        yield
+    finally:
+        _LOOKING.reset(token)
 
 
 def tell_setup(recording: Recording | None, state: State) -> None:

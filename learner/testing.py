@@ -69,7 +69,8 @@ def run_stage(stage: Part, state: State | None = None, **values: Any) -> Frame:
     upgrade(held, first.schema)
     for name, value in values.items():
         setattr(held, name, value)
-    assembly = assemble(made, [], type(held), held, held.__dict__.keys())
+    grads = (f"{name}.grads" for name in held.components(nn.Module))  # those that a test has put there
+    assembly = assemble(made, [], type(held), held, [*held.__dict__, *grads])
     assembly.require_sound()
     runner = Runner(assembly, held)
     runner.run_alone()

@@ -9,7 +9,7 @@ from stages.check import Finding, check_names, check_readiness, check_unused, or
 from stages.contract import Contract
 from stages.errors import DeclarationError, GraphError, UnknownSlot
 from stages.order import Edge, solve
-from stages.place import HookPlace, Place, filled, lay_out, matches
+from stages.place import ROOT, HookPlace, Place, filled, lay_out, matches
 from stages.stage import Stage
 from state.access import Access
 from state.errors import SchemaError
@@ -91,7 +91,7 @@ def assemble(
                 setattr(place, side, ordered)
                 edges.extend(reasons)
                 findings.extend(order_finding(conflict, side, place) for conflict in conflicts)
-    findings.extend(check_names(places, names))
+    findings.extend(check_names(places, names, _unplaced(hooks, places)))
     findings.extend(check_readiness(top, places, composed, names, _given(composed, state).union(given)))
     findings.extend(_unsaveable(composed))
     findings.extend(check_unused(places, names))
@@ -99,22 +99,33 @@ def assemble(
     return Assembly(top, tuple(places), tuple(hooks), composed, names, tuple(findings), tuple(edges))
 
 
-def refuse_orphans(old: Assembly, new: Assembly, edit: str) -> None:
+def refuse_orphans(
+    old: Assembly, new: Assembly, edit: str, callbacks: Iterable[object], *, may_lose_places: bool = False
+) -> None:
     """Refuse an edit that takes a place away from under a hook.
 
+    Args:
+        edit: what is done, for the message.
+        callbacks: whose hooks are meant.
+        may_lose_places: it is enough that a hook still stands somewhere.
+
     Raises:
-        GraphError: a hook stood at a place that the new tree has not.
+        GraphError: a hook stood at a place that the new tree has not; with all else that keeps it from being built.
     """
     paths = {place.path for place in new.places}
+    meant = set(map(id, callbacks))
+    if may_lose_places:
+        meant -= {id(hung.hook.callback) for place in new.places for hung in (*place.before, *place.after)}
     found = []
     for place in old.places:
         for hung in (*place.before, *place.after):
-            if place.path not in paths:
+            if place.path not in paths and id(hung.hook.callback) in meant:
                 told = f"{hung.hook.name} stands at {place.path!r}, which {edit!r} takes away."
                 ways = f"List inline=({place.slot!r},) in the new stage and enter it there, or remove the hook first."
                 found.append(Finding("error", "orphaned hook", (hung.path,), f"{told} {ways}"))
     if found:
-        raise GraphError(found)
+        errors = [finding for finding in new.findings if finding.severity == "error"]
+        raise GraphError([*found, *(finding for finding in errors if finding.kind != "unmatched target")])
 
 
 def _hang(hooks: list[Hook], places: list[Place]) -> Iterator[Finding]:
@@ -127,7 +138,7 @@ def _hang(hooks: list[Hook], places: list[Place]) -> Iterator[Finding]:
         target, within = hook.point.target, hook.point.options.get("within")
         if target not in known:
             last = target.rpartition("/")[2] if isinstance(target, str) else "*"
-            nearby = places if "*" in last else by_slot.get(last, [])
+            nearby = places[:1] if target == ROOT else places if "*" in last else by_slot.get(last, [])
             known[target] = [place for place in nearby if matches(place, target, None)]
         found = [place for place in known[target] if within is None or matches(place, target, within)]
         if not found:
@@ -140,6 +151,18 @@ def _hang(hooks: list[Hook], places: list[Place]) -> Iterator[Finding]:
                 yield Finding("error", "unmatched target", (path,), f"{hook.name}: {error}")
                 continue
             getattr(place, hook.point.side).append(HookPlace(hook, path, access))
+
+
+def _unplaced(hooks: list[Hook], places: list[Place]) -> Iterator[tuple[str, Access]]:
+    """What hooks without a place declare of the fields of others."""
+    placed = {id(hung.hook) for place in places for hung in (*place.before, *place.after)}
+    for hook in hooks:
+        if id(hook) not in placed:
+            access, own = hook.contract.access, hook.callback.fields()
+            names = [
+                name for name in (*access.reads, *access.writes) if not ("{" in name or "*" in name or name in own)
+            ]
+            yield hook.name, Access(tuple(name for name in names if name.partition(".")[0] not in own))
 
 
 def _unmatched(hook: Hook, places: list[Place]) -> str:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from stages.cancel import Exhausted, Outcome
+from stages.cancel import OK, Exhausted, Outcome
 from stages.errors import ContractBroken
 from stages.notes import noted
 from stages.stage import Composite
 from state.access import View
+from state.errors import FieldNotReady
 from state.parts import scalars
 
 if TYPE_CHECKING:
@@ -70,13 +71,18 @@ def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
         inner = _watching(inner, watched)
     has_parts = bool(placed.access.part_writes)
     takes_outcome = any(parameter.name == "outcome" for parameter in hook.contract.parameters)
+    needed = (placed.access.readable - placed.access.optional) & actor.known.keys()
 
     def run(how: Outcome) -> None:
         if takes_outcome:
             outcome[:] = [how]
+        elif how is not OK and not runner.values.keys() >= needed:
+            return  # the stage ended early, before there was what this hook reads
         try:
             inner()
         except BaseException as raised:
+            if hook.observes and not takes_outcome and _is_gone(raised, how, actor):
+                return
             error = noted(runner, raised, actor)
             if error is raised:
                 raise
@@ -98,10 +104,21 @@ def _thinned(runner: "Runner", placed: "HookPlace", actor: "Actor", run: HookBod
             return
         if first is not None and runner.number_of(first.unit) > first.number:
             return
-        if when is None or when(everything):
+        try:
+            is_wanted = when is None or when(everything)
+        except FieldNotReady as raised:
+            if not _is_gone(raised, how, actor):
+                raise
+            return
+        if is_wanted:
             run(how)
 
     return run_sometimes
+
+
+def _is_gone(raised: BaseException, how: Outcome, actor: "Actor") -> bool:
+    """Whether a hook only missed a value that there would be, had the stage not ended early."""
+    return how is not OK and isinstance(raised, FieldNotReady) and raised.actor == actor.path
 
 
 def _call(
@@ -159,7 +176,9 @@ def _call_general(
     """Call a function that takes the view, or the outcome."""
     view = actor.view(kind)
     object.__setattr__(view, "_owner", actor)
-    values, promised = actor.runner.values, actor.access.field_writes
+    values, specs = actor.runner.values, actor.known
+    # what it writes into its own rounds has ended with them
+    promised = [name for name in actor.access.field_writes if specs[name].scope != actor.each]
     store = _store(actor)
     parameters = contract.parameters
     is_observer = actor.access.observer

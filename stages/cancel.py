@@ -26,7 +26,7 @@ class Cancel(BaseException):
 
 
 class Reached(Cancel):
-    """The end that `fit(epochs=..., batches=...)` asked for: unwinds like a Cancel of the run, with outcome ok."""
+    """The end that `fit(epochs=..., batches=...)` asked for: unwinds like a Cancel of the run, which ends ok."""
 
 
 class Exhausted(BaseException):
@@ -52,11 +52,14 @@ class Outcome:
     error: BaseException | None = None
 
     @classmethod
-    def of(cls, error: BaseException) -> "Outcome":
-        """The outcome of a stage that `error` left."""
+    def of(cls, error: BaseException, *, is_loop: bool = False) -> "Outcome":
+        """The outcome of a stage that `error` left. The end that `fit` asked for is a good end for a loop, not for the
+        epoch that it cuts short."""
         match error:
-            case Reached():
+            case Reached() if is_loop:
                 return cls("ok", reason=error.reason)
+            case Reached():
+                return cls("cancelled", "user", error.scope, error.reason)
             case Cancel():
                 return cls("cancelled", error.by, error.scope, error.reason)
             case Exhausted():
@@ -75,6 +78,11 @@ class Outcome:
         by = f" by {self.by}" if self.by else ""
         scope = f" ({self.scope})" if self.scope else ""
         return f"{self.kind}{scope}{by}{': ' + self.reason if self.reason else ''}"
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether values stay for the debugger: it is neither a Cancel nor a loader's end."""
+    return not isinstance(error, Cancel | Exhausted)
 
 
 OK = Outcome()

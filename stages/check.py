@@ -132,36 +132,39 @@ class Readiness:
     def _why(self, path: str, name: str) -> tuple[str, str]:
         """The kind of fault that `path` finds no value in `name`, and the rest of the sentence that says so."""
         scope, writers = self.scope_of.get(name, RUN), self.writers.get(name, [])
-        default = "" if "." in name else "give the field a default, "
+        default = "write it before that, " if "." in name else "give the field a default, "
         if not writers:
-            others = (written for written, by in self.writers.items() if written != name and by != [path])
+            others = (
+                other for other, by in self.writers.items() if by != [path] and other.count(".") == name.count(".")
+            )
             near = suggestion(nearest(name, others))
             if scope == RUN:
-                return (
-                    "missing producer",
-                    f"which State was not given and nobody writes. Pass {name}= to the State.{near}",
-                )
-            return (
-                "missing producer",
-                f"which nobody in this tree writes. Put a stage or hook before it that does.{near}",
-            )
+                told = "which State was not given and nobody writes."
+                return "missing producer", f"{told} Pass {name}= to the State.{near}"
+            told = "which nobody in this tree writes."
+            return "missing producer", f"{told} Put a stage or hook before it that does.{near}"
         if name in self.sometimes:
             who = _list([writer for writer in writers if writer in self.acted])
             told = f"which {who} may not have written by then: it runs only sometimes. "
             return "written sometimes", told + f"Hook the reader after that writer, {default}or read {name + '?'!r}."
         later = [writer for writer in writers if writer not in self.acted and self._shares(writer, scope)]
         if later == [path]:
-            return (
-                "read before write",
-                f"which it writes itself, but only afterwards. {default.capitalize()}or read {name + '?'!r}.",
-            )
+            told = "which it writes itself, but only afterwards."
+            return "read before write", f"{told} {default.capitalize()}or read {name + '?'!r}."
         if later:
             told = f"which {_list(later)} {_verb('write', later)} only afterwards. Put the reader after that, "
             return "read before write", told + f"{default}or read {name + '?'!r}."
-        told = f"but {_list(writers)} {_verb('write', writers)} it in a scope {scope!r} that is not open there: "
-        told += (
-            "the value ends with that scope. Read it inside the scope, keep what you need in a field of a wider one, "
-        )
+        if not self.openers[scope]:
+            told = f"but {_list(writers)} {_verb('write', writers)} it in a scope {scope!r}, which is not open there. "
+            told += "Read it inside the scope, keep what you need in a field of a wider one, "
+        elif self.acted.isdisjoint(writers):
+            told = f"which nobody writes in this {scope!r}, only {_list(writers)} in another one. "
+            return "missing producer", told + "Put a stage or hook before it that does."
+        else:
+            told = (
+                f"but {_list(writers)} {_verb('write', writers)} it in another {scope!r}, with which the value ended. "
+            )
+            told += "Write it in this one too, keep what you need in a field of a wider scope, "
         return "stale read", told + f"or read {name + '?'!r}."
 
     def _shares(self, writer: str, scope: str) -> bool:
@@ -205,11 +208,16 @@ def check_readiness(
     return walk.findings
 
 
-def check_names(places: list[Place], names: Mapping[str, FieldSpec]) -> list[Finding]:
-    """Names that no field and no part has, each with who declares it, and the nearest name that somebody writes."""
+def check_names(
+    places: list[Place], names: Mapping[str, FieldSpec], unplaced: Iterable[tuple[str, Access]] = ()
+) -> list[Finding]:
+    """Names that no field and no part has, each with who declares it, and the nearest name that somebody writes.
+
+    `unplaced` are actors that stand nowhere, so that their other faults are found at once too.
+    """
     unknown: dict[str, list[str]] = defaultdict(list)
     written: set[str] = set()
-    everyone = list(actors(places))
+    everyone = [*actors(places), *unplaced]
     for path, access in everyone:
         written.update(name for name in access.writes if key_of(name) in names)
         for name in dict.fromkeys((*access.reads, *access.writes, *access.touches)):
@@ -217,10 +225,11 @@ def check_names(places: list[Place], names: Mapping[str, FieldSpec]) -> list[Fin
                 unknown[name].append(path)
     found = []
     for name, paths in unknown.items():
-        own = {written for path, access in everyone if path in paths for written in access.writes}
+        others = {written for path, access in everyone if path not in paths for written in access.writes}
+        own = {written for path, access in everyone if path in paths for written in access.writes} - others
         near = suggestion(nearest(name, written - own) or nearest(name, names.keys() - own))
-        told = near or " Bring it by the State class that `state` is annotated with, or by fields()."
-        message = f"{_list(paths)} {_verb('declare', paths)} {name!r}, but State has no such field.{told}"
+        told = "Bring it by the State class that annotates `state`, by fields(), or by the callback that writes it."
+        message = f"{_list(paths)} {_verb('declare', paths)} {name!r}, but State has no such field.{near} {told}"
         found.append(Finding("error", "unknown field", tuple(paths), message))
     return found
 
@@ -247,16 +256,17 @@ def check_unused(places: list[Place], names: Mapping[str, FieldSpec]) -> list[Fi
 def order_finding(conflict: Conflict, side: str, place: Place) -> Finding:
     """What to say of hooks that have no order."""
     hooks = conflict.hooks
+    paths = tuple(f"{place.path}:{side}:{hook}" for hook in hooks)
     if conflict.kind == "cycle":
         shown = " -> ".join((*hooks, hooks[0]))
         whys = "; ".join(f"{edge.first.rpartition(':')[2]} {edge.reason}" for edge in conflict.edges)
         told = f"Hooks {side} {place.path!r} wait for each other: {shown} ({whys}). "
         told += "Take back one of these orders, or declare the order that you want by a tuple in callbacks=."
-        return Finding("error", "cycle", hooks, told)
+        return Finding("error", "cycle", paths, told)
     first, second = (hook.split(".")[0] for hook in hooks)
     told = f"{hooks[0]} and {hooks[1]} both write {conflict.name!r} {side} {place.path!r} and have no order. "
     told += f"Put their callbacks into a tuple, callbacks=[({first}, {second})], give one runs_before=, or remove one."
-    return Finding("error", "unordered writers", hooks, told)
+    return Finding("error", "unordered writers", paths, told)
 
 
 def actors(places: Iterable[Place]) -> Iterator[tuple[str, Access]]:

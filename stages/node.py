@@ -1,5 +1,6 @@
 """Node: one place of a bound tree, ready to run: hooks before, the body, hooks after, whatever happens."""
 
+import math
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from stages.body import hook_body, stage_body
 from stages.cancel import OK, Cancel, Exhausted, Outcome
 from stages.errors import Misuse
 from stages.notes import noted
-from stages.place import Place
+from stages.place import CHECKPOINT, INLINE, Place
 from stages.round import Round
 from stages.stage import Composite, Stage
 from state.access import Access, View, view_class
@@ -27,6 +28,7 @@ class Actor:
         self.path = path
         self.access = access
         self.known = runner.state.specs
+        self.each: str | None = None
         recording = runner.recording
         if recording is not None:
             recording.actor(path, kind, source)
@@ -61,7 +63,7 @@ class StageView(View):
 
     def round(self) -> Round:
         """One round of the loop: opens its scope, takes its Cancel, counts it."""
-        node: Any = self._owner
+        node: Any = self._owner.holder
         if node.round is None:
             raise Misuse(
                 f"{node.path} calls round() but has no `each`. Give its class each = 'batch', or a scope of its own."
@@ -71,7 +73,7 @@ class StageView(View):
 
     def stage(self, name: str) -> "InlineEntry":
         """Enter the inline stage `name`: what is written inside is written by it."""
-        owner: Any = self._owner
+        owner: Any = self._owner.holder
         node = owner.children.get(name)
         if node is None or name not in owner.place.contract.inline:
             told = f"It lists inline={list(owner.place.contract.inline)}; add {name!r} there."
@@ -79,7 +81,7 @@ class StageView(View):
         return InlineEntry(self, node)
 
     def _run_child(self, stage: Stage) -> None:
-        self._owner.run_child(stage)
+        self._owner.holder.run_child(stage)
 
 
 class InlineEntry:
@@ -91,7 +93,10 @@ class InlineEntry:
 
     def __enter__(self) -> None:
         self.outer = self.view._owner
-        self.node.begin()
+        try:
+            self.node.begin()
+        except BaseException as error:
+            self.node.end(error)
         object.__setattr__(self.view, "_owner", self.node)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -106,21 +111,29 @@ class Node(Actor):
 
     `execute` runs it. `begin` and `end` are its two halves, for whoever stands between them: `Runner.inside` and inline
     stages. After-hooks run exactly once if `begin` was called, whatever the outcome; one that fails does not skip the
-    others. The first error wins, later ones become notes of it; an error wins over a Cancel.
+    others. The first error wins, later ones become notes of it; an error wins over a Cancel, a wide Cancel over a
+    narrow one.
+
+    Attributes:
+        holder: the node of the stage: itself, or what an inline stage is inline in.
     """
 
-    def __init__(self, runner: "Runner", place: Place) -> None:
+    def __init__(self, runner: "Runner", place: Place, holder: "Node | None" = None) -> None:
         super().__init__(runner, place.path, place.access, "stage", place.contract.source)
         self.place = place
         self.stage = place.stage
+        self.holder = holder or self
         is_stage = place.kind == "stage"
         self.opens = place.stage.opens if is_stage else None
+        self.each = getattr(place.stage, "each", None) if is_stage else None
         self.hidden: list[Any] = []
         self.started: list[int] = []
         self.enter_slot = self.slot("enter", None, "")
         self.exit_slot = self.slot("exit", None, "")
         self.count: Callable[[BaseException | None], None] | None = None
-        self.children = {slot: Node(runner, child) for slot, child in place.children.items()}
+        self.children = {
+            slot: Node(runner, child, self if child.kind == INLINE else None) for slot, child in place.children.items()
+        }
         self.by_stage = {id(child.stage): child for child in self.children.values() if child.place.kind == "stage"}
         self.before = tuple(hook_body(runner, hook) for hook in place.before)
         self.after = tuple(hook_body(runner, hook) for hook in place.after)
@@ -130,6 +143,9 @@ class Node(Actor):
             counted = self.children.get(place.stage.each)
             if counted is not None:
                 counted.count = self.round.count
+            point = self.children.get(CHECKPOINT)
+            if point is not None and point.place.kind == CHECKPOINT and (point.before or point.after):
+                self.round.point = point
         self.tell_parts, self.body = stage_body(self)
 
     def execute(self) -> None:
@@ -172,9 +188,9 @@ class Node(Actor):
             self.count(error)
         for hook in self.after:
             try:
-                hook(OK if error is None else Outcome.of(error))
+                hook(OK if error is None else Outcome.of(error, is_loop=self.round is not None))
             except BaseException as raised:
-                error = _heavier(error, noted(self.runner, raised, self))
+                error = _heavier(self.runner, error, noted(self.runner, raised, self))
         started = self.started.pop()
         if started and error is None and self.runner.recording is not None:
             self.runner.recording.mark(self.exit_slot, ["ok", perf_counter_ns() - started, None])  # type: ignore[arg-type]
@@ -191,7 +207,7 @@ class Node(Actor):
         error = noted(self.runner, raised, self)
         recording = self.runner.recording
         if recording is not None:
-            outcome = Outcome.of(error)
+            outcome = Outcome.of(error, is_loop=self.round is not None)
             recording.mark(self.exit_slot, [outcome.kind, None, outcome.reason or None])  # type: ignore[arg-type]
         return error
 
@@ -211,11 +227,16 @@ class Node(Actor):
         return [self, *(deep for child in self.children.values() for deep in child.walk())]
 
 
-def _heavier(error: BaseException | None, raised: BaseException) -> BaseException:
-    """Which of two exceptions goes on: the first, but an error before a Cancel."""
-    if error is None or raised is error:
+def _heavier(runner: "Runner", error: BaseException | None, raised: BaseException) -> BaseException:
+    """Which of two exceptions goes on: an error before a Cancel, a wide Cancel before a narrow one, else the first."""
+
+    def weight(one: BaseException) -> float:
+        if isinstance(one, Exhausted):
+            return -math.inf
+        return -runner.scopes.depth(one.scope) if isinstance(one, Cancel) else 1
+
+    if error is None or raised is error or weight(raised) > weight(error):
         return raised
-    if isinstance(error, Cancel | Exhausted) and not isinstance(raised, Cancel | Exhausted):
-        error, raised = raised, error
-    error.add_note(f"Then an after-hook raised {type(raised).__name__}: {raised}")
+    if not isinstance(raised, Cancel | Exhausted):
+        error.add_note(f"Then an after-hook raised {type(raised).__name__}: {raised}")
     return error

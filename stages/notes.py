@@ -17,12 +17,11 @@ def noted(runner: "Runner", error: BaseException, actor: "Actor") -> BaseExcepti
     A Cancel of a scope that is not open becomes an error.
     """
     if isinstance(error, Cancel):
-        if not error.by:
-            error.by = actor.path
-            if not runner.scopes.is_open(error.scope):
-                scopes = ["run", *(scope for scope in runner.scopes.names if runner.scopes.is_open(scope))]
-                told = f"{actor.path} cancels the scope {error.scope!r}, which is not open. Open are {scopes}."
-                return with_note(runner, StageError(told), actor)
+        error.by = error.by or actor.path
+        if not runner.scopes.is_open(error.scope):
+            scopes = ["run", *(scope for scope in runner.scopes.names if runner.scopes.is_open(scope))]
+            told = f"{actor.path} cancels the scope {error.scope!r}, which is not open. Open are {scopes}."
+            return with_note(runner, StageError(told), actor)
         return error
     return error if isinstance(error, Exhausted) else with_note(runner, error, actor)
 

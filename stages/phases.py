@@ -78,6 +78,10 @@ class TrainingPhase(Phase):
     counts = ("batch_index", "batches_seen")
     loader = "train_loader"
 
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (*super().reads, "*.hyper")  # the optimizers, whose parameters tell what is trained
+
     def mode(self, state: Any) -> AbstractContextManager[None]:
         return training(state.components(nn.Module).values(), state.components(Optimizer).values())
 

@@ -15,6 +15,9 @@ CHECKPOINT = "checkpoint"
 
 INLINE = "inline"
 
+ROOT = "/"
+"""As a target: the top of the tree, whatever it is called."""
+
 
 @dataclass
 class HookPlace:
@@ -99,7 +102,7 @@ def matches(place: Place, target: str | type, within: str | type | None) -> bool
     if isinstance(target, type):
         if not (place.kind == "stage" and isinstance(place.stage, target)):
             return False
-    elif not fits(place.path, target):
+    elif place.parent is not None if target == ROOT else not fits(place.path, target):
         return False
     if within is None:
         return True

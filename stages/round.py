@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 from stages.batch import batch_size
 from stages.cancel import Cancel, Exhausted, Reached
-from stages.place import CHECKPOINT
 
 if TYPE_CHECKING:
     from stages.node import Node
@@ -40,6 +39,8 @@ class Round:
             node.slot("write", name, "write") if name else None
             for name in (self.index_name, self.total_name, self.samples)
         )
+        self.may_end_run = counts[1] is not None  # also where State has no field that counts: fit(minutes=...)
+        self.point: Node | None = None  # the checkpoint point, if a hook stands there
         self.number = 0
         self.position: Position = (None, None, None, None)
 
@@ -77,20 +78,14 @@ class Round:
         failed = not is_over and not isinstance(error, Cancel | Exhausted)
         runner.scopes.close(self.scope, self.hidden, keep=failed)
         try:
-            point = self.node.children.get(CHECKPOINT)
-            if point is not None and (point.before or point.after) and not failed and not isinstance(error, Exhausted):
-                point.execute()
+            if self.point is not None and not failed and not isinstance(error, Exhausted):
+                self.point.execute()
         finally:
             runner.round, runner.timed = self.outer, self.outer_timed
             if runner.recording is not None:
                 runner.recording.cut()
                 runner.recording.position = runner.read_position()
-        if (
-            is_over
-            and self.total_name is not None
-            and runner.limit is not None
-            and runner.limit.is_reached(runner.values)
-        ):
+        if is_over and self.may_end_run and runner.limit is not None and runner.limit.is_reached(runner.values):
             raise Reached("run", str(runner.limit))
         return cancelled
 

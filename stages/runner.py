@@ -5,13 +5,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from stages.assembly import Assembly
-from stages.cancel import OK, Cancel, Exhausted, Outcome
+from stages.cancel import OK, Cancel, Exhausted, Outcome, is_failure
 from stages.check import actors
 from stages.errors import Misuse
 from stages.frame import Frame
 from stages.limit import TOTALS, Limit
 from stages.node import Actor, Node, StageView
-from stages.notes import why_not_ready
+from stages.notes import noted, why_not_ready
 from stages.phases import Phase, TrainingPhase
 from stages.place import Place
 from stages.round import Position, Round
@@ -51,10 +51,11 @@ class Runner:
         self.outcome = OK
         self.timed = recording is not None
         self._phases: list[str | None] = []
-        self._entered: list[Node] = []
+        self._entered: Node | None = None
         self._is_running = False
         self.is_closed = False
         self._describe()
+        self._user = Actor(self, "user", Access(), "reserved", "")
         self.root = Node(self, assembly.root)
         self.nodes = {node.path: node for node in self.root.walk()}
         for place in assembly.places:
@@ -108,17 +109,22 @@ class Runner:
 
         Inside `inside(path)` it is a round of that loop, else of the one training phase of the tree.
         """
-        if self._entered:
-            return self._round_on(self._entered[-1], batch)
+        if self._entered is not None:
+            if self.round is self._entered.round:
+                self.refuse_if_running()
+            return self._round_on(self._entered, batch)
         loop = self.nodes[self._training_phase()]
         frame = Frame({})
         with self._running(None), self._scopes_above(loop):
-            hidden = self.open(loop)
+            hidden, failed = self.open(loop), False
             try:
                 with self._mode(loop):
                     frame = self._round_on(loop, batch)
+            except BaseException as error:
+                failed = is_failure(error)
+                raise
             finally:
-                self.close(loop, hidden, keep=False)
+                self.close(loop, hidden, keep=failed)
         return frame
 
     def open(self, node: Node) -> Any:
@@ -232,8 +238,8 @@ class Runner:
         failed = False
         try:
             yield
-        except Exception:
-            failed = True
+        except BaseException as error:
+            failed = is_failure(error)
             raise
         finally:
             for scope, outer in reversed(hidden):
@@ -261,19 +267,17 @@ class Runner:
         self.scopes.clear()
         self.round, self.phase, self.limit, self.outcome = None, None, limit, OK
         self._phases.clear()
-        self._entered.clear()
         try:
             yield
         except (Cancel, Exhausted) as signal:
             if isinstance(signal, Cancel) and not signal.by:
                 signal.by = "user"
-            self.outcome = Outcome.of(signal)
+            self.outcome = Outcome.of(signal, is_loop=True)
         except BaseException as error:
             self.outcome = Outcome.of(error)
             raise
         finally:
             self._is_running = False
-            self._entered.clear()
             self.timed = self.recording is not None
             if self.recording is not None:
                 self.recording.flush()
@@ -292,12 +296,13 @@ class Runner:
                     with node.round or nullcontext(), self._bracket(below):
                         yield
                 else:
-                    self._entered.append(node)
+                    self._entered = node
                     try:
                         yield
                     except Cancel as signal:
-                        signal.by = signal.by or "user"
-                        raise
+                        raise noted(self, signal, self._user) from None
+                    finally:
+                        self._entered = None
         except BaseException as raised:
             error = raised
         node.end(error)

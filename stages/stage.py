@@ -278,10 +278,11 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).strip("<>").lower()
 
 
-def paths_of(stage: Stage, path: str) -> "list[str]":
-    """The paths of a stage and all below it, in order."""
-    below = stage.stages.items() if isinstance(stage, Composite) else ()
-    return [path, *(deep for slot, child in below for deep in paths_of(child, f"{path}/{slot}"))]
+def paths_of(stage: Stage, path: str, above: tuple[Stage, ...] = ()) -> "list[str]":
+    """The paths of a stage and all below it, in order; of one that stands inside itself (`above` it), its own."""
+    is_inside_itself = any(stage is other for other in above)  # refused when the tree is laid out
+    below = stage.stages.items() if isinstance(stage, Composite) and not is_inside_itself else ()
+    return [path, *(deep for slot, child in below for deep in paths_of(child, f"{path}/{slot}", (*above, stage)))]
 
 
 def fits(path: str, pattern: str) -> bool:

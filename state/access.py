@@ -109,6 +109,8 @@ class View:
         owner: Owner = self._owner
         write = owner.writers.get(name)
         if write is None:
+            if name.startswith("_"):
+                raise AttributeError(f"{owner.path} may not set {name!r}: the view holds the fields of State only.")
             if name not in owner.known:
                 raise UnknownField(name, owner.known, who=f"{owner.path}: State")
             remedy = f"Add {name!r} to its writes, or do this in a stage that declares it."
@@ -169,6 +171,9 @@ def _own(name: str) -> Callable[[View], Any]:
         if name not in view._written:
             remedy = f"It may read {name!r} back once it has set it; add it to its reads for the value from before."
             raise AccessDenied(view._owner.path, name, "read", view._owner.access.reads, remedy)
-        return view._values[name]
+        try:
+            return view._values[name]
+        except KeyError:  # its scope has closed since
+            raise view._owner.not_ready(name) from None
 
     return read

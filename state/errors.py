@@ -141,8 +141,11 @@ def suggestion(name: str | None) -> str:
 
 def short(value: object, limit: int = 60) -> str:
     """One line for `value` in a message: a tensor by dtype and shape, anything long cut."""
-    shape = getattr(value, "shape", None)
-    if shape is not None and hasattr(value, "dtype"):
-        return f"{value.dtype}{list(shape)}".removeprefix("torch.")
-    text = repr(value).splitlines()[0] if repr(value) else type(value).__name__
+    try:
+        shape = getattr(value, "shape", None)
+        if shape is not None and hasattr(value, "dtype"):
+            return f"{value.dtype}{list(shape)}".removeprefix("torch.")
+        text = next(iter(repr(value).splitlines()), type(value).__name__)
+    except Exception:  # a message about a value that cannot be looked at still has to be told
+        return type(value).__name__
     return text if len(text) <= limit else f"{type(value).__name__} {text[: limit - 3]}..."

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 RNG = "rng"
 """The random number generators (torch, numpy, Python): a component of every State."""
@@ -15,6 +16,8 @@ _PLAIN_TYPES = (bool, int, float, complex, str, bytes, type(None), list, tuple, 
 _MODULE = ("params", "grads", "buffers", "mode")
 _OPTIMIZER = ("state", "hyper")
 _STATEFUL = ("state",)
+_OWN_KEYS = ("params", "param_names")  # of a parameter group: all else is a hyper-parameter
+_ODD = -0x61C8864680B583EB  # 2**64 over the golden ratio, as int64
 
 
 def parts_of(kind: Any) -> tuple[str, ...]:
@@ -24,6 +27,10 @@ def parts_of(kind: Any) -> tuple[str, ...]:
     (scalars of the parameter groups) of an optimizer; `state` of anything else that has `state_dict` and
     `load_state_dict`.
     """
+    origin = get_origin(kind)
+    if origin in (Union, UnionType, Annotated):
+        members = get_args(kind)[:1] if origin is Annotated else get_args(kind)
+        return tuple(dict.fromkeys(part for member in members for part in parts_of(member)))
     if not isinstance(kind, type):
         return ()
     if any(base.__name__ == "Metric" and base.__module__.startswith("torchmetrics") for base in kind.__mro__):
@@ -53,11 +60,13 @@ def scalars(component: Any, part: str) -> dict[str, Any]:
     """The plain values of a part, by the name below it: `hyper` gives `lr`, `weight_decay`, ...; `mode` gives `train`.
 
     A hyper-parameter that differs between parameter groups is given as text, one value per group. Parts made of tensors
-    have none. Reads no tensor from a device: a learning rate that is a Tensor there is left out.
+    have none. Reads no tensor from a device: a learning rate that is a Tensor there is given as "on cuda:0".
     """
+    if component is None:
+        return {}
     if part == "hyper":
         groups = component.param_groups
-        names = [name for name in groups[0] if name not in ("params", "param_names")] if groups else []
+        names = [name for name in dict.fromkeys(name for group in groups for name in group) if name not in _OWN_KEYS]
         return {name: _common([group.get(name) for group in groups]) for name in names}
     if part == "mode":
         frozen = sum(not parameter.requires_grad for parameter in component.parameters())
@@ -79,24 +88,48 @@ def tensors(component: Any) -> Iterator[Tensor]:
 
 
 def fingerprint(component: nn.Module) -> str:
-    """Sixteen hexadecimal digits for the parameters' contents: their bits, summed with a weight for each position.
+    """Sixteen hexadecimal digits for the parameters' contents: a sum of their bits, each word mixed with its place.
 
-    One pass over the parameters. For real floating point and integer tensors on the CPU; others are moved there.
+    A few passes over the parameters. Tensors on other devices are moved to the CPU; parameters without contents (of a
+    lazy module, on the meta device) and sparse ones count by their place only.
     """
     total = 0
-    for position, parameter in enumerate(component.parameters(), start=1):
-        data = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
-        words = nn.functional.pad(data, (0, -len(data) % 8)).view(torch.int64)
-        weights = torch.arange(1, 2 * len(words), 2, dtype=torch.int64) * 0x5851F42D4C957F2D
-        total += position * int((words * weights).sum())
-    return f"{total % 2**64:016x}"
+    for parameter in component.parameters():
+        size = -1 if is_lazy(parameter) or parameter.is_meta else parameter.numel()
+        digest = _digest(parameter.detach()) if size > 0 and parameter.layout == torch.strided else 0
+        total = ((total ^ digest) * _ODD + size + 1) % 2**64
+    return f"{total:016x}"
+
+
+def _digest(tensor: Tensor) -> int:
+    """The words of a tensor summed, each mixed with its place. A plain weighted sum is blind to signs of float64."""
+    data = tensor.cpu().contiguous().flatten().view(torch.uint8)
+    words = nn.functional.pad(data, (0, -len(data) % 8)).view(torch.int64)
+    mixed = torch.arange(1, len(words) + 1, dtype=torch.int64).mul_(_ODD).add_(words)
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):  # Steele et al. 2014
+        mixed.bitwise_xor_(mixed >> shift).mul_(factor)
+    return int(mixed.sum())
 
 
 def _common(values: list[Any]) -> Any:
     """One value for all groups, or text that lists them."""
-    plain = [value.item() if isinstance(value, Tensor) and value.device.type == "cpu" else value for value in values]
-    plain = ["on a device" if isinstance(value, Tensor) else value for value in plain]
-    if all(value == plain[0] for value in plain):
+    plain = [_plain(value) for value in values]
+    if all(value is plain[0] or _equal(value, plain[0]) for value in plain):
         value = plain[0]
         return value if isinstance(value, int | float | str | bool | None) else str(value)
     return ", ".join(str(value) for value in plain)
+
+
+def _plain(value: Any) -> Any:
+    """A hyper-parameter without tensors; the content of one on a device would cost a sync."""
+    if isinstance(value, Tensor):
+        on_cpu = value.device.type == "cpu"
+        return (value.item() if value.numel() == 1 else value.tolist()) if on_cpu else f"on {value.device}"
+    return tuple(_plain(each) for each in value) if isinstance(value, tuple | list) else value
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # an array has no one answer
+        return False

@@ -75,13 +75,13 @@ class Recording:
 
         A second registration holds from then on; what the first one wrote keeps its source.
         """
-        number = self._actors[path] = intern(self._tables.actors, ActorRow(path, kind, source))
+        number = self._actors[path] = intern(self._tables.actors, ActorRow(_utf8(path), kind, _utf8(source)))
         return number
 
     def field(self, name: str, scope: str, type: str, description: str, default: object = MISSING) -> int:
         """Register a field, or a part of a component; a second registration holds from then on."""
         text = None if default is MISSING else to_json(self._summary(default))
-        row = FieldRow(name, scope, type, description, text)
+        row = FieldRow(_utf8(name), scope, type, _utf8(description), text)
         number = self._fields[name] = intern(self._tables.fields, row)
         return number
 
@@ -246,6 +246,11 @@ class Recording:
                 numbers = [self._shape((torch.Size(), dtype, device))] * len(places)
             for (values, index), number in zip(places, numbers, strict=True):
                 values[index] = number
+
+
+def _utf8(text: str) -> str:
+    """Text that any file can hold: a path may have bytes that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _plain(number: object) -> object:

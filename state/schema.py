@@ -5,9 +5,10 @@ from typing import Any
 
 from pydantic import create_model
 from pydantic.fields import FieldInfo
+from torch import Tensor
 
 from state.errors import FieldNotReady, SchemaError
-from state.fields import MISSING, FieldSpec, field
+from state.fields import MISSING, FieldSpec, field, fresh
 from state.parts import RNG, parts_of
 from state.state import State, refuse_reserved
 
@@ -46,7 +47,10 @@ def compose(classes: Iterable[tuple[str, type[State]]], brought: Iterable[tuple[
     if len(bases) == 1 and not extra:
         return bases[0]
     names = "And".join(base.__name__ for base in bases)
-    composed: type[State] = create_model(f"{names}Composed", __base__=tuple(bases), **extra)  # type: ignore[call-overload]
+    try:
+        composed: type[State] = create_model(f"{names}Composed", __base__=tuple(bases), **extra)  # type: ignore[call-overload]
+    except TypeError as error:  # no order of the bases keeps the order that each of them has
+        raise SchemaError(f"{[base.__name__ for base in bases]} cannot be one schema: {error}") from None
     composed.specs = {name: seen[name][0] for name in composed.model_fields}
     return composed
 
@@ -55,7 +59,8 @@ def upgrade(state: State, cls: type[State]) -> None:
     """Give `state` the class `cls` in place: whoever holds it holds the live one. New run fields get their defaults."""
     for name, spec in cls.specs.items():
         if name not in type(state).specs and spec.scope == "run" and spec.default is not MISSING:
-            state.__dict__[name] = spec.default
+            copied = isinstance(spec.default, list | dict | set | Tensor)
+            state.__dict__[name] = fresh(spec.default) if copied else spec.default
     object.__setattr__(state, "__class__", cls)
 
 

@@ -40,6 +40,10 @@ class Scopes:
         """Whether `scope` is open now. The run always is."""
         return scope == RUN or self._open.get(scope, 0) > 0
 
+    def depth(self, scope: str) -> int:
+        """How deep an open scope is: 0 for the run, more for what was opened inside."""
+        return 0 if scope == RUN else 1 + list(self._open).index(scope)
+
     def open(self, scope: str) -> dict[str, Any] | None:
         """Open `scope`; the answer is for `close`: the values that it hides, if it was open already."""
         depth = self._open.get(scope, 0)
@@ -49,8 +53,12 @@ class Scopes:
             hidden = {name: values.pop(name) for name in self._names.get(scope, ()) if name in values}
         for name, default in self._constants.get(scope, ()):
             values[name] = default
-        for name, factory in self._factories.get(scope, ()):
-            values[name] = factory(self._state)
+        try:
+            for name, factory in self._factories.get(scope, ()):
+                values[name] = factory(self._state)
+        except BaseException:
+            self.close(scope, hidden)
+            raise
         return hidden
 
     def close(self, scope: str, hidden: dict[str, Any] | None, *, keep: bool = False) -> None:

@@ -138,13 +138,16 @@ class SqliteStore:
             fields = execute('SELECT name, scope, type, description, "default" FROM field ORDER BY id')
             slots = execute("SELECT actor, kind, field, evidence FROM slot ORDER BY id")
             metas = execute("SELECT text FROM meta ORDER BY id")
-            return Tables(
+            made = Tables(
                 {ActorRow(*row): number for number, row in enumerate(actors)},
                 {FieldRow(*row): number for number, row in enumerate(fields)},
                 {SlotRow(*row): number for number, row in enumerate(slots)},
                 {tuple(slots): number for number, slots in templates.items()},
                 {text: number for number, (text,) in enumerate(metas)},
             )
+            if not made.are_whole():
+                raise ValueError("its tables of names do not fit together")
+            return made
 
     def segments(
         self, templates: Collection[int] | None = None, *, before: int | None = None, backward: bool = False

@@ -3,16 +3,18 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from keyword import iskeyword
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from torch import Tensor
 
 from state.errors import FieldNotReady, InvalidValue, SchemaError, StateError, UnknownField, short
-from state.fields import MISSING, FieldSpec, Invariant
+from state.fields import MISSING, FieldSpec, Invariant, fresh
 from state.recording import Recording
 
-_OURS = ("components", "log", "outcome", "ready", "rng", "round", "stage", "state", "values_of")
-
+_OURS = ("declared", "log", "outcome", "rng", "state")  # beside what State and pydantic's BaseModel define
+_OPEN_CONFIG = {"title", "use_attribute_docstrings"}
 
 Kind = TypeVar("Kind")
 
@@ -46,7 +48,7 @@ class State(BaseModel):
         tensor(0.5000)
 
     Raises:
-        SchemaError: when a subclass declares a reserved name, assignment validation or a model validator.
+        SchemaError: when a subclass declares a reserved name, a configuration or a validator of its own.
         UnknownField, InvalidValue: when an instance is given a name or a value that no field takes.
     """
 
@@ -63,27 +65,30 @@ class State(BaseModel):
         super().__init_subclass__(**config)
         for name in cls.__dict__.get("__annotations__", ()):
             refuse_reserved(name, cls.__name__)
+        fields = {name for base in cls.__mro__[1:] if issubclass(base, State) for name in base.specs}
+        for name in fields & cls.__dict__.keys() - cls.__dict__.get("__annotations__", {}).keys():
+            _refuse_attribute(cls, name)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **config: Any) -> None:
         super().__pydantic_init_subclass__(**config)
-        if cls.model_config.get("validate_assignment"):
-            raise SchemaError(f"{cls.__name__} sets validate_assignment. Remove it: State checks every write itself.")
-        if cls.__pydantic_decorators__.model_validators:
-            names = ", ".join(sorted(cls.__pydantic_decorators__.model_validators))
-            told = "would run on fields that are not ready. Use @invariant(...) for a rule between fields."
-            raise SchemaError(f"{cls.__name__} has a model_validator ({names}), which {told}")
+        _refuse_own_ways(cls)
+        for name in cls.model_fields:
+            if hasattr(cls, name):
+                _refuse_attribute(cls, name)
         cls.specs = {name: _spec(cls, name) for name in cls.model_fields}
         rules: dict[str, tuple[Invariant, ...]] = {}
         for owner in reversed(cls.__mro__):
             for rule in owner.__dict__.get("own_invariants", ()):
+                if getattr(cls, rule.name) is not rule:  # a subclass states it anew
+                    continue
                 for name in rule.names:
                     if name not in cls.specs:
                         raise UnknownField(name, cls.specs, who=f"{rule.title}: State")
                     rules[name] = (*rules.get(name, ()), rule)
         cls.invariants = rules
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         cls = type(self)
         for name in values:
             if name not in cls.model_fields:
@@ -100,7 +105,10 @@ class State(BaseModel):
             raise InvalidValue(absent[0], cls.__name__, MISSING, f"{cls.__name__} needs {absent}. {told}") from None
         for name in [name for name, value in self.__dict__.items() if value is MISSING]:
             del self.__dict__[name]
-        for rule in {rule for rules in cls.invariants.values() for rule in rules}:
+        for name, value in self.__dict__.items():
+            if name not in values and isinstance(value, Tensor):  # pydantic copies lists, not tensors
+                self.__dict__[name] = fresh(value)
+        for rule in dict.fromkeys(rule for rules in cls.invariants.values() for rule in rules):
             if all(self.ready(name) for name in rule.names):
                 rule.check(self, rule.names[0], cls.__name__)
 
@@ -155,6 +163,21 @@ class State(BaseModel):
         raise StateError(
             f"{name!r} cannot be deleted from State. A scoped field loses its value when its scope closes."
         )
+
+    def __copy__(self) -> Self:
+        """A copy is bound to no Learner: what is written to it is on nobody's record."""
+        made = super().__copy__()
+        made._link = None
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        memo = {} if memo is None else memo
+        memo[id(self._link)] = None
+        return super().__deepcopy__(memo)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        return {**state, "__pydantic_private__": {**(state["__pydantic_private__"] or {}), "_link": None}}
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
         for name in type(self).specs:
@@ -223,15 +246,44 @@ def refuse_reserved(name: str, owner: str) -> None:
         raise SchemaError(
             f"{owner} declares {name!r}. A field's name does not begin with '_'. Call it {name.strip('_')!r}."
         )
-    if name in _OURS or (hasattr(BaseModel, name) and not name.startswith("__")):
-        whose = "of State" if name in _OURS else "of pydantic"
+    if name in _OURS or hasattr(State, name):
+        whose = "of pydantic" if hasattr(BaseModel, name) else "of State"
         raise SchemaError(f"{owner} declares {name!r}, a reserved name {whose}. Call it '{name}_value', say.")
+    if not name.isidentifier() or iskeyword(name):
+        told = "A field's name is a parameter's name, so a Python identifier."
+        raise SchemaError(f"{owner} declares {name!r}. {told}")
+
+
+def _refuse_attribute(cls: type[State], name: str) -> None:
+    """Refuse a method or a default of the class that would be found where the field has no value."""
+    told = "is a field and an attribute of one name. Rename the attribute; a field needs its type in a State class."
+    raise SchemaError(f"{cls.__name__}.{name} {told}")
+
+
+def _refuse_own_ways(cls: type[State]) -> None:
+    """Refuse what pydantic would do at construction only, or to fields that are not ready.
+
+    Raises:
+        SchemaError: naming it and what to use instead.
+    """
+    changed = {key for key, value in cls.model_config.items() if State.model_config.get(key, MISSING) != value}
+    if changed - _OPEN_CONFIG:
+        told = f"sets {', '.join(sorted(changed - _OPEN_CONFIG))} in its configuration"
+        raise SchemaError(f"{cls.__name__} {told}. Remove it: State checks every write itself, field by field.")
+    found = cls.__pydantic_decorators__
+    if found.model_validators:
+        names = ", ".join(sorted(found.model_validators))
+        told = "would run on fields that are not ready. Use @invariant(...) for a rule between fields."
+        raise SchemaError(f"{cls.__name__} has a model_validator ({names}), which {told}")
+    if found.field_validators or found.validators:
+        names = ", ".join(sorted({**found.field_validators, **found.validators}))
+        told = "would not run on writes. Use a constraint, Annotated[..., AfterValidator(...)] or @invariant(...)."
+        raise SchemaError(f"{cls.__name__} has a field_validator ({names}), which {told}")
 
 
 def _spec(cls: type[State], name: str) -> FieldSpec:
     """The spec of a field; its owner is the class that declares it, so that a conflict can name it."""
     owner = next(c for c in cls.__mro__ if name in c.__dict__.get("__annotations__", ()))
-    inherited = next((c.specs[name] for c in cls.__mro__[1:] if issubclass(c, State) and name in c.specs), None)
-    if inherited is not None and owner is not cls:
-        return inherited
+    if owner is not cls and issubclass(owner, State) and not cls.__pydantic_generic_metadata__["args"]:
+        return owner.specs[name]
     return FieldSpec.of(name, cls.model_fields[name], owner.__name__)

@@ -68,6 +68,12 @@ class Tables:
         """How many rows each table has."""
         return len(self.actors), len(self.fields), len(self.slots), len(self.templates), len(self.metas)
 
+    def are_whole(self) -> bool:
+        """Whether every number in a row is that of a row."""
+        actors, fields, slots = len(self.actors), len(self.fields), len(self.slots)
+        whole = [0 <= row.actor < actors and (row.field is None or 0 <= row.field < fields) for row in self.slots]
+        return all(whole) and all(0 <= slot < slots for template in self.templates for slot in template)
+
 
 def intern(table: dict[Row, int], row: Row) -> int:
     """The number of `row`, which is added to the table if it is new."""

@@ -1,4 +1,4 @@
-"""The reference follows the code: generated parts are up to date, and the glossary uses the words that the code uses."""
+"""The reference follows the code: generated parts are up to date, and the glossary uses its words."""
 
 import re
 import runpy
@@ -76,7 +76,7 @@ def test_glossary_lists_the_values_of_the_code(word: str, values: set[str]) -> N
 
 
 def test_outcomes_of_the_glossary_are_those_of_the_code() -> None:
-    listed = set(re.findall(r"^  - `(\w+)`", entry("outcome"), flags=re.MULTILINE))
+    listed = set(re.findall(r"^- `(\w+)`:", entry("outcome"), flags=re.MULTILINE))
     assert listed == set(get_args(OutcomeKind))
 
 

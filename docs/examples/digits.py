@@ -23,7 +23,9 @@ model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
 
 callbacks = [Accuracy(), ProgressBar()]
-learner = Learner(model, F.cross_entropy, optimizer, train=train, valid=valid, callbacks=callbacks, run_dir="runs/digits")
+learner = Learner(
+    model, F.cross_entropy, optimizer, train=train, valid=valid, callbacks=callbacks, run_dir="runs/digits"
+)
 history = learner.fit(epochs=20)
 print(learner)  # the tree, its hooks, who reads and writes what
 print(learner.log.blame("model.params"))  # who changed the parameters last, and where

@@ -45,6 +45,17 @@ class ProgressBar(Callback):
             raise ArgumentError("ProgressBar", "console", told)
         object.__setattr__(self, "display", Display(self.file, self.console))
 
+    @before("/")
+    def start_run(self, state: Any) -> None:
+        """Keep the display from phase to phase."""
+        self.display.is_run = True
+
+    @after("/")
+    def end_run(self, state: Any) -> None:
+        """Take the display away."""
+        self.display.is_run = False
+        self.display.stop()
+
     @before("epoch")
     def start_epoch(self, state: Any) -> None:
         """Note the time."""
@@ -87,7 +98,7 @@ class Display:
     """What a ProgressBar has on the screen. Nothing here is part of a run: it may be lost at any time.
 
     Phases nest (a validation inside an epoch of training), so there is a stack of bars. The live display starts with
-    the first refresh and stops with the outermost phase.
+    the first refresh and stops with the run; with the outermost phase, where a part of the tree runs alone.
     """
 
     def __init__(self, file: TextIO | None, console: "Console | None") -> None:
@@ -95,13 +106,15 @@ class Display:
         self.console = console
         self.bars: list[Bar] = []
         self.live: Progress | None = None
+        self.is_run = False
         self.due = 0.0
         self.epoch_started: float | None = None
 
     def start(self, word: str, num_batches: int | None) -> None:
         """A phase begins."""
         self.bars.append(Bar(word, num_batches))
-        self.due = monotonic() + REFRESH_S if _is_live(self._console()) else float("inf")
+        if not self.due:
+            self.due = monotonic() + REFRESH_S if _is_live(self._console()) else float("inf")
 
     def is_due(self) -> bool:
         """Count a batch of the innermost phase; whether it is time to draw."""
@@ -131,7 +144,13 @@ class Display:
             return
         if bar is not None and bar.task is not None:
             self.live.remove_task(bar.task)
-        if not self.bars:
+        if not self.is_run:
+            self.stop()
+
+    def stop(self) -> None:
+        """The outermost is over: leave the terminal as it was."""
+        self.due = 0.0
+        if not self.bars and self.live is not None:
             live, self.live = self.live, None
             live.stop()
 

@@ -71,7 +71,7 @@ def test_tree_reads_as_it_runs() -> None:
         == """\
 train
   epoch
-    fit                                             train_loader -> batches  ~ *.mode, rng
+    fit                                             train_loader, *.hyper -> batches  ~ *.mode, rng
       fetch                                         batches, batch_index, device? -> batch  ~ rng
       batch  FitBatch
         unpack                                      batch -> inputs, targets

@@ -152,7 +152,7 @@ def test_unordered_writers_are_refused_naming_both_and_the_ways_out() -> None:
     with pytest.raises(GraphError, match="both write 'a' after 'tree/work'") as caught:
         build(First("one", writes=("a",)), Second("two", writes=("a",))).require_sound()
     (finding,) = caught.value.findings
-    assert finding.actors == ("First.one", "Second.two")
+    assert finding.actors == ("tree/work:after:First.one", "tree/work:after:Second.two")
     assert "callbacks=[(First, Second)]" in finding.message
     assert "runs_before=" in finding.message
 
@@ -177,7 +177,7 @@ def test_cycle_is_printed_with_its_reasons() -> None:
     two = Second("two", reads=("a",), writes=("b",))
     (finding,) = build(one, two).findings
     assert finding.kind == "cycle"
-    assert finding.actors == ("First.one", "Second.two")
+    assert finding.actors == ("tree/work:after:First.one", "tree/work:after:Second.two")
     assert "First.one -> Second.two -> First.one" in finding.message
     assert "First.one writes 'a', which the other reads" in finding.message
 
@@ -185,7 +185,7 @@ def test_cycle_is_printed_with_its_reasons() -> None:
 def test_cycle_names_no_hook_that_only_waits_for_it() -> None:
     one, two = First("one", runs_before=(Second,)), Second("two", runs_before=(First,), writes=("a",))
     (finding,) = build(Hooked("waits", reads=("a",)), one, two).findings
-    assert finding.actors == ("First.one", "Second.two")
+    assert finding.actors == ("tree/work:after:First.one", "tree/work:after:Second.two")
 
 
 def test_reasons_of_each_order_are_kept() -> None:

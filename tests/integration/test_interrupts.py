@@ -1,0 +1,105 @@
+"""Ctrl-C: the after-hooks run, the log is flushed and readable, the state too, and then it is raised."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learner import ChangeLog, Learner, Outcome
+from learner.testing import toy_learner
+
+ROOT = Path(__file__).parents[2]
+
+
+def noting(seen: list[str], slot: str) -> Callable[[Any, Outcome], None]:
+    def note(state: Any, outcome: Outcome) -> None:
+        if not outcome.ok:
+            seen.append(f"{slot}: {outcome.kind}")
+
+    return note
+
+
+def interrupted_learner(where: str, side: str = "after", **settings: Any) -> tuple[Learner, list[str]]:
+    """A Learner whose third batch is interrupted at a hook, and what its after-hooks saw of that."""
+    learner, seen = toy_learner(**settings), []
+
+    for slot in ("gradient", "batch", "fit", "epoch", "train"):
+        learner.after(slot, within="train/epoch/fit" if slot in ("gradient", "batch") else None)(noting(seen, slot))
+
+    @getattr(learner, side)(where, within="fit")
+    def press(state: Any) -> None:
+        if state.batch_index == 2:
+            raise KeyboardInterrupt
+
+    return learner, seen
+
+
+@pytest.mark.parametrize("audit", ["off", "summary"])
+@pytest.mark.parametrize(("where", "side"), [("forward", "before"), ("loss", "after")])
+def test_interrupt_runs_every_after_hook_once_and_is_raised(where: str, side: str, audit: Any) -> None:
+    learner, seen = interrupted_learner(where, side, audit=audit)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        learner.fit(epochs=2)
+    assert seen == [f"{slot}: interrupted" for slot in ("gradient", "batch", "fit", "epoch", "train")]
+    assert learner.outcome.kind == "interrupted" and learner.outcome.error is caught.value
+    assert len([note for note in caught.value.__notes__ if note.startswith("In ")]) == 1
+
+
+def test_interrupted_state_is_readable_and_complete_up_to_the_last_batch() -> None:
+    learner, _ = interrupted_learner("loss")
+    with pytest.raises(KeyboardInterrupt):
+        learner.fit(epochs=2)
+    state = learner.state
+    assert (state.updates, state.batches_seen, state.epochs_done) == (2, 2, 0)
+    assert state.loss.dim() == 0 and state.batch_index == 2, "values of the batch stay, to look at"
+    last = learner.log.blame("updates")
+    assert last is not None and last.after == 2
+
+
+def test_after_an_interrupt_fit_goes_on() -> None:
+    learner, _ = interrupted_learner("loss")
+    with pytest.raises(KeyboardInterrupt):
+        learner.fit(epochs=1)
+    learner.hooks.remove("press")
+    learner.fit(epochs=1)
+    assert learner.outcome.ok and learner.state.updates == 2 + 8
+    assert learner.state.model.training and not learner.state.ready("loss")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_signal_from_outside_leaves_a_whole_log_on_disk(tmp_path: Path) -> None:
+    program = textwrap.dedent("""
+        import sys
+        from learner.testing import toy_learner
+        learner = toy_learner(run_dir=sys.argv[1])
+        ended = []
+        learner.after("train")(lambda state, outcome: ended.append(outcome.kind))
+        learner.after("update")(lambda state: print("ready", flush=True) if state.updates == 50 else None)
+        try:
+            learner.fit(epochs=1_000_000)
+        except KeyboardInterrupt:
+            state = learner.state
+            print(learner.outcome.kind, *ended, state.updates, float(state.model.weight) > 2.9, flush=True)
+            raise
+    """)
+    command = [sys.executable, "-c", program, str(tmp_path / "runs")]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        told, errors = process.communicate(timeout=60)
+    kind, ended, updates, learned = told.split()
+    assert (kind, ended, learned) == ("interrupted", "interrupted", "True"), errors
+    assert "KeyboardInterrupt" in errors and process.returncode != 0
+    log = ChangeLog.open(tmp_path / "runs")
+    last = log.blame("updates")
+    assert last is not None and last.after == int(updates)
+    exits = [change for change in log.tail(20) if str(change.actor) == "train" and "interrupted" in str(change.after)]
+    assert len(exits) == 1

@@ -1,0 +1,500 @@
+"""Learner: what it is built from, how it runs, and how it is changed, looked at and closed."""
+
+import gc
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from learner import (
+    AlreadyBound,
+    ArgumentError,
+    Callback,
+    ChangeLog,
+    GraphError,
+    Learner,
+    LearnerError,
+    Stage,
+    TrainState,
+    after,
+    before,
+    field,
+    stage,
+)
+from learner.recipes import supervised
+from learner.testing import toy_learner
+from stages import Forward, Loss, Misuse, Train, UnknownSlot
+from state import FieldNotReady
+
+
+def batches(count: int = 3) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return [(inputs, 3 * inputs) for inputs in torch.randn(count, 4, 1, generator=generator)]
+
+
+def sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.1)
+
+
+def make(**changed: Any) -> Learner:
+    given: dict[str, Any] = {"model": nn.Linear(1, 1), "loss_fn": F.mse_loss, "optimizer": sgd, "train": batches(), **changed}
+    return Learner(given.pop("model"), given.pop("loss_fn"), given.pop("optimizer"), device="cpu", **given)
+
+
+class Doubled(Loss):
+    """The loss, times two."""
+
+    def run(self, loss_fn: Any, outputs: Any, targets: Any) -> Any:
+        return 2 * loss_fn(outputs, targets)
+
+
+@pytest.mark.parametrize(
+    ("changed", "argument", "told"),
+    [
+        ({"model": 3}, "model", "'model' is a int; it wants an nn.Module"),
+        ({"model": {"model": "net"}}, "model", "'model' is a str"),
+        ({"loss_fn": 3}, "loss_fn", r"loss_fn is a int; it wants a function or a module"),
+        ({"optimizer": 3}, "optimizer", "'optimizer' is a int; it wants an optimizer, or a function"),
+        ({"optimizer": lambda p: 3}, "optimizer", "'optimizer' made a int, not an optimizer"),
+        ({"optimizer": sgd(nn.Linear(1, 1).parameters())}, "optimizer", r"updates no parameter of \['model'\]\. Make it"),
+        ({"train": 3}, "train", "train= is a int, which cannot be iterated. Give a DataLoader"),
+        ({"train": None}, "train", "train= is a NoneType"),
+        ({"valid": 3}, "valid", "valid= is a int"),
+        ({"valid": {"noisy": 3}}, "noisy", "noisy= is a int"),
+        ({"valid": {"train": [1]}}, "valid", "valid= calls a set 'train'"),
+        ({"valid": {"two words": [1]}}, "valid", "valid= calls a set 'two words'"),
+        ({"stages": Forward()}, "stages", r"stages= is Forward\(\)\. It wants a tree that holds stages"),
+        ({"stages": Train}, "stages", "It wants a tree"),
+        ({"callbacks": 3}, "callbacks", r"callbacks= is a int\. Give a list"),
+        ({"callbacks": Callback()}, "callbacks", r"callbacks= is a Callback\. Give a list"),
+        ({"audit": "all"}, "audit", r"audit='all' for '\*' is none of \['off', 'writes', 'summary'\]"),
+        ({"audit": {"loss": "much"}}, "audit", "audit='much' for 'loss'"),
+    ],
+)
+def test_argument_that_cannot_be_used_is_refused(changed: dict[str, Any], argument: str, told: str) -> None:
+    with pytest.raises(ArgumentError, match=told) as caught:
+        make(**changed)
+    assert caught.value.argument == argument
+    assert isinstance(caught.value, ValueError) and isinstance(caught.value, LearnerError)
+
+
+def test_device_that_torch_does_not_know_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="device='cpuu' is none that torch knows") as caught:
+        Learner(nn.Linear(1, 1), F.mse_loss, sgd, train=batches(), device="cpuu")
+    assert caught.value.argument == "device"
+
+
+def test_missing_component_is_told_with_the_way_to_pass_it() -> None:
+    with pytest.raises(GraphError, match=r"reads 'loss_fn', which State was not given.*Pass loss_fn=") as caught:
+        make(loss_fn=None)
+    assert {finding.kind for finding in caught.value.findings} == {"missing producer"}
+
+
+def test_refused_learner_makes_no_run_directory(tmp_path: Path) -> None:
+    with pytest.raises(GraphError):
+        make(loss_fn=None, run_dir=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_models_and_optimizers_by_name_are_fields() -> None:
+    models = {"model": nn.Linear(1, 1), "teacher": nn.Linear(1, 1)}
+    learner = make(model=models, optimizer={"optimizer": sgd, "teacher_optimizer": sgd})
+    assert learner.state.components(nn.Module) == models
+    held = learner.state.components(torch.optim.Optimizer)
+    assert held["teacher_optimizer"].param_groups[0]["params"][0] is models["teacher"].weight
+    learner.fit(epochs=1)
+
+
+def test_model_called_as_another_field_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="a model is called 'loss'. State has a field of that name") as caught:
+        make(model={"model": nn.Linear(1, 1), "loss": nn.Linear(1, 1)})
+    assert caught.value.argument == "model"
+
+
+def test_optimizer_whose_model_is_unclear_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"which parameters is 'gan' to be made of\? the models are \['model'\]"):
+        make(optimizer={"gan": sgd})
+
+
+@pytest.mark.parametrize("valid", [None, {}])
+def test_without_validation_data_nothing_is_validated(valid: Any) -> None:
+    learner = make(valid=valid)
+    assert list(learner.fit(epochs=1)[0]) == ["epoch", "train_loss", "seconds"]
+    assert learner.validate() == {}
+
+
+def test_several_validation_sets_have_their_own_losses() -> None:
+    learner = make(valid={"clean": batches(1), "noisy": batches(2)})
+    row = learner.fit(epochs=1)[0]
+    assert learner.validate() == {"clean_loss": row["clean_loss"], "noisy_loss": row["noisy_loss"]}
+
+
+def test_validate_changes_no_total_and_no_history() -> None:
+    learner = toy_learner()
+    learner.fit(epochs=1)
+    assert learner.validate() == {"valid_loss": learner.history[-1]["valid_loss"]}
+    assert (learner.state.epochs_done, learner.state.batches_seen, len(learner.history)) == (1, 8, 1)
+
+
+def test_second_fit_goes_on_where_the_first_ended() -> None:
+    once, twice = toy_learner(), toy_learner()
+    once.fit(epochs=3)
+    twice.fit(epochs=1)
+    twice.fit(epochs=2)
+    assert torch.equal(once.state.model.weight, twice.state.model.weight)
+    assert once.history["valid_loss"] == twice.history["valid_loss"]
+    assert twice.history["epoch"] == [0, 1, 2]
+
+
+def test_state_of_the_user_becomes_the_live_one() -> None:
+    model = nn.Linear(1, 1)
+    state = TrainState(model=model, optimizer=sgd(model.parameters()), loss_fn=F.mse_loss)
+    learner = Learner.from_state(state, supervised(valid=False), train=batches())
+    learner.fit(epochs=1)
+    assert learner.state is state
+    assert state.updates == 3
+    assert isinstance(state, TrainState)
+
+
+def test_state_belongs_to_one_learner_at_a_time() -> None:
+    learner = toy_learner()
+    with pytest.raises(AlreadyBound, match=r"is bound to another Learner\. One State belongs to one Learner") as caught:
+        Learner.from_state(learner.state, supervised(), train=batches(), valid=batches())
+    assert isinstance(caught.value, LearnerError)
+    learner.close()
+    Learner.from_state(learner.state, supervised(), train=batches(), valid=batches()).fit(epochs=1)
+
+
+def test_learner_that_is_gone_frees_its_state() -> None:
+    learner = toy_learner()
+
+    @learner.after("update")
+    def show(state: Any) -> None:
+        assert learner.history is not None
+
+    learner.fit(epochs=1)
+    state, gone = learner.state, weakref.ref(learner)
+    del learner, show
+    gc.collect()
+    assert gone() is None
+    Learner.from_state(state, supervised(), train=batches(), valid=batches()).fit(epochs=1)
+    assert state.epochs_done == 2
+
+
+def test_hook_before_and_after_as_decorator_and_as_call() -> None:
+    learner = toy_learner()
+    seen: list[str] = []
+
+    @learner.before("update")
+    def ahead(state: Any) -> None:
+        seen.append("before")
+
+    def behind(updates: int) -> None:
+        seen.append(f"after {updates}")
+
+    assert learner.after("update")(behind) is behind
+    learner.fit(batches=1)
+    ahead(None)
+    assert seen == ["before", "after 1", "before"]
+
+
+def test_decorated_function_may_be_hooked_once_more() -> None:
+    learner = toy_learner()
+    seen: list[int] = []
+
+    @after("update")
+    def note(state: Any) -> None:
+        seen.append(state.updates)
+
+    assert learner.before("update")(note) is note
+    learner.fit(batches=1)
+    assert seen == [0, 1]
+
+
+def test_hook_with_a_misspelt_target_is_refused_and_leaves_no_trace() -> None:
+    learner = toy_learner()
+    with pytest.raises(GraphError, match=r"show asks for 'updat'.*Did you mean 'update'\?") as caught:
+
+        @learner.after("updat")
+        def show(state: Any) -> None: ...
+
+    assert caught.value.findings[0].kind == "unmatched target"
+    assert "show" not in learner.hooks
+    learner.fit(batches=1)
+
+
+def test_swap_takes_effect_and_is_a_row_of_the_log() -> None:
+    learner, plain = toy_learner(), toy_learner()
+    learner.swap("gradient/loss", Doubled())
+    ours, theirs = learner.fit(batches=1), plain.fit(batches=1)
+    assert ours["train_loss"][0] == pytest.approx(2 * theirs["train_loss"][0])
+    (row,) = learner.log.where(field="tree")
+    assert (row.actor, row.after) == ("user", "swap gradient/loss")
+
+
+def test_insert_and_remove_are_rows_of_the_log() -> None:
+    learner = toy_learner()
+
+    @stage(writes=("inputs",))
+    def scale(inputs: Any) -> Any:
+        return inputs * 2
+
+    learner.insert(scale, after="fit/batch/unpack")
+    learner.remove("epoch/validate")
+    learner.fit(epochs=1)
+    told = [change.after for change in learner.log.history("tree")]
+    assert told == ["insert after fit/batch/unpack", "remove epoch/validate"]
+    assert "valid_loss" not in learner.history[-1]
+    assert "scale" in repr(learner)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda learner: learner.remove("gradient/forward"),
+        lambda learner: learner.swap("gradient", Forward()),
+        lambda learner: learner.insert(Forward(), before="fit/batch/unpack"),
+        lambda learner: learner.swap("gradient/los", Loss()),
+        lambda learner: learner.swap("batch", Forward()),
+    ],
+)
+def test_edit_that_cannot_stand_changes_nothing(edit: Callable[[Learner], None]) -> None:
+    learner = toy_learner()
+    was = repr(learner)
+    with pytest.raises(Exception, match="reads|No place|fits 2 places"):
+        edit(learner)
+    assert repr(learner) == was
+    learner.fit(batches=1)
+    assert learner.outcome.ok
+
+
+def test_swap_of_a_misspelt_slot_offers_the_nearest() -> None:
+    with pytest.raises(UnknownSlot, match=r"Did you mean 'gradient'\?") as caught:
+        toy_learner().swap("gradiant", Forward())
+    assert caught.value.nearest == "gradient"
+
+
+def test_predict_joins_outputs_and_changes_nothing() -> None:
+    learner = toy_learner()
+    learner.fit(epochs=1)
+    weight, updates = learner.state.model.weight.clone(), learner.state.updates
+    inputs = torch.ones(5, 1)
+    outputs = learner.predict([inputs[:3], (inputs[3:], torch.zeros(2, 1))])
+    assert torch.equal(outputs, learner.state.model(inputs).detach())
+    assert (outputs.requires_grad, learner.state.model.training) == (False, True)
+    assert torch.equal(learner.state.model.weight, weight) and learner.state.updates == updates
+    learner.fit(epochs=1)
+    assert learner.state.epochs_done == 2
+
+
+@pytest.mark.parametrize("form", [dict, tuple])
+def test_predict_joins_dict_and_tuple_outputs_part_by_part(form: type) -> None:
+    class Two(nn.Module):
+        """Two outputs."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(1, 1)
+
+        def forward(self, inputs: Tensor) -> Any:
+            made = self.layer(inputs)
+            return {"a": made, "b": made.sum()} if form is dict else (made, made.sum())
+
+    found = make(model=Two()).predict([torch.ones(2, 1), torch.ones(1, 1)])
+    first, second = found.values() if form is dict else found
+    assert (first.shape, second.shape) == ((3, 1), (2,))
+
+
+def test_predict_uses_the_unpack_and_the_forward_of_the_tree() -> None:
+    @stage(writes=("inputs", "targets"))
+    def unpack(batch: Any) -> Any:
+        return batch["x"], batch["y"]
+
+    data = [{"x": x, "y": y} for x, y in batches()]
+    tree = supervised(valid=False).swap("unpack", unpack)
+    learner = make(train=data, stages=tree)
+    learner.fit(epochs=1)
+    assert learner.predict(data).shape == (12, 1)
+
+
+def test_predict_refuses_what_cannot_be_iterated() -> None:
+    with pytest.raises(ArgumentError, match="loader= is a int, which cannot be iterated") as caught:
+        toy_learner().predict(3)
+    assert caught.value.argument == "loader"
+
+
+def test_fit_batch_trains_on_one_batch() -> None:
+    learner = toy_learner()
+    frame = learner.fit_batch((torch.ones(4, 1), 3 * torch.ones(4, 1)))
+    assert frame.loss.item() == 9.0
+    assert (learner.state.updates, learner.state.batches_seen, learner.state.samples_seen) == (1, 1, 4)
+    assert learner.state.model.weight.item() > 0
+
+
+def test_own_loop_inside_a_phase_counts_as_fit_does() -> None:
+    ours, theirs = toy_learner(), toy_learner()
+    with ours.inside("epoch/fit"):
+        for batch in ours.state.train_loader:
+            ours.fit_batch(batch)
+    theirs.fit(epochs=1)
+    assert torch.equal(ours.state.model.weight, theirs.state.model.weight)
+    assert (ours.state.epochs_done, ours.state.batches_seen) == (theirs.state.epochs_done, 8)
+    assert ours.history["train_loss"] == theirs.history["train_loss"]
+
+
+def test_inside_wants_a_loop() -> None:
+    with pytest.raises(Misuse, match=r"inside\('gradient'\) needs a loop such as 'fit'; .*Use run\('gradient'\)"):
+        with toy_learner().inside("gradient"):
+            pass
+
+
+def test_run_returns_what_the_scopes_held() -> None:
+    frame = toy_learner().run("epoch/validate")
+    assert frame.valid_loss > 0 and frame.epoch == 0
+
+
+def test_learner_cannot_be_changed_while_it_runs() -> None:
+    learner = toy_learner()
+
+    @learner.after("update")
+    def meddle(state: Any) -> None:
+        learner.swap("update", Forward())
+
+    with pytest.raises(Misuse, match=r"This Learner is running\. A hook runs no stages and changes no tree"):
+        learner.fit(batches=1)
+    assert learner.outcome.kind == "failed"
+
+
+def test_field_whose_scope_has_ended_tells_where_its_values_are() -> None:
+    learner = toy_learner()
+    learner.fit(epochs=1)
+    with pytest.raises(FieldNotReady, match=r"ended with its epoch; learner\.history\['train_loss'\] keeps it") as caught:
+        _ = learner.state.train_loss  # type: ignore[attr-defined]
+    assert (caught.value.field, caught.value.actor) == ("train_loss", "user")
+    with pytest.raises(FieldNotReady, match=r"gradient/loss and .*validate_loss writes? it"):
+        _ = learner.state.loss  # type: ignore[attr-defined]
+
+
+def test_write_by_hand_is_validated_and_logged_as_the_user() -> None:
+    learner = toy_learner()
+    learner.state.updates = 7
+    assert learner.log.blame("updates").actor == "user"
+    with pytest.raises(ValueError, match="user may not set 'updates' to -1"):
+        learner.state.updates = -1
+    assert learner.state.updates == 7
+
+
+def test_seed_makes_two_fits_alike_and_is_used_once() -> None:
+    def noisy(seed: int | None) -> list[float]:
+        learner = toy_learner(seed=seed)
+
+        @learner.before("gradient", writes=("inputs",))
+        def noise(inputs: Tensor) -> Tensor:
+            return inputs + torch.randn_like(inputs)
+
+        learner.fit(epochs=1)
+        learner.fit(epochs=1)
+        return list(learner.history["train_loss"])
+
+    torch.manual_seed(1)
+    one = noisy(5)
+    torch.manual_seed(2)
+    other = noisy(5)
+    assert one == other
+    assert one != noisy(6)
+    first, second = one
+    assert first != second
+
+
+def test_runs_of_one_family_are_numbered(tmp_path: Path) -> None:
+    learners = [toy_learner(run_dir=tmp_path / "runs" / "toy") for _ in range(2)]
+    assert [learner.run_dir and learner.run_dir.name for learner in learners] == ["0001", "0002"]
+    learners[1].fit(epochs=1)
+    assert ChangeLog.open(tmp_path / "runs" / "toy").blame("updates").after == 8
+    assert toy_learner().run_dir is None
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_closed_learner_runs_no_more_and_its_log_stays_readable(on_disk: bool, tmp_path: Path) -> None:
+    learner = toy_learner(run_dir=tmp_path / "runs" if on_disk else None)
+    learner.fit(epochs=1)
+    rows = len(learner.log)
+    learner.close()
+    learner.close()
+    asked: list[Callable[[], Any]] = [
+        lambda: learner.fit(epochs=1),
+        learner.validate,
+        lambda: learner.predict(batches()),
+        lambda: learner.swap("update", Forward()),
+        lambda: learner.after("update")(print),
+    ]
+    for ask in asked:
+        with pytest.raises(Misuse, match=r"This Learner was closed\. Make a new one on the same State"):
+            ask()
+    assert len(learner.log) == rows
+    assert learner.log.blame("updates").after == 8
+    assert learner.history["epoch"] == [0]
+
+
+def test_audit_off_keeps_no_log_and_trains_alike() -> None:
+    silent, logged = toy_learner(audit="off"), toy_learner()
+    silent.fit(epochs=1)
+    logged.fit(epochs=1)
+    assert len(silent.log) == 0 < len(logged.log)
+    assert torch.equal(silent.state.model.weight, logged.state.model.weight)
+
+
+def test_audit_may_be_given_per_field() -> None:
+    learner = toy_learner(audit={"*": "off", "loss": "summary"})
+    learner.fit(batches=1)
+    assert {change.field for change in learner.log.where(kind="write")} == {"loss"}
+
+
+def test_learner_shows_what_it_is_made_of() -> None:
+    learner = toy_learner()
+    assert repr(learner).startswith("train\n  epoch\n")
+    assert "update" in learner.explain("update")
+    assert {"loss", "model"} <= {row.name for row in learner.fields}
+    assert "train/epoch/fit/batch/update" in learner.graph
+    assert not [finding for finding in learner.check() if finding.severity == "error"]
+
+
+def test_callback_brings_a_field_that_the_state_then_has() -> None:
+    class Clock(Callback):
+        """Counts batches for itself."""
+
+        def fields(self) -> dict[str, Any]:
+            return {"ticks": (int, field(default=0, description="batches"))}
+
+        @before("fit/batch", reads=("ticks",), writes=("ticks",))
+        def tick(self, ticks: int) -> int:
+            return ticks + 1
+
+    learner = toy_learner(callbacks=[Clock()])
+    learner.fit(epochs=1)
+    assert learner.state.ticks == 8  # type: ignore[attr-defined]
+
+
+def test_stage_that_is_a_class_brings_its_state() -> None:
+    class Wider(TrainState):
+        """One field more."""
+
+        norm: Tensor = field(scope="batch")
+
+    class Norm(Stage):
+        """The norm of the outputs."""
+
+        reads = ("outputs",)
+        writes = ("norm",)
+
+        def run(self, state: Wider) -> None:
+            state.norm = state.outputs.norm()
+
+    learner = toy_learner()
+    learner.insert(Norm(), after="gradient/forward")
+    assert learner.fit_batch(batches()[0]).norm > -1

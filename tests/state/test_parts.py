@@ -1,0 +1,241 @@
+"""Parts of components by type, their plain values, their tensors and the fingerprint of parameters."""
+
+import enum
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+
+from state.parts import fingerprint, is_saveable, parts_of, scalars, tensors
+
+MODULE = ("params", "grads", "buffers", "mode")
+OPTIMIZER = ("state", "hyper")
+STATEFUL = ("state",)
+
+
+class Saver:
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Metric(nn.Module):
+    """As torchmetrics' own: a module whose contents are one part."""
+
+    __module__ = "torchmetrics.metric"
+
+
+class Half:
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [
+        (nn.Linear, MODULE),
+        (nn.Module, MODULE),
+        (SGD, OPTIMIZER),
+        (Optimizer, OPTIMIZER),
+        (torch.optim.lr_scheduler.StepLR, STATEFUL),
+        (torch.optim.lr_scheduler.ReduceLROnPlateau, STATEFUL),
+        (torch.amp.GradScaler, STATEFUL),
+        (Saver, STATEFUL),
+        (Metric, STATEFUL),
+        (type("Accuracy", (Metric,), {}), STATEFUL),
+        (Half, ()),
+        (Tensor, ()),
+        (int, ()),
+        (dict, ()),
+        (None, ()),
+        (Any, ()),
+        (nn.Module | None, MODULE),
+        (Annotated[nn.Module, "the teacher"], MODULE),
+        (Optimizer | Saver, ("state", "hyper")),
+        (Callable[..., nn.Module], ()),
+        (list[nn.Module], ()),
+        (type[nn.Module], ()),
+    ],
+)
+def test_parts_follow_from_the_type(kind: Any, parts: tuple[str, ...]) -> None:
+    assert parts_of(kind) == parts
+
+
+@pytest.mark.parametrize(
+    ("annotation", "saveable"),
+    [
+        (int, True),
+        (Tensor | None, True),
+        (dict[str, list[Tensor]], True),
+        (tuple[int, ...], True),
+        (Literal["a"], True),
+        (Annotated[float, "rate"], True),
+        (enum.Enum, True),
+        (nn.Module, True),
+        (Saver, True),
+        (Any, True),
+        (Half, False),
+        (list[Half], False),
+        (Callable[..., Any], False),
+        (Half | None, False),
+    ],
+)
+def test_plain_values_tensors_and_components_can_be_saved(annotation: Any, saveable: bool) -> None:
+    assert is_saveable(annotation) is saveable
+
+
+def weights(count: int = 1) -> list[nn.Parameter]:
+    return [nn.Parameter(torch.ones(1)) for _ in range(count)]
+
+
+def test_hyper_gives_the_scalars_of_the_groups() -> None:
+    found = scalars(SGD(weights(), lr=0.1, momentum=0.9), "hyper")
+    assert (found["lr"], found["momentum"], found["nesterov"]) == (0.1, 0.9, False)
+    assert "params" not in found
+    assert scalars(Adam(weights()), "hyper")["betas"] == "(0.9, 0.999)"
+
+
+def test_groups_that_differ_are_told_as_text_and_no_name_is_left_out() -> None:
+    optimizer = SGD([{"params": weights()}, {"params": weights(), "lr": 0.5, "own": 3}], lr=0.1)
+    found = scalars(optimizer, "hyper")
+    assert (found["lr"], found["momentum"], found["own"]) == ("0.1, 0.5", 0, "None, 3")
+
+
+def test_parameter_names_are_no_hyper_parameter() -> None:
+    model = nn.Linear(1, 1)
+    assert "param_names" not in scalars(SGD(model.named_parameters(), lr=0.1), "hyper")
+
+
+def test_a_tensor_lr_is_read_on_the_cpu_and_nowhere_else() -> None:
+    optimizer = Adam(weights(), lr=torch.tensor(0.5), capturable=True)
+    assert scalars(optimizer, "hyper")["lr"] == 0.5
+    optimizer.param_groups[0]["lr"] = torch.tensor(0.5, device="meta")
+    optimizer.param_groups[0]["betas"] = (torch.tensor(0.5, device="meta"), 0.9)
+    found = scalars(optimizer, "hyper")
+    assert (found["lr"], found["betas"]) == ("on meta", "('on meta', 0.9)")
+
+
+def test_odd_hyper_parameters_do_no_harm() -> None:
+    optimizer = SGD(weights(), lr=0.1)
+    optimizer.param_groups[0].update(lr=float("nan"), vector=torch.ones(2), array=torch.ones(2).numpy(), rule=len)
+    found = scalars(optimizer, "hyper")
+    assert found["lr"] != found["lr"]
+    assert (found["vector"], found["array"]) == ("[1.0, 1.0]", "[1. 1.]")
+    assert all(isinstance(value, int | float | str | bool | None) for value in found.values())
+
+
+def test_mode_tells_train_eval_mixed_and_frozen() -> None:
+    model = nn.Sequential(nn.Linear(1, 1), nn.Dropout())
+    assert scalars(model, "mode") == {"train": True, "frozen": 0}
+    model.eval()
+    model[0].weight.requires_grad_(False)
+    assert scalars(model, "mode") == {"train": False, "frozen": 1}
+    model[1].train()
+    assert scalars(model, "mode")["train"] == "mixed"
+
+
+def test_parts_of_tensors_and_absent_components_have_no_scalars() -> None:
+    assert scalars(nn.Linear(1, 1), "params") == {}
+    assert scalars(None, "hyper") == {}
+
+
+def test_tensors_of_a_component() -> None:
+    model = nn.BatchNorm1d(2)
+    assert [id(t) for t in tensors(model)] == [id(t) for t in (*model.parameters(), *model.buffers())]
+    assert [id(t) for t in tensors(SGD(model.parameters(), lr=1))] == [id(t) for t in model.parameters()]
+    loose = torch.ones(1)
+    assert list(tensors(loose)) == [loose]
+    assert list(tensors("text")) == []
+
+
+def module(*contents: Tensor) -> nn.Module:
+    made = nn.Module()
+    for index, tensor in enumerate(contents):
+        made.register_parameter(f"p{index}", nn.Parameter(tensor.clone(), requires_grad=False))
+    return made
+
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.cfloat, torch.int64, torch.uint8]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(3, 4), (5,), (1, 1), ()], ids=str)
+def test_equal_contents_have_equal_fingerprints(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    contents = torch.rand(shape).mul(100).to(dtype)
+    found = fingerprint(module(contents))
+    assert len(found) == 16
+    assert int(found, 16) >= 0
+    assert fingerprint(module(contents)) == found
+    assert fingerprint(module(contents.clone().t().contiguous().t() if contents.ndim == 2 else contents)) == found
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_one_unit_in_the_last_place_changes_it(dtype: torch.dtype) -> None:
+    contents = torch.rand(7, 3, dtype=dtype)
+    for index in range(contents.numel()):
+        changed = contents.clone()
+        element = changed.view(-1)[index]
+        element.copy_(torch.nextafter(element, torch.tensor(2.0, dtype=dtype)))
+        assert fingerprint(module(changed)) != fingerprint(module(contents))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@given(values=st.lists(st.floats(-8, 8, width=16), min_size=2, max_size=12), data=st.data())
+def test_a_swap_or_a_change_of_sign_changes_it(dtype: torch.dtype, values: list[float], data: Any) -> None:
+    contents = torch.tensor(values, dtype=dtype)
+    indices = st.integers(0, len(values) - 1)
+    one, other = data.draw(indices), data.draw(indices)
+    swapped, negated = contents.clone(), contents.clone()
+    swapped[[one, other]] = contents[[other, one]]
+    negated[min(one, other) : max(one, other) + 1] *= -1
+    for changed in (swapped, negated):
+        is_same = torch.equal(changed, contents) and torch.equal(changed.signbit(), contents.signbit())
+        assert (fingerprint(module(changed)) == fingerprint(module(contents))) == is_same
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_negated_rows_and_opposite_signs_change_it(dtype: torch.dtype) -> None:
+    contents = torch.randn(6, 4, dtype=dtype)
+    seen = {fingerprint(module(contents))}
+    for row in range(6):
+        changed = contents.clone()
+        changed[row] *= -1
+        seen.add(fingerprint(module(changed)))
+    assert len(seen) == 7
+    pair = torch.tensor([1.0, -1.0], dtype=dtype)
+    assert fingerprint(module(pair)) != fingerprint(module(pair.flip(0)))
+    assert fingerprint(module(torch.ones(1), pair)) != fingerprint(module(torch.ones(1), pair.flip(0)))
+
+
+def test_where_a_value_stands_counts() -> None:
+    one, two = torch.ones(2), torch.zeros(2)
+    found = [
+        module(one, two),
+        module(two, one),
+        module(torch.cat([one, two])),
+        module(one),
+        module(torch.cat([one, torch.zeros(1)])),
+        module(),
+        module(torch.zeros(0)),
+    ]
+    assert len({fingerprint(each) for each in found}) == len(found)
+
+
+def test_parameters_without_contents_do_no_harm() -> None:
+    for made in (nn.LazyLinear(2), nn.Linear(2, 2, device="meta"), module(torch.eye(2).to_sparse()), nn.ReLU()):
+        assert len(fingerprint(made)) == 16
+
+
+def test_reading_the_fingerprint_changes_nothing() -> None:
+    model = nn.Linear(2, 2)
+    versions = [parameter._version for parameter in model.parameters()]
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    fingerprint(model)
+    assert [parameter._version for parameter in model.parameters()] == versions
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
