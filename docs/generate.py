@@ -43,7 +43,8 @@ def slots() -> str:
 def readiness(learner: Any) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """For each path, the scoped fields, and the gradients, that have a value before and after its stage."""
     shown = [name for name, spec in TrainState.specs.items() if spec.scope != "run"] + ["model.grads"]
-    before, after = {}, {}
+    before: dict[str, list[str]] = {}
+    after: dict[str, list[str]] = {}
     for place in learner.assembly.places:
         learner.before(place.path)(_observer())
         learner.after(place.path)(_observer())

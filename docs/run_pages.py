@@ -59,12 +59,14 @@ def without_directories(text: str) -> str:
 
 
 def renewed(shown: str, printed: str) -> str:
-    """What a page should show: all that was printed, or as many first and last lines as it showed round a `...`."""
+    """What a page should show: all that was printed, or without the lines that it left out by a `...`."""
     now = without_directories(printed).rstrip("\n").splitlines()
     first, dots, last = shown.partition("...\n")
     if dots:
-        above, below = first.count("\n"), last.count("\n")
-        now = [*now[:above], "...", *now[len(now) - below :]]
+        wanted = plain(last).partition("\n")[0]  # the line that stood after the dots, where it comes last
+        starts = [number for number, line in enumerate(now) if plain(line) == wanted]
+        begin = starts[-1] if starts and last else len(now) - last.count("\n")
+        now = [*now[: first.count("\n")], "...", *now[begin:]]
     return "\n".join(now) + "\n"
 
 

@@ -89,7 +89,12 @@ class Bound:
         self.assembly = assembly
         self.runner = Runner(assembly, self.state, self.recording)
         owner: Callable[[], object | None] = self._owner
-        self.state._link = Link(owner, self.recording, self.explain)
+        explain = weakref.WeakMethod(self.explain)  # a State that is kept does not keep the Learner
+        self.state._link = Link(owner, self.recording, lambda name: _ask(explain(), name))
+
+
+def _ask(explain: Callable[[str], str] | None, name: str) -> str:
+    return "Its Learner is gone; set it." if explain is None else explain(name)
 
 
 def _listed(callbacks: Any) -> list[Any]:

@@ -9,6 +9,7 @@ from stages.check import Finding, check_names, check_readiness, check_unused, or
 from stages.contract import Contract
 from stages.errors import DeclarationError, GraphError, UnknownSlot
 from stages.order import Edge, solve
+from stages.phases import Phase
 from stages.place import ROOT, HookPlace, Place, filled, lay_out, matches
 from stages.stage import Stage
 from state.access import Access
@@ -93,6 +94,7 @@ def assemble(
                 findings.extend(order_finding(conflict, side, place) for conflict in conflicts)
     findings.extend(check_names(places, names, _unplaced(hooks, places)))
     findings.extend(check_readiness(top, places, composed, names, _given(composed, state).union(given)))
+    findings.extend(_endless(places))
     findings.extend(_unsaveable(composed))
     findings.extend(check_unused(places, names))
     findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.severity))
@@ -232,6 +234,17 @@ def _given(schema: type[State], state: State | None) -> set[str]:
     own = type(state).specs
     made = {name for name, spec in run.items() if spec.factory is not None or (name not in own and _has_default(spec))}
     return made | {name for name in run if name in state.__dict__}
+
+
+def _endless(places: list[Place]) -> Iterator[Finding]:
+    """Phases in which nothing takes a batch: their loop would never end."""
+    for place in places:
+        if place.kind == "stage" and type(place.stage).run is Phase.run:
+            below = (child for top in place.children.values() for child in top.walk())
+            if not any("batches" in child.access.reads for child in below if child.kind == "stage"):
+                told = f"{place.path} would never end: no stage in it takes the next of 'batches'."
+                ways = "Put Fetch() first, or derive a phase with a run of its own."
+                yield Finding("error", "endless loop", (place.path,), f"{told} {ways}")
 
 
 def _unsaveable(schema: type[State]) -> Iterator[Finding]:

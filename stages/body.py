@@ -42,7 +42,8 @@ def stage_body(node: "Node") -> tuple[Body, Body]:
     from stages.node import StageView
 
     call = _call(node, stage.run, place.contract, StageView)
-    if isinstance(stage, Composite) and stage.each is not None:
+    is_inside_a_phase = place.phase is not None and place.phase is not stage  # a loop there lets the phase end
+    if isinstance(stage, Composite) and stage.each is not None and not is_inside_a_phase:
         call = _until_exhausted(call)
     watched = _watched(node)
     if watched:

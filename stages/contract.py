@@ -164,7 +164,7 @@ def _signature(owner: str, function: Callable[..., Any], skip: int) -> tuple[tup
 
 
 def _state_class(owner: str, function: Callable[..., Any], annotation: Any, is_given: bool) -> type[State] | None:
-    """The State class of an annotation, also of one that is a string; None for Any.
+    """The State class of an annotation, also of one that is a string; None for Any and object.
 
     One that cannot be found is no fault where the declaration gives the class by `state=`.
     """
@@ -176,7 +176,7 @@ def _state_class(owner: str, function: Callable[..., Any], annotation: Any, is_g
                 return None
             told = "Define it at module level; a hook or a function can say state=... in its declaration instead."
             raise DeclarationError(owner, f"the annotation {annotation!r} of `state` cannot be found. {told}") from None
-    if annotation is Any:
+    if annotation is Any or annotation is object:
         return None
     if isinstance(annotation, type) and issubclass(annotation, State):
         return annotation

@@ -191,7 +191,7 @@ class Node(Actor):
                 hook(OK if error is None else Outcome.of(error, is_loop=self.round is not None))
             except BaseException as raised:
                 error = _heavier(self.runner, error, noted(self.runner, raised, self))
-        started = self.started.pop()
+        started = self.started.pop() if self.started else 0  # Ctrl-C may come before `begin` got that far
         if started and error is None and self.runner.recording is not None:
             self.runner.recording.mark(self.exit_slot, ["ok", perf_counter_ns() - started, None])  # type: ignore[arg-type]
         if self.opens is not None and self.hidden:

@@ -126,9 +126,9 @@ def training(modules: Iterable[nn.Module], optimizers: Iterable[Optimizer]) -> I
 def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Eval mode for the modules and no gradients; on every exit each submodule gets its mode back."""
     found = [(part, part.training) for module in modules for part in module.modules()]
-    for part, _ in found:
-        part.training = False
     try:
+        for part, _ in found:
+            part.training = False
         with torch.no_grad():
             yield
     finally:

@@ -263,11 +263,11 @@ class Runner:
     def _running(self, limit: Limit | None) -> Iterator[None]:
         """One run at a time; the Cancel of the run ends here, and everything is flushed on every way out."""
         self.refuse_if_running()
-        self._is_running = True
-        self.scopes.clear()
-        self.round, self.phase, self.limit, self.outcome = None, None, limit, OK
-        self._phases.clear()
         try:
+            self._is_running = True
+            self.scopes.clear()
+            self.round, self.phase, self.limit, self.outcome = None, None, limit, OK
+            self._phases.clear()
             yield
         except (Cancel, Exhausted) as signal:
             if isinstance(signal, Cancel) and not signal.by:

@@ -144,6 +144,7 @@ class Display:
             return
         if bar is not None and bar.task is not None:
             self.live.remove_task(bar.task)
+            self.live.refresh()
         if not self.is_run:
             self.stop()
 

@@ -103,3 +103,38 @@ def test_signal_from_outside_leaves_a_whole_log_on_disk(tmp_path: Path) -> None:
     assert last is not None and last.after == int(updates)
     exits = [change for change in log.tail(20) if str(change.actor) == "train" and "interrupted" in str(change.after)]
     assert len(exits) == 1
+
+
+def interrupted_at_line(number: int) -> Learner | None:
+    """A Learner whose fit is interrupted at this line of `stages`, counted from the start; None if it ends before."""
+    learner, started, left = toy_learner(), [], number
+    learner.before("train")(lambda state: started.append(True))
+    outer = sys.gettrace()
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(str(ROOT / "stages")):
+            return None
+        left -= bool(started) and event == "line"
+        if started and event == "line" and left == 0:
+            raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        learner.fit(batches=2)
+    except KeyboardInterrupt:
+        return learner
+    finally:
+        sys.settrace(outer)
+    return None
+
+
+def test_interrupt_at_any_line_of_ours_is_raised_as_it_is_and_leaves_a_learner_that_fits() -> None:
+    number = 1
+    while (learner := interrupted_at_line(number)) is not None:
+        assert learner.outcome.kind == "interrupted"
+        learner.fit(batches=1)
+        assert learner.outcome.ok and learner.state.model.training
+        number += 97
+    assert number > 500, "there were lines to interrupt"

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn, tensor
 
-from learner import ArgumentError, History
+from learner import ArgumentError, Callback, Cancel, History, Learner, after, field
 from learner.recipes import supervised
 from learner.testing import toy_learner
 from stages import Composite, Epoch, Train
@@ -29,9 +29,8 @@ def test_losses_are_means_over_samples_not_over_batches() -> None:
         total += loss * len(inputs)
         weight -= 0.1 * grad
     nn.init.constant_(model.weight, 2.0)
-    from learner import Learner
-
-    learner = Learner(model, F.mse_loss, torch.optim.SGD(model.parameters(), lr=0.1), train=train, valid=valid, device="cpu")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    learner = Learner(model, F.mse_loss, optimizer, train=train, valid=valid, device="cpu")
     (row,) = learner.fit(epochs=1)
     assert model.weight.item() == pytest.approx(weight)
     assert row["train_loss"] == pytest.approx(total / 5)
@@ -107,8 +106,6 @@ def test_to_pandas_has_a_row_per_epoch() -> None:
 
 
 def test_cancelled_batches_do_not_weigh() -> None:
-    from learner import Cancel
-
     learner = toy_learner(valid=None)
 
     @learner.before("gradient/loss", when=lambda state: state.batch_index > 0)
@@ -122,14 +119,11 @@ def test_cancelled_batches_do_not_weigh() -> None:
 
 
 def test_own_numbers_of_epoch_scope_are_columns() -> None:
-    from learner import Callback, after, field
-
     class Count(Callback):
         """Writes numbers and something else when an epoch ends."""
 
         def fields(self) -> dict[str, object]:
-            scoped = {"scope": "epoch"}
-            return {"weight": (object, field(**scoped)), "name": (object, field(**scoped))}  # type: ignore[arg-type]
+            return {"weight": (float, field(scope="epoch")), "name": (str, field(scope="epoch"))}
 
         @after("fit", reads=("model",), writes=("weight", "name"))
         def note(self, model: nn.Linear) -> tuple[float, str]:

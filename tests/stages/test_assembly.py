@@ -148,7 +148,9 @@ def test_swap_that_orphans_a_hook_is_refused_and_nothing_changes() -> None:
 
         def run(self, state: Any) -> None: ...
 
-    with pytest.raises(GraphError, match=r"lambda stands at .*gradient/loss', which 'swap gradient' takes away") as caught:
+    with pytest.raises(
+        GraphError, match=r"lambda stands at .*gradient/loss', which 'swap gradient' takes away"
+    ) as caught:
         learner.swap("gradient", Blunt())
     (finding,) = caught.value.findings
     assert (finding.kind, finding.actors) == ("orphaned hook", ("train/epoch/fit/batch/gradient/loss:after:lambda",))
@@ -250,7 +252,12 @@ def test_first_counts_the_run_over_several_fits() -> None:
 
 def test_when_is_asked_with_a_view_that_reads_everything() -> None:
     assert fired("fit/batch", when=lambda state: state.batch_index == 5 and state.epoch == 1) == [(1, 5)]
-    assert fired("fit/batch", every="2 batches", when=lambda state: state.batch_index > 4) == [(0, 5), (0, 7), (1, 5), (1, 7)]
+    assert fired("fit/batch", every="2 batches", when=lambda state: state.batch_index > 4) == [
+        (0, 5),
+        (0, 7),
+        (1, 5),
+        (1, 7),
+    ]
 
 
 def test_thinned_writer_is_told_to_write_only_sometimes() -> None:

@@ -90,7 +90,9 @@ def test_several_writes_want_a_tuple_of_that_length(returned: Any, got: str) -> 
     def split() -> Any:
         return returned
 
-    with pytest.raises(ContractBroken, match=rf"writes \['inputs', 'targets'\] .* tuple of 2; it returned {got}") as caught:
+    with pytest.raises(
+        ContractBroken, match=rf"writes \['inputs', 'targets'\] .* tuple of 2; it returned {got}"
+    ) as caught:
         run_stage(split)
     assert caught.value.actor == "split"
 
@@ -214,9 +216,11 @@ def test_annotation_that_is_no_state_class_is_refused(annotation: Any) -> None:
         contract(run)
 
 
-def test_any_brings_nothing() -> None:
+@pytest.mark.parametrize("annotation", [Any, object, "object"])
+def test_any_object_brings_nothing(annotation: Any) -> None:
     def run(state: Any) -> None: ...
 
+    run.__annotations__["state"] = annotation
     assert contract(run).classes == ()
 
 

@@ -52,9 +52,7 @@ def test_unknown_slot_names_who_asked_and_offers_nothing_far() -> None:
 
 def test_ambiguous_slot_lists_the_places() -> None:
     error = AmbiguousSlot("batch", ["fit/batch", "validate/batch"])
-    assert str(error) == (
-        "'batch' fits 2 places. Name one by more of its path:\n  fit/batch\n  validate/batch"
-    )
+    assert str(error) == ("'batch' fits 2 places. Name one by more of its path:\n  fit/batch\n  validate/batch")
     assert error.paths == ("fit/batch", "validate/batch")
 
 

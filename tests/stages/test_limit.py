@@ -13,7 +13,9 @@ from stages.supervised import Epoch, Fetch, Train, Unpack
 NOTHING: dict[str, float | None] = {"epochs": None, "batches": None, "updates": None, "minutes": None}
 
 
-@pytest.mark.parametrize(("unit", "total"), [("epochs", "epochs_done"), ("batches", "batches_seen"), ("updates", "updates")])
+@pytest.mark.parametrize(
+    ("unit", "total"), [("epochs", "epochs_done"), ("batches", "batches_seen"), ("updates", "updates")]
+)
 def test_limit_counts_from_where_the_state_is(unit: str, total: str) -> None:
     learner = toy_learner()
     setattr(learner.state, total, 5)
@@ -29,10 +31,14 @@ def test_limit_in_time_looks_at_no_value() -> None:
     assert not limit_of({**NOTHING, "minutes": 10}, learner.assembly, learner.state).is_reached({})
 
 
-@pytest.mark.parametrize(("given", "got"), [({}, "it got none"), ({"epochs": 1, "batches": 2}, r"it got \['batches', 'epochs'\]")])
+@pytest.mark.parametrize(
+    ("given", "got"), [({}, "it got none"), ({"epochs": 1, "batches": 2}, r"it got \['batches', 'epochs'\]")]
+)
 def test_exactly_one_limit_is_wanted(given: dict[str, Any], got: str) -> None:
     learner = toy_learner()
-    with pytest.raises(LimitError, match=rf"takes exactly one of epochs=, batches=, updates=, minutes=; {got}") as caught:
+    with pytest.raises(
+        LimitError, match=rf"takes exactly one of epochs=, batches=, updates=, minutes=; {got}"
+    ) as caught:
         learner.fit(**given)
     assert isinstance(caught.value, ValueError) and isinstance(caught.value, StageError)
     assert learner.state.batches_seen == 0

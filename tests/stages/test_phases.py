@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from learner import Callback, Cancel, Learner, after, before
+from learner import Callback, Cancel, GraphError, Learner, after, before
 from learner.recipes import supervised
 from learner.testing import toy_learner
 from stages import (
@@ -22,6 +22,7 @@ from stages import (
     Train,
     TrainingPhase,
     Unpack,
+    Validate,
     ValidateBatch,
     ValidateLoss,
     evaluating,
@@ -142,6 +143,16 @@ def test_phase_without_data_is_refused() -> None:
     with pytest.raises(DeclarationError, match=r"has nothing to run over\. Pass loader='train_loader'") as caught:
         toy_learner(stages=Train(Epoch(Phase(Fetch()))))
     assert caught.value.owner == "Phase"
+
+
+def test_phase_in_which_nothing_takes_a_batch_is_refused_before_it_runs_for_ever() -> None:
+    tree = supervised().swap("epoch/validate", Validate(Composite(), loader="valid_loader"))
+    with pytest.raises(
+        GraphError, match=r"epoch/validate would never end: no stage in it takes .*Put Fetch\(\) first"
+    ) as c:
+        toy_learner(stages=tree)
+    (finding,) = c.value.findings
+    assert (finding.kind, finding.actors) == ("endless loop", ("train/epoch/validate",))
 
 
 def test_several_validation_sets_are_phases_of_their_names() -> None:

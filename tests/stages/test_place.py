@@ -120,7 +120,9 @@ def test_stage_inside_itself_is_refused_with_the_path() -> None:
     inner = Holds()
     outer = Holds().hold(middle=inner)
     inner.hold(again=outer)
-    with pytest.raises(DeclarationError, match=r"'holds' holds itself: holds -> middle -> again\. Give the inner") as caught:
+    with pytest.raises(
+        DeclarationError, match=r"'holds' holds itself: holds -> middle -> again\. Give the inner"
+    ) as caught:
         lay_out(outer, {})
     assert caught.value.owner == "holds"
 
@@ -205,4 +207,9 @@ def test_word_of_a_phase_follows_from_its_loader() -> None:
 
 def test_ancestors_lead_to_the_root() -> None:
     place = places(Train(Fit(FitBatch(Forward()), second=ValidateBatch())))["train/fit/batch/forward"]
-    assert [above.path for above in place.ancestors()] == ["train/fit/batch/forward", "train/fit/batch", "train/fit", "train"]
+    assert [above.path for above in place.ancestors()] == [
+        "train/fit/batch/forward",
+        "train/fit/batch",
+        "train/fit",
+        "train",
+    ]

@@ -6,9 +6,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner import Cancel, Composite, Learner, Outcome, TrainState, field, stage, supervised
+from learner import Cancel, Composite, Learner, Outcome, State, TrainState, field, stage, supervised
 from learner.testing import toy_learner
-from stages import Misuse
+from stages import (
+    Backward,
+    ClearGradients,
+    Epoch,
+    Fetch,
+    Fit,
+    FitBatch,
+    Forward,
+    Gradient,
+    Loss,
+    Misuse,
+    Train,
+    Unpack,
+    Update,
+)
 
 TOTALS = ("epochs_done", "batches_seen", "samples_seen")
 
@@ -196,3 +210,31 @@ def test_numbers_of_rounds_thin_a_hook_out_by_rounds_of_the_run(audit: Any) -> N
     thirds = list(range(3, 25, 3))
     for kind, expected in (("batches", thirds), ("updates", thirds), ("epochs", [2]), ("first", [1, 2])):
         assert [number for name, number in seen if name == kind] == expected, kind
+
+
+def test_loop_inside_a_phase_lets_the_end_of_the_loader_end_the_phase() -> None:
+    batch = FitBatch(Unpack(), ClearGradients(), Gradient(Forward(), Loss(), Backward()), Update())
+    learner = toy_learner(valid=None, stages=Train(Epoch(Fit(Attempts(Fetch(), batch)))))
+
+    @learner.before("attempts", first="20 batches")
+    def guard(state: Any) -> None:
+        assert state.batch_index < 10, "the phase never ends"
+
+    learner.fit(epochs=1)
+    assert learner.outcome.ok and (learner.state.updates, learner.state.epochs_done) == (8, 1)
+
+
+def test_limit_in_minutes_ends_a_loop_that_counts_nothing() -> None:
+    class Bare(State):
+        train_loader: Any = field(saved="volatile", because="made anew")
+        turns: int = 0
+
+    @stage(writes=("turns",))
+    def turn(turns: int) -> int:
+        if turns > 100_000:
+            raise RuntimeError("endless")
+        return turns + 1
+
+    learner = Learner.from_state(Bare(), Train(Epoch(turn)), train=[1])
+    learner.fit(minutes=1e-9)
+    assert learner.outcome.ok and learner.state.turns == 1 and len(learner.history) == 1

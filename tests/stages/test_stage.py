@@ -281,7 +281,13 @@ def test_missing_attribute_of_a_composite_names_it() -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "fitting"),
-    [("update", ["a/b/update"]), ("b/update", ["a/b/update"]), ("a/*", ["a/b"]), ("b/up*", ["a/b/update"]), ("b", ["a/b"])],
+    [
+        ("update", ["a/b/update"]),
+        ("b/update", ["a/b/update"]),
+        ("a/*", ["a/b"]),
+        ("b/up*", ["a/b/update"]),
+        ("b", ["a/b"]),
+    ],
 )
 def test_pattern_fits_the_end_of_a_path_slot_by_slot(pattern: str, fitting: list[str]) -> None:
     assert [path for path in ("a", "a/b", "a/b/update") if fits(path, pattern)] == fitting

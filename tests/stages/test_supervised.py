@@ -57,7 +57,8 @@ def test_fetch_ends_the_phase_when_the_loader_is_exhausted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batches", "told"), [(iter([]), "Check the size of the dataset"), ((b for b in ()), "A generator can be read once")]
+    ("batches", "told"),
+    [(iter([]), "Check the size of the dataset"), ((b for b in ()), "A generator can be read once")],
 )
 def test_fetch_refuses_a_phase_without_any_batch(batches: Any, told: str) -> None:
     with pytest.raises(BatchError, match=rf"The loader gave no batch .*{told}") as caught:
@@ -170,7 +171,12 @@ def test_backward_reaches_a_loss_with_parameters() -> None:
 
 def test_gradient_is_forward_loss_and_backward() -> None:
     model = line(1.0)
-    values: dict[str, Any] = {"model": model, "loss_fn": F.mse_loss, "inputs": torch.ones(2, 1), "targets": torch.zeros(2, 1)}
+    values: dict[str, Any] = {
+        "model": model,
+        "loss_fn": F.mse_loss,
+        "inputs": torch.ones(2, 1),
+        "targets": torch.zeros(2, 1),
+    }
     frame = run_stage(Composite(ClearGradients(), Gradient(Forward(), Loss(), Backward())),
                       optimizer=torch.optim.SGD(model.parameters()), **values)  # fmt: skip
     assert (frame.loss.item(), model.weight.grad.item()) == (1.0, 2.0)  # type: ignore[union-attr]

@@ -1,0 +1,79 @@
+"""Opening a run: the levels of its log, what it starts from, and its seeds."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from torch import nn
+
+from learner import ArgumentError, ChangeLog
+from learner.opening import open_recording, seed_everything, tell_setup
+from learner.testing import toy_learner
+from state.parts import fingerprint
+from state.runs import LOG_FILE
+
+
+def test_without_a_directory_the_log_is_in_memory() -> None:
+    recording, _, path = open_recording(None, "summary")
+    assert recording is not None and path is None
+
+
+def test_with_one_the_run_gets_the_next_number_and_a_log(tmp_path: Path) -> None:
+    paths = [open_recording(tmp_path / "runs", "summary")[2] for _ in range(2)]
+    assert [path and path.name for path in paths] == ["0001", "0002"]
+    assert all(path and (path / LOG_FILE).exists() for path in paths)
+
+
+def test_off_keeps_the_directory_and_no_log(tmp_path: Path) -> None:
+    recording, store, path = open_recording(tmp_path / "runs", "off")
+    assert recording is None
+    assert path is not None and path.is_dir() and not (path / LOG_FILE).exists()
+    assert len(ChangeLog(store, recording)) == 0
+
+
+@pytest.mark.parametrize("audit", ["all", {"loss": "all"}, {"*": "all"}])
+def test_level_that_there_is_none_of_is_refused_before_a_run_is_made(audit: Any, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"is none of \['off', 'writes', 'summary'\]") as caught:
+        open_recording(tmp_path / "runs", audit)
+    assert caught.value.argument == "audit"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_levels_by_field_with_the_rest_off_keep_a_log() -> None:
+    recording, _, _ = open_recording(None, {"*": "off", "loss": "writes"})
+    assert recording is not None
+
+
+def test_log_begins_with_what_the_run_starts_from() -> None:
+    learner = toy_learner()
+    rows = {change.field: change.after for change in learner.log.where(actor="setup")}
+    assert rows["updates"] == 0
+    assert rows["optimizer.hyper.lr"] == 0.1
+    assert rows["model.mode.train"] is True
+    assert rows["model.params"] == fingerprint(learner.state.model)
+
+
+def test_fingerprint_tells_initial_parameters_apart() -> None:
+    one, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    copy = nn.Linear(3, 2)
+    copy.load_state_dict(one.state_dict())
+    assert fingerprint(one) == fingerprint(copy) != fingerprint(other)
+
+
+def test_nothing_is_told_without_a_recording() -> None:
+    tell_setup(None, toy_learner().state)
+
+
+def test_seed_reaches_torch_random_and_numpy() -> None:
+    def draw() -> list[float]:
+        return [torch.rand(()).item(), random.random(), float(numpy.random.rand())]
+
+    seed_everything(3)
+    first = draw()
+    seed_everything(3)
+    assert draw() == first
+    seed_everything(2**40 + 3)
+    assert draw() != first

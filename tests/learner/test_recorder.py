@@ -1,0 +1,181 @@
+"""Recorder: guard and log for a loop that uses no Learner."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from learner import Cancel, ChangeLog, Recorder, State, StateError, TrainState, field
+from stages import Misuse
+from state import FieldNotReady, UnknownField
+
+
+def line_state(lr: float = 0.1) -> TrainState:
+    model = nn.Linear(1, 1)
+    return TrainState(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=lr), loss_fn=F.mse_loss)
+
+
+def loop(recorder: Recorder, batches: list[Any]) -> None:
+    """Program 5 of the design."""
+    for batch in batches:
+        with recorder.stage("batch", opens="batch") as state:
+            state.inputs, state.targets = batch
+            with recorder.stage("gradient"):
+                with recorder.stage("forward"):
+                    state.outputs = state.model(state.inputs)
+                state.loss = state.loss_fn(state.outputs, state.targets)
+                state.loss.backward()
+            with recorder.stage("update"):
+                state.optimizer.step()
+                state.optimizer.zero_grad()
+                state.updates += 1
+
+
+def test_own_loop_trains_and_is_on_the_record() -> None:
+    recorder = Recorder(line_state())
+    loop(recorder, [(torch.ones(2, 1), torch.ones(2, 1))] * 3)
+    log = recorder.log
+    assert log.blame("loss").actor == "batch/gradient"
+    assert log.blame("outputs").actor == "batch/gradient/forward"
+    assert [change.after for change in log.history("updates")] == [0, 1, 2, 3]
+    assert [change.position.batch for change in log.where(field="loss")] == [0, 1, 2]
+    assert recorder.state.updates == 3  # type: ignore[attr-defined]
+
+
+def test_values_of_a_scope_end_with_its_block() -> None:
+    recorder = Recorder(line_state())
+    with recorder.stage("batch", opens="batch") as state:
+        state.inputs = torch.ones(1)
+        assert state.ready("inputs")
+    assert not recorder.state.ready("inputs")
+    with recorder.stage("batch", opens="batch") as state:
+        with pytest.raises(
+            FieldNotReady, match=r"batch reads 'inputs', which has no value now\. Write it first"
+        ) as caught:
+            _ = state.inputs
+    assert caught.value.actor == "batch"
+
+
+def test_value_written_under_a_wider_scope_stays() -> None:
+    recorder = Recorder(line_state())
+    with recorder.stage("epoch", opens="epoch") as state:
+        for _ in range(2):
+            with recorder.stage("batch", opens="batch"):
+                state.train_loss = 0.5
+        assert state.train_loss == 0.5
+
+
+def test_failed_block_keeps_its_values_for_the_debugger_and_the_next_one_starts_empty() -> None:
+    recorder = Recorder(line_state())
+    with pytest.raises(ValueError, match="no"), recorder.stage("batch", opens="batch") as state:
+        state.inputs = torch.ones(1)
+        raise ValueError("no")
+    assert recorder.state.ready("inputs")
+    with recorder.stage("batch", opens="batch") as state:
+        assert not state.ready("inputs")
+    (failed, ended) = recorder.log.where(kind="exit")
+    assert "failed" in str(failed) and "ok" in str(ended)
+
+
+def test_cancel_ends_the_block_that_opened_its_scope() -> None:
+    recorder = Recorder(line_state())
+    reached: list[str] = []
+    for _ in range(2):
+        with recorder.stage("batch", opens="batch") as state:
+            with recorder.stage("gradient"):
+                state.loss = torch.tensor(float("nan"))
+                raise Cancel("batch", "loss is not finite")
+            reached.append("after")
+    assert not reached
+    assert "cancelled" in str(recorder.log.where(actor="batch", kind="exit")[-1])
+    assert not recorder.state.ready("loss")
+
+
+def test_cancel_of_a_scope_that_no_block_opens_goes_on() -> None:
+    recorder = Recorder(line_state())
+    with pytest.raises(Cancel) as caught, recorder.stage("batch", opens="batch"):
+        raise Cancel("run", "low loss")
+    assert (caught.value.scope, caught.value.reason) == ("run", "low loss")
+
+
+def test_change_of_the_learning_rate_is_seen_without_a_declaration() -> None:
+    state = line_state(lr=0.1)
+    schedule = torch.optim.lr_scheduler.StepLR(state.optimizer, 1, gamma=0.5)
+    recorder = Recorder(state)
+    state.optimizer.step()
+    with recorder.stage("schedule"):
+        schedule.step()
+    change = recorder.log.blame("optimizer.hyper.lr")
+    assert (change.actor, change.before, change.after) == ("schedule", 0.1, 0.05)
+    assert change.evidence == "comparison"
+
+
+def test_writes_are_validated_and_the_old_value_stays() -> None:
+    recorder = Recorder(line_state())
+    with recorder.stage("batch", opens="batch") as state:
+        with pytest.raises(ValueError, match=r"batch may not set 'updates' to 'many'"):
+            state.updates = "many"
+        assert state.updates == 0
+
+
+def test_unknown_field_offers_the_nearest() -> None:
+    recorder = Recorder(line_state())
+    with recorder.stage("batch", opens="batch") as state:
+        with pytest.raises(UnknownField, match=r"Did you mean 'loss'\?") as caught:
+            state.los = 1
+        with pytest.raises(UnknownField):
+            _ = state.los
+    assert isinstance(caught.value, StateError)
+
+
+def test_view_is_refused_after_its_block() -> None:
+    recorder = Recorder(line_state())
+    with recorder.stage("batch", opens="batch") as state:
+        pass
+    for ask in (lambda: state.updates, lambda: setattr(state, "updates", 1), lambda: state.ready("loss")):
+        with pytest.raises(Misuse, match="was asked of a view whose block has ended"):
+            ask()
+
+
+def test_underscored_names_of_a_view_are_attribute_errors() -> None:
+    with Recorder(line_state()).stage("batch") as state:
+        assert not hasattr(state, "__rich__") and not hasattr(state, "_repr_html_")
+
+
+def test_run_directory_is_numbered_and_its_log_stays_readable(tmp_path: Path) -> None:
+    for number in ("0001", "0002"):
+        with Recorder(line_state(), run_dir=tmp_path / "mine") as recorder:
+            loop(recorder, [(torch.ones(2, 1), torch.ones(2, 1))])
+        assert recorder.run_dir is not None and recorder.run_dir.name == number
+    assert recorder.log.blame("updates").after == 1
+    assert ChangeLog.open(f"{tmp_path / 'mine'}@1").blame("loss").actor == "batch/gradient"
+
+
+def test_audit_off_records_nothing_and_still_validates() -> None:
+    recorder = Recorder(line_state(), audit="off")
+    loop(recorder, [(torch.ones(2, 1), torch.ones(2, 1))])
+    assert len(recorder.log) == 0
+    with recorder.stage("batch") as state, pytest.raises(ValueError, match="may not set"):
+        state.updates = "many"
+
+
+def test_recorder_begins_with_what_it_was_given() -> None:
+    recorder = Recorder(line_state(lr=0.3))
+    assert recorder.log.blame("optimizer.hyper.lr").actor == "setup"
+
+
+def test_any_state_will_do() -> None:
+    class Tiny(State):
+        """One field."""
+
+        value: Tensor = field(scope="turn")
+
+    recorder = Recorder(Tiny())
+    with recorder.stage("turn", opens="turn") as state:
+        state.value = torch.ones(())
+        assert recorder.path == "turn"
+    assert recorder.log.blame("value").actor == "turn"
+    assert recorder.path == ""
