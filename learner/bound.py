@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from learner.callbacks.mean import Mean
-from learner.components import check_optimizers
+from learner.components import check_loader, check_optimizers
 from learner.errors import ArgumentError
 from learner.history import History, RecordHistory, has_batches, has_epochs
+from learner.recipes import predict
 from stages import Composite, Runner, assemble
 from stages.assembly import Assembly, refuse_orphans
+from stages.batch import joined
 from stages.callbacks import Callback, HookMethod, as_callback, hooks_of
+from stages.graph import refuse_starving
 from state import State
 from state.errors import short
 from state.recording import Recording
@@ -46,7 +49,7 @@ class Bound:
         self.recording = recording
         self._bind(self.assembly)
 
-    def edit(self, what: str, tree: Composite, *, may_lose_places: bool = False) -> None:
+    def edit(self, what: str, tree: Composite, *, swapped: str = "", may_lose_places: bool = False) -> None:
         """Take another tree, if it is sound and every hook of the user keeps its places; the log notes the edit.
 
         Raises:
@@ -56,6 +59,9 @@ class Bound:
         assembly = self._assemble(tree, self.callbacks)
         theirs = [one for given in self.callbacks for one in (given if isinstance(given, tuple) else (given,))]
         refuse_orphans(self.assembly, assembly, what, theirs, may_lose_places=may_lose_places)
+        assembly.require_sound()
+        if swapped:
+            refuse_starving(self.assembly, assembly, swapped)
         self._bind(assembly)
         self.tree = tree
         self.runner.tell_edit(what)
@@ -65,6 +71,22 @@ class Bound:
         self.runner.refuse_if_running()
         self._bind(self._assemble(self.tree, callbacks))
         self.callbacks = callbacks
+
+    def predict(self, loader: Any) -> Any:
+        """The outputs for every batch of `loader`, by a tree of its own over the same state."""
+        self.runner.refuse_if_running()
+        check_loader(loader, "loader")
+        given = {"predict_loader": loader, "predictions": []}
+        assembly = assemble(predict(self.tree), [], type(self.state), self.state, given)
+        assembly.require_sound()
+        upgrade(self.state, assembly.schema)
+        self.state.__dict__.update(given)
+        try:
+            Runner(assembly, self.state).run()
+            return joined(self.state.__dict__["predictions"])
+        finally:
+            for name in given:
+                del self.state.__dict__[name]
 
     def explain(self, name: str) -> str:
         """Why a field is not ready, and where its values are kept."""

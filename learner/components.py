@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from learner.errors import ArgumentError
+from learner.errors import AlreadyBound, ArgumentError
 from state import State, TrainState, field
 from state.parts import tensors
 from state.schema import compose
@@ -79,6 +79,21 @@ def check_loader(loader: Any, argument: str) -> None:
         raise ArgumentError(
             "Learner", argument, f"{argument}= is a {type(loader).__name__}, which cannot be iterated. {told}"
         )
+
+
+def check_state(state: Any) -> None:
+    """Refuse what no Learner or Recorder can take over.
+
+    Raises:
+        ArgumentError: it is no State.
+        AlreadyBound: a Learner holds it.
+    """
+    if not isinstance(state, State):
+        got = state.__name__ if isinstance(state, type) else f"a {type(state).__name__}"
+        raise ArgumentError("Learner", "state", f"state is {got}; it wants an object of a State class.")
+    if state._link is not None and state._link.owner() is not None:
+        told = "One State belongs to one Learner at a time: call close() on the other, or make a new State."
+        raise AlreadyBound(f"This {type(state).__name__} is bound to another Learner. {told}")
 
 
 def check_optimizers(state: State) -> None:

@@ -124,7 +124,9 @@ class RecordHistory(Callback):
         """Add the row."""
         ready = state.values_of("epoch")
         numbers = {name: value for name, value in ready.items() if name != "epoch" and _is_number(value)}
-        self.history.add({"epoch": ready.get("epoch", len(self.history)), **numbers, "seconds": perf_counter() - self.started})
+        self.history.add(
+            {"epoch": ready.get("epoch", len(self.history)), **numbers, "seconds": perf_counter() - self.started}
+        )
 
 
 def has_epochs(tree: Composite) -> bool:

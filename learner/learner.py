@@ -10,20 +10,17 @@ import torch
 from learner import components
 from learner.bound import Bound
 from learner.components import Loaders, Models, Optimizers
-from learner.errors import AlreadyBound
 from learner.history import History, numbers_of
 from learner.hooks import Hooks
 from learner.opening import Audit, open_recording, seed_everything, tell_setup
-from learner.recipes import Part, predict, supervised
-from stages import Assembly, Composite, EvaluationPhase, Finding, Frame, Outcome, Runner, assemble
-from stages.batch import joined
+from learner.recipes import Part, supervised
+from stages import Assembly, Composite, EvaluationPhase, Finding, Frame, Outcome
 from stages.callbacks import FunctionCallback, Options, Point, Side
 from stages.draw import draw_tree
 from stages.graph import graph_of
 from stages.limit import limit_of
 from stages.tables import FieldTable, explain, fields_table
 from state import ChangeLog, State
-from state.schema import upgrade
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -94,10 +91,9 @@ class Learner:
 
         Raises:
             AlreadyBound: another Learner holds the State.
+            ArgumentError: it is no State.
         """
-        if state._link is not None and state._link.owner() is not None:
-            told = "One State belongs to one Learner at a time: call close() on the other, or make a new State."
-            raise AlreadyBound(f"This {type(state).__name__} is bound to another Learner. {told}")
+        components.check_state(state)
         learner = cls.__new__(cls)
         data = components.data_fields(train, valid)
         learner._start(state, Bound(state, stages, callbacks, data), run_dir, seed, audit)
@@ -141,11 +137,17 @@ class Learner:
 
         Returns:
             What each came to: {"valid_loss": ..., ...}.
+
+        Raises:
+            ArgumentError: there is none, or none that comes to a number.
         """
+        phases = [place for place in self.assembly.places if place.kind == "stage"]
         found: dict[str, float] = {}
-        for place in self.assembly.places:
-            if place.kind == "stage" and isinstance(place.stage, EvaluationPhase):
+        for place in phases:
+            if isinstance(place.stage, EvaluationPhase):
                 found.update(numbers_of(self.run(place.path), f"{place.stage.word}_"))
+        if not found:
+            raise ArgumentError("validate()", "valid", "this tree has nothing to evaluate. Give the Learner valid=.")
         return found
 
     def predict(self, loader: Any) -> Any:
@@ -153,19 +155,7 @@ class Learner:
 
         A batch may be a pair with targets; these are left out.
         """
-        self._bound.runner.refuse_if_running()
-        components.check_loader(loader, "loader")
-        given = {"predict_loader": loader, "predictions": []}
-        assembly = assemble(predict(self._bound.tree), [], type(self.state), self.state, given)
-        assembly.require_sound()
-        upgrade(self.state, assembly.schema)
-        self.state.__dict__.update(given)
-        try:
-            Runner(assembly, self.state).run()
-            return joined(self.state.__dict__["predictions"])
-        finally:
-            for name in given:
-                del self.state.__dict__[name]
+        return self._bound.predict(loader)
 
     def fit_batch(self, batch: Any) -> Frame:
         """Train on one batch; alone, or inside `learner.inside("epoch/fit")`.
@@ -189,18 +179,19 @@ class Learner:
 
     def swap(self, path: str, new: Part) -> None:
         """Put another stage into a slot. Refused, with nothing changed, if it starves a reader or orphans a hook."""
-        self._bound.edit(f"swap {path}", self._bound.tree.swap(path, new))
+        place = self._bound.runner.find(path).path
+        self._bound.edit(f"swap {path}", self.stages.swap(path, new), swapped=place)
 
     def insert(
         self, new: Part, *, before: str | None = None, after: str | None = None, slot: str | None = None
     ) -> None:
         """Put a stage before or after a slot, into a slot of its own. Refused as `swap` is."""
         where = f"before {before}" if before else f"after {after}"
-        self._bound.edit(f"insert {where}", self._bound.tree.insert(new, before=before, after=after, slot=slot))
+        self._bound.edit(f"insert {where}", self.stages.insert(new, before=before, after=after, slot=slot))
 
     def remove(self, path: str) -> None:
         """Take a stage out. Refused as `swap` is; a hook that stands elsewhere too may lose its place here."""
-        self._bound.edit(f"remove {path}", self._bound.tree.remove(path), may_lose_places=True)
+        self._bound.edit(f"remove {path}", self.stages.remove(path), may_lose_places=True)
 
     def before(self, target: str | type, **options: Unpack[Options]) -> Callable[[Function], Function]:
         """Hook a function before the slots of `target`; a decorator, or `learner.before("update")(function)`."""
@@ -228,6 +219,11 @@ class Learner:
         if self._bound.recording is not None:
             self._bound.recording.close()
             self.log = ChangeLog.open(self.run_dir) if self.run_dir is not None else self.log
+
+    @property
+    def stages(self) -> Composite:
+        """The tree as it stands; `swap`, `insert` and `remove` put another in its place."""
+        return self._bound.tree
 
     @property
     def history(self) -> History:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from learner.components import check_state
 from learner.opening import Audit, open_recording, tell_setup
 from stages.cancel import Cancel, Outcome
 from stages.errors import Misuse
@@ -47,6 +48,7 @@ class Recorder:
     """
 
     def __init__(self, state: State, *, run_dir: str | Path | None = None, audit: Audit = "summary") -> None:
+        check_state(state)
         self.state = state
         self._recording, store, self.run_dir = open_recording(run_dir, audit)
         self.log = ChangeLog(store, self._recording)
@@ -54,6 +56,7 @@ class Recorder:
         self._view: RecorderView | None = None
         self._path = ""
         self._batch = -1
+        self._known: dict[str, Any] = {}
         self._kept: set[str] = set()  # scopes whose values a failed block left for the debugger
         if self._recording is not None:
             for actor in ("setup", "user", "external"):
@@ -61,6 +64,7 @@ class Recorder:
             for name, spec in vocabulary(type(state), state).items():
                 self._recording.field(name, spec.scope, spec.type_text, spec.description, spec.default)
             tell_setup(self._recording, state)
+            self._known = self._scalars()
 
     @contextmanager
     def stage(self, name: str, *, opens: str | None = None) -> "Iterator[RecorderView]":
@@ -71,17 +75,18 @@ class Recorder:
             opens: a scope that is open inside, whose values end with the block, and whose Cancel the block takes.
         """
         outer_path, outer_view = self._path, self._view
+        self._tell_scalars()
         self._path = f"{outer_path}/{name}" if outer_path else name
         view = outer_view or RecorderView(self)
         self._view = view
         error: BaseException | None = None
         hidden = self._open(opens)
-        started, before = perf_counter_ns(), self._scalars()
+        started = perf_counter_ns()
         try:
             yield view
         except BaseException as raised:
             error = raised
-        self._tell(before, error, perf_counter_ns() - started)
+        self._tell(error, perf_counter_ns() - started)
         self._close(opens, hidden, keep=error is not None and not isinstance(error, Cancel))
         self._path, self._view = outer_path, outer_view
         if outer_view is None:
@@ -141,15 +146,20 @@ class Recorder:
         optimizers = self.state.components(Optimizer)
         return {f"{n}.hyper.{k}": v for n, o in optimizers.items() for k, v in scalars(o, "hyper").items()}
 
-    def _tell(self, before: dict[str, Any], error: BaseException | None, duration_ns: int) -> None:
-        """Log the scalars that changed and how the block ended."""
-        if self._recording is None:
-            return
-        for name, value in self._scalars().items():
-            if before.get(name) != value:
+    def _tell_scalars(self) -> None:
+        """Log the scalars that changed since a block last began or ended, in the name of the block we are in."""
+        known, self._known = self._known, self._scalars()
+        for name, value in self._known.items():
+            if self._recording is not None and known.get(name) != value:
                 slot = self._slot("write", name, "comparison")
                 if slot is not None:
                     self._recording.write(slot, value)
+
+    def _tell(self, error: BaseException | None, duration_ns: int) -> None:
+        """Log the scalars that changed and how the block ended."""
+        if self._recording is None:
+            return
+        self._tell_scalars()
         outcome = Outcome() if error is None else Outcome.of(error)
         slot = self._slot("exit", None, "")
         if slot is not None:
@@ -158,8 +168,9 @@ class Recorder:
     def _slot(self, kind: str, name: str | None, evidence: str) -> int | None:
         if self._recording is None:
             return None
-        self._recording.actor(self._path, "stage", "")
-        return self._recording.slot(self._path, kind, name, evidence)
+        if self._path:
+            self._recording.actor(self._path, "stage", "")
+        return self._recording.slot(self._path or "user", kind, name, evidence)
 
     def _cut(self) -> None:
         if self._recording is not None:

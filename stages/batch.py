@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_COLLECTIONS = (tuple, list, Mapping)  # in this order: to ask for a Mapping takes longest
+
 
 def moved(batch: Any, device: torch.device) -> Any:
     """`batch` on `device`: a tensor, what has a `to` of its own, tuples, lists and mappings of these; else as it is."""
@@ -27,6 +29,8 @@ def detached(value: Any) -> Any:
 
 def batch_size(batch: Any) -> int:
     """The number of samples in a batch: the first dimension of the first tensor or array in it that has one, else 1."""
+    if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor) and batch[0].dim():
+        return batch[0].shape[0]  # what `_size` comes to, for most loaders
     size = _size(batch)
     return 1 if size is None else size
 
@@ -78,9 +82,12 @@ def wrong_lengths(inputs: Tensor, targets: Tensor, first: str, second: str) -> s
 def _size(batch: Any) -> int | None:
     if isinstance(batch, Tensor):
         return batch.shape[0] if batch.dim() else None
-    if isinstance(batch, Mapping | tuple | list):
-        sizes = (_size(value) for value in (batch.values() if isinstance(batch, Mapping) else batch))
-        return next((size for size in sizes if size is not None), None)
+    if isinstance(batch, _COLLECTIONS):
+        for part in batch.values() if isinstance(batch, Mapping) else batch:
+            size = _size(part)
+            if size is not None:
+                return size
+        return None
     shape = getattr(batch, "shape", None)
     return int(shape[0]) if isinstance(shape, tuple) and shape else None
 

@@ -3,7 +3,7 @@
 Each is built once, for one actor. Between the plan and a user's code stand one call of ours and no look-up.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +32,7 @@ def stage_body(node: "Node") -> tuple[Body, Body]:
     if place.kind != "stage":
         return tell_parts, _nothing
     if isinstance(stage, Composite) and type(stage).run is Composite.run:
-        executes = tuple(child.execute for child in node.children.values() if child.place.kind == "stage")
-
-        def run_children() -> None:
-            for execute in executes:
-                execute()
-
-        return tell_parts, run_children
+        return tell_parts, node.run_children
     from stages.node import StageView
 
     call = _call(node, stage.run, place.contract, StageView)
@@ -48,14 +42,49 @@ def stage_body(node: "Node") -> tuple[Body, Body]:
     watched = _watched(node)
     if watched:
         call = _watching(call, watched)
-    if not node.access.part_writes:
-        return tell_parts, call
+    return tell_parts, _then(call, tell_parts)
 
-    def run_and_tell() -> None:
-        call()
-        tell_parts()
 
-    return tell_parts, run_and_tell
+def children_body(node: "Node") -> Body:
+    """The function that runs the stages a node holds, in order.
+
+    What has no hook, scope or count of its own is called without going through its node, and a plain composite of such
+    is run in its parent's place. Where stages are timed, every node is gone through.
+    """
+    runner = node.runner
+    children = tuple(child for child in node.children.values() if child.place.kind == "stage")
+    steps = tuple(_steps(children))
+
+    def run_children() -> None:
+        if runner.timed:
+            for child in children:
+                child.execute()
+            return
+        left: tuple[Node, ...] = ()
+        try:
+            for run, left in steps:
+                run()
+        except BaseException as raised:
+            error = raised
+            for passed in left:
+                error = passed.ended_by(error)
+            if error is raised:
+                raise
+            raise error from None
+
+    return run_children
+
+
+def _steps(children: "Iterable[Node]") -> "Iterator[tuple[Body, tuple[Node, ...]]]":
+    """What to call for each of these nodes, and whom an exception leaves that comes out of it."""
+    for child in children:
+        if not child.is_bare:
+            yield child.execute, ()
+        elif type(child.stage).run is Composite.run:
+            inner = (below for below in child.children.values() if below.place.kind == "stage")
+            yield from ((run, (*left, child)) for run, left in _steps(inner))
+        else:
+            yield child.body, (child,)
 
 
 def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
@@ -136,13 +165,17 @@ def _call(
     values, store = actor.runner.values, _store(actor)
     if any(parameter.optional for parameter in contract.parameters):
 
+        get = values.get
+        sure = [parameter.name for parameter in contract.parameters if not parameter.optional]
+        optional = [parameter.name for parameter in contract.parameters if parameter.optional]
+
         def call_optional() -> None:
-            given = {
-                parameter.name: values.get(parameter.name) for parameter in contract.parameters if parameter.optional
-            }
-            for name in names:
-                if name not in given:
-                    given[name] = _value(actor, name)
+            try:
+                given = {name: values[name] for name in sure}
+            except KeyError as missing:
+                raise actor.not_ready(missing.args[0]) from None
+            for name in optional:
+                given[name] = get(name)
             store(function(**given))
 
         return call_optional
@@ -191,9 +224,16 @@ def _call_general(
             return outcome[0]
         return values.get(name) if optional else _value(actor, name)
 
+    is_view_alone = [parameter.name for parameter in parameters] == ["state"]
+    written = view._written
+
     def call() -> None:
-        view._written.clear()
-        result = function(*[give(parameter.name, parameter.optional) for parameter in parameters])
+        if written:
+            written.clear()
+        if is_view_alone:
+            result = function(view)
+        else:
+            result = function(*[give(parameter.name, parameter.optional) for parameter in parameters])
         if is_observer:
             return
         if result is not None or not contract.takes_view:
@@ -248,13 +288,20 @@ def _tell_parts(actor: "Actor") -> Body:
     told = [slot for slot in slots if slot is not None]
     if recording is None or not told:
         return _nothing
-    mark = recording.mark
+    put, rows = recording.pen(told[0])[0], tuple(value for slot in told for value in (slot, None))
+    return lambda: put(rows)
 
-    def tell() -> None:
-        for slot in told:
-            mark(slot, None)
 
-    return tell
+def _then(call: Body, tell_parts: Body) -> Body:
+    """Both, one after the other."""
+    if tell_parts is _nothing:
+        return call
+
+    def run_and_tell() -> None:
+        call()
+        tell_parts()
+
+    return run_and_tell
 
 
 def _watched(actor: "Actor") -> list[tuple["Actor", str, str]]:

@@ -127,8 +127,8 @@ class HookMethod:
 class Callback:
     """One or more hooks that belong together. Decorate its methods with `before` and `after`.
 
-    Its settings are frozen once it is bound to a Learner, if a hook of it writes: what changes during a run belongs
-    into State, where it is logged and saved. A callback that only observes may keep what it likes.
+    Its settings are frozen once it is bound to a Learner: what changes during a run belongs into State, where it is
+    logged and saved. A callback all of whose hooks are observers may keep what it likes.
 
     A subclass has the hooks of all its bases; a method that it overrides stands where the one of the base stood, with
     the same access, unless it is decorated anew. `name = None` takes a hook out.

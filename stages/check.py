@@ -148,12 +148,18 @@ class Readiness:
             told = f"which {who} may not have written by then: it runs only sometimes. "
             return "written sometimes", told + f"Hook the reader after that writer, {default}or read {name + '?'!r}."
         later = [writer for writer in writers if writer not in self.acted and self._shares(writer, scope)]
+        if later == [path] and name.endswith(".grads"):
+            told = "which nobody has cleared before: gradients of earlier batches would add up. Put ClearGradients() first."
+            return "read before write", told
         if later == [path]:
             told = "which it writes itself, but only afterwards."
             return "read before write", f"{told} {default.capitalize()}or read {name + '?'!r}."
         if later:
             told = f"which {_list(later)} {_verb('write', later)} only afterwards. Put the reader after that, "
             return "read before write", told + f"{default}or read {name + '?'!r}."
+        if not self.openers[scope] and writers == [path]:
+            told = f"which only it writes, in a scope {scope!r} that is not open there."
+            return "missing producer", told + " Give it a value first, or put a stage that writes it before."
         if not self.openers[scope]:
             told = f"but {_list(writers)} {_verb('write', writers)} it in a scope {scope!r}, which is not open there. "
             told += "Read it inside the scope, keep what you need in a field of a wider one, "
@@ -265,7 +271,7 @@ def order_finding(conflict: Conflict, side: str, place: Place) -> Finding:
         return Finding("error", "cycle", paths, told)
     first, second = (hook.split(".")[0] for hook in hooks)
     told = f"{hooks[0]} and {hooks[1]} both write {conflict.name!r} {side} {place.path!r} and have no order. "
-    told += f"Put their callbacks into a tuple, callbacks=[({first}, {second})], give one runs_before=, or remove one."
+    told += f"Put their callbacks into a tuple, callbacks=[({first}(...), {second}(...))], give one runs_before=, or remove one."
     return Finding("error", "unordered writers", paths, told)
 
 

@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from stages.assembly import Assembly
-from stages.check import scopes_of
+from stages.check import Finding, actors, scopes_of
+from stages.errors import GraphError
 from stages.order import covers, overlaps
 from stages.place import CHECKPOINT, HookPlace, Place
 from state.access import Access
@@ -61,6 +62,39 @@ def flow(assembly: Assembly) -> list[Flow]:
     What is given at construction, a default and an observer feed and are fed by nobody here.
     """
     return list(_FlowWalk(assembly).found)
+
+
+def refuse_starving(old: Assembly, new: Assembly, path: str) -> None:
+    """Refuse a swap after which somebody would read what nobody there writes any more.
+
+    The check alone would let it pass where an earlier writer leaves something to read: cleared gradients, say.
+
+    Args:
+        path: the slot whose stage was exchanged.
+
+    Raises:
+        GraphError: naming each value that was written there and is not now, and its readers.
+    """
+    inside = (path + "/", path + ":")
+    written = {
+        name
+        for actor, access in actors(new.places)
+        if actor == path or actor.startswith(inside)
+        for name in access.writes
+    }
+    starved: dict[str, list[str]] = defaultdict(list)
+    for one in flow(old):
+        from_inside = one.writer == path or one.writer.startswith(inside)
+        to_outside = one.reader != path and not one.reader.startswith(inside)
+        if from_inside and to_outside and not any(overlaps(name, one.name) for name in written):
+            starved[one.name].append(one.reader)
+    found = []
+    for name, readers in starved.items():
+        told = f"The new stage in {path!r} does not write {name!r}, which {', '.join(dict.fromkeys(readers))} reads."
+        ways = "Write it there, or take the readers out first."
+        found.append(Finding("error", "starved reader", (path, *readers), f"{told} {ways}"))
+    if found:
+        raise GraphError(found)
 
 
 def counted(place: Place) -> tuple[str, ...]:

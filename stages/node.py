@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from stages.body import hook_body, stage_body
+from stages.body import children_body, hook_body, stage_body
 from stages.cancel import OK, Cancel, Exhausted, Outcome
 from stages.errors import Misuse
 from stages.notes import noted
@@ -80,6 +80,9 @@ class StageView(View):
             raise Misuse(f"{owner.path} enters the inline stage {name!r}, which it does not list. {told}")
         return InlineEntry(self, node)
 
+    def _run_children(self) -> None:
+        self._owner.holder.run_children()
+
     def _run_child(self, stage: Stage) -> None:
         self._owner.holder.run_child(stage)
 
@@ -146,11 +149,13 @@ class Node(Actor):
             point = self.children.get(CHECKPOINT)
             if point is not None and point.place.kind == CHECKPOINT and (point.before or point.after):
                 self.round.point = point
+        self.is_bare = not (self.before or self.after or self.opens or self.count)
+        self.run_children = children_body(self)
         self.tell_parts, self.body = stage_body(self)
 
     def execute(self) -> None:
         """Run this place once: hooks before, body, hooks after."""
-        if self.before or self.after or self.opens or self.count or self.runner.timed:
+        if not self.is_bare or self.runner.timed:
             error = None
             try:
                 self.begin()

@@ -186,7 +186,6 @@ class Runner:
     def tell_edit(self, what: str) -> None:
         """Log an edit of the tree, by the user."""
         if self.recording is not None:
-            self.recording.field("tree", "run", "str", "edits of the tree", MISSING)
             slot = self._user_slot("tree")
             if slot is not None:
                 self.recording.write(slot, what)
@@ -326,6 +325,7 @@ class Runner:
             return
         for actor in ("setup", "user", "external"):
             self.recording.actor(actor, "reserved", "")
+        self.recording.field("tree", "run", "str", "edits of the tree", MISSING)
         for name, spec in self.assembly.names.items():
             scope = "batch" if name.endswith(".grads") else spec.scope
             default = spec.default if "." not in name else MISSING

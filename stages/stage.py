@@ -61,10 +61,7 @@ class Stage(ABC):
         """
         run_child = getattr(state, "_run_child", None)
         if run_child is None:
-            told = "Use learner.run(path) to run a part of the tree, learner.testing.run_stage to test a stage."
-            raise Misuse(
-                f"{type(self).__name__} was called with a {type(state).__name__}; only a composite runs it. {told}"
-            )
+            raise not_run_here(self, state)
         run_child(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -114,8 +111,10 @@ class Composite(Stage):
         object.__setattr__(self, "stages", MappingProxyType(held))
 
     def run(self, state: Any) -> Any:
-        for stage in self.stages.values():
-            stage(state)
+        run_children = getattr(state, "_run_children", None)
+        if run_children is None:
+            raise not_run_here(self, state)
+        run_children()
 
     def swap(self, path: str, new: "Stage | Callable[..., Any]") -> "Composite":
         """A copy of this tree with `new` in the slot `path`; the slot keeps its name."""
@@ -309,6 +308,12 @@ def find_one(pattern: str, paths: list[str]) -> str:
     if len(found) > 1:
         raise AmbiguousSlot(pattern, found)
     return found[0]
+
+
+def not_run_here(stage: Stage, state: object) -> Misuse:
+    """The error for a stage that is called from elsewhere than the `run` of the composite that holds it."""
+    told = "Use learner.run(path) to run a part of the tree, learner.testing.run_stage to test a stage."
+    return Misuse(f"{type(stage).__name__} was called with a {type(state).__name__}; only a composite runs it. {told}")
 
 
 def freeze(thing: object) -> None:

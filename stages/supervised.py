@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -88,7 +89,7 @@ class Unpack(Stage):
     targets: str | None = ""
     rest: bool = False
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The fields it writes."""
         second = "targets" if self.targets == "" and self.inputs == "inputs" else self.targets

@@ -89,13 +89,15 @@ class View:
     def components(self, kind: type[Kind]) -> dict[str, Kind]:
         """The declared values that are a `kind` now, by field."""
         values = self._values
-        found = {name: values[name] for name in type(self).declared if name in values}
-        return {name: value for name, value in found.items() if isinstance(value, kind)}
+        return {
+            name: values[name] for name in type(self).declared if name in values and isinstance(values[name], kind)
+        }
 
     def values_of(self, scope: str) -> dict[str, Any]:
         """The values that declared fields of `scope` have now, by field."""
         values, specs = self._values, self._owner.known
-        return {n: values[n] for n in type(self).declared if n in values and specs[n].scope == scope}
+        declared = type(self).declared
+        return {n: values[n] for n, spec in specs.items() if spec.scope == scope and n in values and n in declared}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

@@ -1,6 +1,7 @@
 """Mean: the average of a field over the samples of a phase."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -23,7 +24,10 @@ class RunningMean:
 
     def add(self, value: Tensor | float, weight: int) -> None:
         """Count `value`, a scalar, `weight` times."""
-        self._sum(value, weight)
+        if isinstance(value, Tensor) and value.is_cpu:
+            self.total = self.total + value.item() * weight
+        else:
+            self._sum(value, weight)
         self.weight += weight
 
     def add_total(self, total: Tensor | float, weight: int) -> None:
@@ -81,16 +85,21 @@ class Mean(Callback):
         """The name of the results, without the phase."""
         return self.name or self.of
 
+    @cached_property
+    def sums(self) -> str:
+        """The field of the sums."""
+        return f"{self.title}_sums"
+
     def fields(self) -> dict[str, Any]:
         """The sums of a phase, and the mean."""
         sums = field(scope="phase", factory=lambda state: RunningMean(), description=f"sums of {self.of}")
         mean = field(scope="epoch", description=f"mean of {self.of} over the samples")
-        return {f"{self.title}_sums": (RunningMean, sums), f"{{phase}}_{self.title}": (float | Tensor, mean)}
+        return {self.sums: (RunningMean, sums), f"{{phase}}_{self.title}": (float | Tensor, mean)}
 
     @after(
         "batch",
         within=Phase,
-        reads=lambda self: (f"{self.of}?", f"{self.title}_sums", "batch"),
+        reads=lambda self: (f"{self.of}?", self.sums, "batch"),
         writes=lambda self: (f"{self.title}_sums.state",),
     )
     def add(self, state: Any) -> None:
@@ -98,17 +107,18 @@ class Mean(Callback):
         value = getattr(state, self.of)
         if value is None:
             return
-        if not isinstance(value, float | int) and not (isinstance(value, Tensor) and value.numel() == 1):
+        if value.numel() != 1 if isinstance(value, Tensor) else not isinstance(value, float | int):
             told = f"{self.of!r} is {short(value)}; it averages one number per batch. Name a field that holds one."
             raise ArgumentError("Mean", "of", told)
-        getattr(state, f"{self.title}_sums").add(value, batch_size(state.batch))
+        sums: RunningMean = getattr(state, self.sums)
+        sums.add(value, batch_size(state.batch))
 
     @after(
         Phase,
-        reads=lambda self: (f"{self.title}_sums",),
+        reads=lambda self: (self.sums,),
         writes=lambda self: (f"{{phase}}_{self.title}",),
     )
     def result(self, state: Any) -> float | Tensor:
         """The mean of the phase."""
-        sums: RunningMean = getattr(state, f"{self.title}_sums")
+        sums: RunningMean = getattr(state, self.sums)
         return sums.mean()
