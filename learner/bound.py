@@ -2,23 +2,25 @@
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from learner.callbacks.mean import Mean
 from learner.components import check_loader, check_optimizers
 from learner.errors import ArgumentError
-from learner.history import History, RecordHistory, has_batches, has_epochs
+from learner.history import History, RecordHistory, has_batches, has_epochs, numbers_of
 from learner.recipes import predict
-from stages import Composite, Runner, assemble
+from stages import Composite, EvaluationPhase, Runner, assemble
 from stages.assembly import Assembly, refuse_orphans
 from stages.batch import joined
-from stages.callbacks import Callback, HookMethod, as_callback, hooks_of
+from stages.callbacks import Callback, FunctionCallback, HookMethod, Options, Point, Side, as_callback, hooks_of
 from stages.graph import refuse_starving
 from state import State
 from state.errors import short
 from state.recording import Recording
 from state.schema import build, upgrade
 from state.state import Link
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Bound:
@@ -42,6 +44,10 @@ class Bound:
         check_optimizers(state)
         self.assembly = self._assemble(tree, self.callbacks)
         self.assembly.require_sound()
+        unread = sorted(data.keys() - self.assembly.schema.specs.keys())
+        if unread:
+            told = "Put a phase that reads it into the tree: Fit(...) reads train_loader."
+            raise ArgumentError("Learner", "train", f"nobody in this tree has the field {', '.join(unread)}. {told}")
 
     def start(self, owner: object, recording: Recording | None) -> None:
         """Bind for the first time, in the name of `owner`."""
@@ -71,6 +77,25 @@ class Bound:
         self.runner.refuse_if_running()
         self._bind(self._assemble(self.tree, callbacks))
         self.callbacks = callbacks
+
+    def hook(self, side: Side, target: str | type, options: Options) -> Callable[[Function], Function]:
+        """A decorator that adds a function as a callback, and gives it back as it is."""
+
+        def add(function: Function) -> Function:
+            self.set_callbacks([*self.callbacks, FunctionCallback(Point(side, target, options)(function))])
+            return function
+
+        return add
+
+    def validate(self) -> dict[str, float]:
+        """Run every evaluation phase once; what each came to."""
+        found: dict[str, float] = {}
+        for place in self.assembly.places:
+            if place.kind == "stage" and isinstance(place.stage, EvaluationPhase):
+                found.update(numbers_of(self.runner.run(place.path), f"{place.stage.word}_"))
+        if not found:
+            raise ArgumentError("validate()", "valid", "this tree has nothing to evaluate. Give the Learner valid=.")
+        return found
 
     def predict(self, loader: Any) -> Any:
         """The outputs for every batch of `loader`, by a tree of its own over the same state."""

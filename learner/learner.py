@@ -3,26 +3,24 @@
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 import torch
 
 from learner import components
-from learner.bound import Bound
+from learner.bound import Bound, Function
 from learner.components import Loaders, Models, Optimizers
-from learner.history import History, numbers_of
+from learner.history import History
 from learner.hooks import Hooks
 from learner.opening import Audit, open_recording, seed_everything, tell_setup
 from learner.recipes import Part, supervised
-from stages import Assembly, Composite, EvaluationPhase, Finding, Frame, Outcome
-from stages.callbacks import FunctionCallback, Options, Point, Side
+from stages import Assembly, Composite, Finding, Frame, Outcome
+from stages.callbacks import Options
 from stages.draw import draw_tree
 from stages.graph import graph_of
 from stages.limit import limit_of
 from stages.tables import FieldTable, explain, fields_table
 from state import ChangeLog, State
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Learner:
@@ -141,14 +139,7 @@ class Learner:
         Raises:
             ArgumentError: there is none, or none that comes to a number.
         """
-        phases = [place for place in self.assembly.places if place.kind == "stage"]
-        found: dict[str, float] = {}
-        for place in phases:
-            if isinstance(place.stage, EvaluationPhase):
-                found.update(numbers_of(self.run(place.path), f"{place.stage.word}_"))
-        if not found:
-            raise ArgumentError("validate()", "valid", "this tree has nothing to evaluate. Give the Learner valid=.")
-        return found
+        return self._bound.validate()
 
     def predict(self, loader: Any) -> Any:
         """The model's outputs for every batch of `loader`, in eval mode, on the CPU, joined along the batch.
@@ -195,11 +186,11 @@ class Learner:
 
     def before(self, target: str | type, **options: Unpack[Options]) -> Callable[[Function], Function]:
         """Hook a function before the slots of `target`; a decorator, or `learner.before("update")(function)`."""
-        return self._hook("before", target, options)
+        return self._bound.hook("before", target, options)
 
     def after(self, target: str | type, **options: Unpack[Options]) -> Callable[[Function], Function]:
         """Hook a function after the slots of `target`; a decorator, or `learner.after("update")(function)`."""
-        return self._hook("after", target, options)
+        return self._bound.hook("after", target, options)
 
     def check(self) -> list[Finding]:
         """What the check finds in the tree as it stands: no errors, or it would not stand, but warnings and notes."""
@@ -257,11 +248,3 @@ class Learner:
 
     def __repr__(self) -> str:
         return draw_tree(self.assembly)
-
-    def _hook(self, side: Side, target: str | type, options: Options) -> Callable[[Function], Function]:
-        def hook(function: Function) -> Function:
-            hooked = FunctionCallback(Point(side, target, options)(function))
-            self._bound.set_callbacks([*self._bound.callbacks, hooked])
-            return function
-
-        return hook

@@ -11,7 +11,7 @@ from learner.recipes import Part
 from stages import Frame, Outcome, Runner, assemble
 from stages.stage import as_stage, slot_of
 from state import State, TrainState
-from state.schema import upgrade
+from state.schema import build, upgrade
 
 
 def toy_learner(*, callbacks: Iterable[Any] = (), **settings: Any) -> Learner:
@@ -69,6 +69,7 @@ def run_stage(stage: Part, state: State | None = None, **values: Any) -> Frame:
     upgrade(held, first.schema)
     for name, value in values.items():
         setattr(held, name, value)
+    build(held)
     grads = (f"{name}.grads" for name in held.components(nn.Module))  # those that a test has put there
     assembly = assemble(made, [], type(held), held, [*held.__dict__, *grads])
     assembly.require_sound()

@@ -25,14 +25,13 @@ Body = Callable[[], None]
 HookBody = Callable[[Outcome], None]
 
 
-def stage_body(node: "Node") -> tuple[Body, Body]:
-    """Two functions of a node: one that tells the log of the parts it is there to change, and its body."""
-    tell_parts = _tell_parts(node)
+def stage_body(node: "Node") -> Body:
+    """The function that runs the stage of one node, and tells the log of the parts it is there to change."""
     stage, place = node.stage, node.place
     if place.kind != "stage":
-        return tell_parts, _nothing
+        return _nothing
     if isinstance(stage, Composite) and type(stage).run is Composite.run:
-        return tell_parts, node.run_children
+        return node.run_children
     from stages.node import StageView
 
     call = _call(node, stage.run, place.contract, StageView)
@@ -42,7 +41,7 @@ def stage_body(node: "Node") -> tuple[Body, Body]:
     watched = _watched(node)
     if watched:
         call = _watching(call, watched)
-    return tell_parts, _then(call, tell_parts)
+    return _then(call, _tell_parts(node))
 
 
 def children_body(node: "Node") -> Body:
@@ -62,7 +61,7 @@ def children_body(node: "Node") -> Body:
             return
         left: tuple[Node, ...] = ()
         try:
-            for run, left in steps:
+            for run, left in steps:  # noqa: B007  `left` is for the exception
                 run()
         except BaseException as raised:
             error = raised
@@ -164,16 +163,17 @@ def _call(
     names = [parameter.name for parameter in contract.parameters]
     values, store = actor.runner.values, _store(actor)
     if any(parameter.optional for parameter in contract.parameters):
-
         get = values.get
         sure = [parameter.name for parameter in contract.parameters if not parameter.optional]
         optional = [parameter.name for parameter in contract.parameters if parameter.optional]
 
         def call_optional() -> None:
+            given = {}
             try:
-                given = {name: values[name] for name in sure}
-            except KeyError as missing:
-                raise actor.not_ready(missing.args[0]) from None
+                for name in sure:
+                    given[name] = values[name]
+            except KeyError:
+                raise actor.not_ready(name) from None
             for name in optional:
                 given[name] = get(name)
             store(function(**given))

@@ -149,8 +149,8 @@ class Readiness:
             return "written sometimes", told + f"Hook the reader after that writer, {default}or read {name + '?'!r}."
         later = [writer for writer in writers if writer not in self.acted and self._shares(writer, scope)]
         if later == [path] and name.endswith(".grads"):
-            told = "which nobody has cleared before: gradients of earlier batches would add up. Put ClearGradients() first."
-            return "read before write", told
+            told = "which nobody has cleared before: gradients of earlier batches would add up."
+            return "read before write", f"{told} Put ClearGradients() first."
         if later == [path]:
             told = "which it writes itself, but only afterwards."
             return "read before write", f"{told} {default.capitalize()}or read {name + '?'!r}."
@@ -271,7 +271,8 @@ def order_finding(conflict: Conflict, side: str, place: Place) -> Finding:
         return Finding("error", "cycle", paths, told)
     first, second = (hook.split(".")[0] for hook in hooks)
     told = f"{hooks[0]} and {hooks[1]} both write {conflict.name!r} {side} {place.path!r} and have no order. "
-    told += f"Put their callbacks into a tuple, callbacks=[({first}(...), {second}(...))], give one runs_before=, or remove one."
+    told += f"Put their callbacks into a tuple, callbacks=[({first}(...), {second}(...))], "
+    told += "give one runs_before=, or remove one."
     return Finding("error", "unordered writers", paths, told)
 
 

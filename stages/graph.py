@@ -75,18 +75,15 @@ def refuse_starving(old: Assembly, new: Assembly, path: str) -> None:
     Raises:
         GraphError: naming each value that was written there and is not now, and its readers.
     """
-    inside = (path + "/", path + ":")
-    written = {
-        name
-        for actor, access in actors(new.places)
-        if actor == path or actor.startswith(inside)
-        for name in access.writes
-    }
+
+    def is_inside(actor: str) -> bool:
+        return actor == path or actor.startswith((path + "/", path + ":"))
+
+    written = {name for actor, access in actors(new.places) if is_inside(actor) for name in access.writes}
     starved: dict[str, list[str]] = defaultdict(list)
     for one in flow(old):
-        from_inside = one.writer == path or one.writer.startswith(inside)
-        to_outside = one.reader != path and not one.reader.startswith(inside)
-        if from_inside and to_outside and not any(overlaps(name, one.name) for name in written):
+        leaves = is_inside(one.writer) and not is_inside(one.reader)
+        if leaves and not any(overlaps(name, one.name) for name in written):
             starved[one.name].append(one.reader)
     found = []
     for name, readers in starved.items():

@@ -59,7 +59,7 @@ class Actor:
 class StageView(View):
     """The view of a stage: it may open rounds, enter inline stages and run the stages it holds."""
 
-    __slots__ = ()
+    __slots__ = ("_run_children",)  # of the node, set by it
 
     def round(self) -> Round:
         """One round of the loop: opens its scope, takes its Cancel, counts it."""
@@ -79,9 +79,6 @@ class StageView(View):
             told = f"It lists inline={list(owner.place.contract.inline)}; add {name!r} there."
             raise Misuse(f"{owner.path} enters the inline stage {name!r}, which it does not list. {told}")
         return InlineEntry(self, node)
-
-    def _run_children(self) -> None:
-        self._owner.holder.run_children()
 
     def _run_child(self, stage: Stage) -> None:
         self._owner.holder.run_child(stage)
@@ -104,8 +101,6 @@ class InlineEntry:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         object.__setattr__(self.view, "_owner", self.outer)
-        if error is None:
-            self.node.tell_parts()
         self.node.end(error)
 
 
@@ -151,7 +146,13 @@ class Node(Actor):
                 self.round.point = point
         self.is_bare = not (self.before or self.after or self.opens or self.count)
         self.run_children = children_body(self)
-        self.tell_parts, self.body = stage_body(self)
+        self.body = stage_body(self)
+
+    def view(self, kind: type[View]) -> View:
+        made = super().view(kind)
+        if isinstance(made, StageView):
+            object.__setattr__(made, "_run_children", self.holder.run_children)
+        return made
 
     def execute(self) -> None:
         """Run this place once: hooks before, body, hooks after."""

@@ -61,7 +61,8 @@ class Round:
             self.number = (index if total is None else total) + 1
             if self.is_sampled and recording is not None:
                 runner.timed = index < TIMED_FIRST or index % TIMED_EVERY == 0
-        self.position = runner.read_position()
+        get = values.get
+        self.position = (get("epoch"), runner.phase, get("batch_index"), get("updates"))  # Runner.read_position
         if recording is not None:
             recording.position = self.position
             if self.index_slot is not None:
@@ -69,16 +70,19 @@ class Round:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         runner = self.runner
-        cancelled = isinstance(error, Cancel) and error.scope == self.scope
+        cancelled = exhausted = failed = False
+        if error is not None:
+            cancelled = isinstance(error, Cancel) and error.scope == self.scope
+            exhausted = isinstance(error, Exhausted)
+            failed = not exhausted and not isinstance(error, Cancel)
         is_over = error is None or cancelled
-        if not self.is_counted and is_over:
+        if is_over and not self.is_counted:
             self.count(None)
-        if isinstance(error, Exhausted):
+        if exhausted:
             self._take_back_index()
-        failed = not is_over and not isinstance(error, Cancel | Exhausted)
-        runner.scopes.close(self.scope, self.hidden, keep=failed)
+        runner.scopes.close(self.scope, self.hidden, failed)
         try:
-            if self.point is not None and not failed and not isinstance(error, Exhausted):
+            if self.point is not None and not failed and not exhausted:
                 self.point.execute()
         finally:
             runner.round, runner.timed = self.outer, self.outer_timed

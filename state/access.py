@@ -89,9 +89,11 @@ class View:
     def components(self, kind: type[Kind]) -> dict[str, Kind]:
         """The declared values that are a `kind` now, by field."""
         values = self._values
-        return {
-            name: values[name] for name in type(self).declared if name in values and isinstance(values[name], kind)
-        }
+        found: dict[str, Kind] = {}
+        for name in type(self).declared:
+            if name in values and isinstance(values[name], kind):
+                found[name] = values[name]
+        return found
 
     def values_of(self, scope: str) -> dict[str, Any]:
         """The values that declared fields of `scope` have now, by field."""

@@ -7,7 +7,7 @@ looked up among those met before: templates are learned, not declared, and a rou
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import islice
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ MAX_METAS = 10_000
 MAX_TEXT = 200
 MAX_KEYS = 8
 
-_PLAIN = frozenset({bool, float, int, type(None)})
+PLAIN: frozenset[type] = frozenset({bool, float, int, type(None)})
 
 
 class Recording:
@@ -44,7 +44,18 @@ class Recording:
 
     __slots__ = (
         *("position", "timing", "lost", "_store", "_level", "_levels", "_tables", "_actors", "_fields", "_bare"),
-        *("_flat", "_pending", "_seq", "_clock_ns", "_saved_ns", "_lock", "_shapes", "_texts", "_on_device"),
+        *(
+            "_flat",
+            "_pending",
+            "_seq",
+            "_clock_ns",
+            "_saved_ns",
+            "_lock",
+            "_shapes",
+            "_lengths",
+            "_texts",
+            "_on_device",
+        ),
     )
 
     def __init__(self, store: Store, level: Level = "summary", levels: Mapping[str, Level] | None = None) -> None:
@@ -67,6 +78,7 @@ class Recording:
         self._clock_ns = time.time_ns() - self._saved_ns
         self._lock = threading.RLock()
         self._shapes: dict[object, list[int]] = {}  # the values that stand for a tensor's shape, dtype and device
+        self._lengths: dict[tuple[type, int], list[int]] = {}  # for a tuple or list
         self._texts: dict[str, list[int]] = {}  # and for a text
         self._on_device = False  # whether scalars of a device were ever written
 
@@ -100,9 +112,19 @@ class Recording:
         """Record a summary of `value`, never `value` itself unless it is plain. Does not wait for a device."""
         if self._bare and slot in self._bare:
             value = None
-        elif type(value) not in _PLAIN:
+        elif type(value) not in PLAIN:
             value = self._summary(value)
         self._flat.extend((slot, value))
+
+    def pen(self, slot: int) -> tuple[Callable[[Any], None], Collection[type], Callable[[Any], object]]:
+        """`write` in pieces, for who writes one slot often.
+
+        The function that takes (slot, value, slot, value, ...), as `mark` for many; the types of values that are
+        recorded as they are; and the function that gives what is recorded of any other.
+        """
+        if slot in self._bare:
+            return self._flat.extend, (), _nothing
+        return self._flat.extend, PLAIN, self._summary
 
     def mark(self, slot: int, value: object) -> None:
         """Record `value` as it is: a string, a number, None, or a list of two or more of these.
@@ -197,6 +219,9 @@ class Recording:
                     return self._scalar(value)
                 key = (shape, value.dtype, value.device)
                 return self._shapes.get(key) or self._shape(key)
+            kind = type(value)
+            if kind is tuple or kind is list:
+                return self._lengths.get((kind, len(value))) or self._length(value)
             if isinstance(value, (str, complex)):
                 text = str(value)
                 return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."
@@ -206,9 +231,16 @@ class Recording:
         except Exception:  # a user's class may refuse any question: looking at it must not stop a run
             return self._meta(_name(type(value)))
 
+    def _length(self, value: tuple[Any, ...] | list[Any]) -> list[int]:
+        meta = self._meta(_text(value))
+        if len(self._lengths) < MAX_METAS:
+            self._lengths[type(value), len(value)] = meta
+        return meta
+
     def _scalar(self, value: Tensor) -> object:
         if value.is_cpu:
-            return _plain(value.item())
+            number = value.item()
+            return number if type(number) in PLAIN else str(number)
         if value.is_meta:
             return self._shape((value.shape, value.dtype, value.device))
         self._on_device = True
@@ -253,8 +285,12 @@ def _utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _nothing(value: object) -> None:
+    """What level "writes" keeps of a value."""
+
+
 def _plain(number: object) -> object:
-    return number if type(number) in _PLAIN else str(number)
+    return number if type(number) in PLAIN else str(number)
 
 
 def _name(kind: type) -> str:

@@ -35,7 +35,8 @@ def compose(classes: Iterable[tuple[str, type[State]]], brought: Iterable[tuple[
         if not any(issubclass(base, cls) for base in bases):
             bases = [base for base in bases if not issubclass(cls, base)] + [cls]
         for spec in cls.specs.values():
-            _same(seen, spec, f"{spec.owner} (for {who})")
+            if not _narrowed(spec.name, cls, bases):
+                _same(seen, spec, f"{spec.owner} (for {who})")
     extra: dict[str, tuple[Any, Any]] = {}
     for who, fields in brought:
         for name, (annotation, default) in fields.items():
@@ -46,7 +47,7 @@ def compose(classes: Iterable[tuple[str, type[State]]], brought: Iterable[tuple[
                 extra[name] = (annotation, info)
     if len(bases) == 1 and not extra:
         return bases[0]
-    names = "And".join(base.__name__ for base in bases)
+    names = "And".join(base.__name__.removesuffix("Composed") for base in bases)
     try:
         composed: type[State] = create_model(f"{names}Composed", __base__=tuple(bases), **extra)  # type: ignore[call-overload]
     except TypeError as error:  # no order of the bases keeps the order that each of them has
@@ -112,6 +113,16 @@ def vocabulary(cls: type[State], state: State | None = None) -> dict[str, FieldS
         for part in parts_of(kind):
             names[f"{name}.{part}"] = spec
     return names
+
+
+def _narrowed(name: str, cls: type[State], others: Iterable[type[State]]) -> bool:
+    """Whether another class declares a field anew that it has from the same place as `cls`: its word counts then."""
+    spec = cls.specs[name]
+    return any(
+        other.specs.get(name, spec) is not spec
+        and any(vars(base).get("specs", {}).get(name) is spec for base in other.__mro__)
+        for other in others
+    )
 
 
 def _same(seen: dict[str, tuple[FieldSpec, str]], spec: FieldSpec, who: str) -> bool:

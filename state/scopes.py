@@ -61,14 +61,15 @@ class Scopes:
             raise
         return hidden
 
-    def close(self, scope: str, hidden: dict[str, Any] | None, *, keep: bool = False) -> None:
+    def close(self, scope: str, hidden: dict[str, Any] | None, keep: bool = False) -> None:
         """Close `scope`: drop its values (not with `keep`: a stage failed), give the hidden ones back."""
         self._open[scope] -= 1
         if keep:
             return
         values = self._values
         for name in self._names.get(scope, ()):
-            values.pop(name, None)
+            if name in values:
+                del values[name]
         if hidden:
             values.update(hidden)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from state.errors import FieldNotReady, InvalidValue, SchemaError, StateError, UnknownField, short
 from state.fields import MISSING, FieldSpec, Invariant, fresh
-from state.recording import Recording
+from state.recording import PLAIN, Recording
 
 _OURS = ("declared", "log", "outcome", "rng", "state")  # beside what State and pydantic's BaseModel define
 _OPEN_CONFIG = {"title", "use_attribute_docstrings"}
@@ -199,24 +199,39 @@ def writer(state: State, name: str, actor: str, recording: Recording | None, slo
     """
     spec, rules = type(state).specs[name], type(state).invariants.get(name, ())
     values = state.__dict__
-    number = -1 if slot is None else slot
-    tell = recording.write if recording is not None and slot is not None else None
     accepted: type | None = None  # the exact type that needs no further check
+    checked: type | None = None  # an exact type that needs its constraints checked (`ge=0`), nothing else
+    check: Callable[[Any], Any] = _as_it_is
+    is_told = recording is not None and slot is not None
+    if recording is not None and slot is not None:
+        put, plain, summary = recording.pen(slot)
 
     def write(value: Any) -> None:
-        nonlocal accepted
-        if type(value) is not accepted:
+        nonlocal accepted, checked, check
+        kind = type(value)
+        if kind is checked:
+            try:
+                value = check(value)
+            except ValidationError:
+                spec.validate(value, actor)  # says what is wrong
+        elif kind is not accepted:
             value = spec.validate(value, actor)
             if spec.is_plain and not rules:
                 accepted = type(value)
+            elif kind in PLAIN:
+                checked, check = kind, spec.adapter.validator.validate_python
         if rules:
             _assign_under(rules, state, name, value, actor)
         else:
             values[name] = value
-        if tell is not None:
-            tell(number, value)
+        if is_told:
+            put((slot, value if type(value) in plain else summary(value)))
 
     return write
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _assign_under(rules: tuple[Invariant, ...], state: State, name: str, value: Any, actor: str) -> None:

@@ -171,7 +171,9 @@ def measure(quick: bool) -> Iterator[Figure]:
         yield Figure(f"null tree, audit {audit}, a batch", tuple(us[""]), "us", {"off": 16.0, "summary": 22.0}[audit])
         for name in (*more, "absent hook"):
             each = tuple((with_it - bare) / FURTHER for with_it, bare in zip(us[name], us[""], strict=True))
-            yield Figure(f"  a further {name}" if name in more else f"  an {name}", each, "us", 1.0 if name in more else 0.05)
+            yield Figure(
+                f"  a further {name}" if name in more else f"  an {name}", each, "us", 1.0 if name in more else 0.05
+            )
 
 
 def without_hooks(num_batches: int, audit: str) -> Learner:

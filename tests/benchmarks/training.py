@@ -57,9 +57,7 @@ def digits_mlp() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def random_batches(count: int) -> Batches:
     generator = torch.Generator().manual_seed(0)
-    return [
-        (torch.randn(8, 16, generator=generator), torch.randn(8, 16, generator=generator)) for _ in range(count)
-    ]
+    return [(torch.randn(8, 16, generator=generator), torch.randn(8, 16, generator=generator)) for _ in range(count)]
 
 
 def digits_batches() -> Batches:

@@ -118,7 +118,9 @@ def test_optimizer_whose_model_is_unclear_is_refused() -> None:
 def test_without_validation_data_nothing_is_validated(valid: Any) -> None:
     learner = make(valid=valid)
     assert list(learner.fit(epochs=1)[0]) == ["epoch", "train_loss", "seconds"]
-    assert learner.validate() == {}
+    with pytest.raises(ArgumentError, match=r"nothing to evaluate. Give the Learner valid=") as refused:
+        learner.validate()
+    assert refused.value.argument == "valid"
 
 
 def test_several_validation_sets_have_their_own_losses() -> None:

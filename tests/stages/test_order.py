@@ -153,7 +153,7 @@ def test_unordered_writers_are_refused_naming_both_and_the_ways_out() -> None:
         build(First("one", writes=("a",)), Second("two", writes=("a",))).require_sound()
     (finding,) = caught.value.findings
     assert finding.actors == ("tree/work:after:First.one", "tree/work:after:Second.two")
-    assert "callbacks=[(First, Second)]" in finding.message
+    assert "callbacks=[(First(...), Second(...))]" in finding.message
     assert "runs_before=" in finding.message
 
 

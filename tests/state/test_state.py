@@ -178,8 +178,8 @@ def test_one_writer_refuses_assigns_and_tells_in_this_order() -> None:
     told: list[tuple[int, object]] = []
 
     class Recording:
-        def write(self, slot: int, value: object) -> None:
-            told.append((slot, value))
+        def pen(self, slot: int) -> object:
+            return told.append, {int}, repr
 
     state = Simple()
     write = writer(state, "count", "train/fit", Recording(), 7)  # type: ignore[arg-type]
@@ -197,11 +197,11 @@ def test_what_is_told_is_what_was_stored() -> None:
     told: list[object] = []
 
     class Recording:
-        def write(self, slot: int, value: object) -> None:
-            told.append(value)
+        def pen(self, slot: int) -> object:
+            return told.append, {int}, repr
 
     writer(Simple(), "count", "user", Recording(), 0)("3")  # type: ignore[arg-type]
-    assert told == [3]
+    assert told == [(0, 3)]
 
 
 def test_a_state_of_five_hundred_fields_works() -> None:
