@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from figures import Figure
-
-FULL = 10_000
-"""Rounds that the log in memory holds."""
+from null_tree import LOG_ROUNDS
 
 PROGRAM = """
 import sys
@@ -29,7 +27,7 @@ def measure(quick: bool) -> Iterator[Figure]:
     last = 100_000 if quick else 1_000_000
     folders = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
     program = f"import sys; sys.path[:0] = {folders!r}\n{PROGRAM}"
-    until_full = FULL + 1_000  # the log is handed over in segments, so the last of them come a little later
+    until_full = LOG_ROUNDS + 1_000  # the log is handed over in segments, so the last of them come a little later
     command = [sys.executable, "-c", program, str(until_full), str(last - until_full)]
     growth = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     yield Figure(f"growth from a full log to {last:,} batches", (growth,), "MB", 1.0)
