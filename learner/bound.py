@@ -8,6 +8,7 @@ from learner.callbacks.mean import Mean
 from learner.components import check_loader, check_optimizers
 from learner.errors import ArgumentError
 from learner.history import History, RecordHistory, has_batches, has_epochs, numbers_of
+from learner.opening import seed_everything, tell_setup
 from learner.recipes import predict
 from stages import Composite, EvaluationPhase, Runner, assemble
 from stages.assembly import Assembly, refuse_orphans
@@ -41,6 +42,7 @@ class Bound:
         self.recording: Recording | None = None
         self._means = [Mean("loss")] if {"loss", "batch"} <= state.specs.keys() else []  # one, so that its name stays
         self._data = data
+        self._told: set[str] = set()  # fields whose first value is on record
         check_optimizers(state)
         self.assembly = self._assemble(tree, self.callbacks)
         self.assembly.require_sound()
@@ -49,11 +51,21 @@ class Bound:
             told = "Put a phase that reads it into the tree: Fit(...) reads train_loader."
             raise ArgumentError("Learner", "train", f"nobody in this tree has the field {', '.join(unread)}. {told}")
 
-    def start(self, owner: object, recording: Recording | None) -> None:
-        """Bind for the first time, in the name of `owner`."""
+    def start(self, owner: object, open_log: Callable[[], Recording | None], seed: int | None) -> None:
+        """Bind for the first time, in the name of `owner`; the log is opened when nothing can be refused any more."""
         self._owner = weakref.ref(owner)
-        self.recording = recording
-        self._bind(self.assembly)
+        self._seed = seed
+        self._take(self.assembly)
+        self.recording = open_log()
+        self._run(self.assembly)
+        if self.recording is not None:  # what a person sets between two runs is on record too, however the program ends
+            weakref.finalize(self, self.recording.flush)
+
+    def sow(self) -> None:
+        """Seed the random number generators, once, before anything runs."""
+        if self._seed is not None:
+            seed_everything(self._seed)
+            self._seed = None
 
     def edit(self, what: str, tree: Composite, *, swapped: str = "", may_lose_places: bool = False) -> None:
         """Take another tree, if it is sound and every hook of the user keeps its places; the log notes the edit.
@@ -75,8 +87,13 @@ class Bound:
     def set_callbacks(self, callbacks: list[Any]) -> None:
         """Take other callbacks, if the tree is sound with them."""
         self.runner.refuse_if_running()
+        before = [hook.name for hook in self.assembly.hooks]
         self._bind(self._assemble(self.tree, callbacks))
         self.callbacks = callbacks
+        after = [hook.name for hook in self.assembly.hooks]
+        edits = [f"add {name}" for name in after if name not in before]
+        edits += [f"remove {name}" for name in before if name not in after]
+        self.runner.tell_edit(", ".join(edits) or "exchange hooks")
 
     def hook(self, side: Side, target: str | type, options: Options) -> Callable[[Function], Function]:
         """A decorator that adds a function as a callback, and gives it back as it is."""
@@ -104,12 +121,14 @@ class Bound:
         given = {"predict_loader": loader, "predictions": []}
         assembly = assemble(predict(self.tree), [], type(self.state), self.state, given)
         assembly.require_sound()
+        cls = type(self.state)
         upgrade(self.state, assembly.schema)
         self.state.__dict__.update(given)
         try:
             Runner(assembly, self.state).run()
             return joined(self.state.__dict__["predictions"])
         finally:
+            object.__setattr__(self.state, "__class__", cls)
             for name in given:
                 del self.state.__dict__[name]
 
@@ -126,18 +145,35 @@ class Bound:
         return assemble(tree, hooks_of([*own, *callbacks]), type(self.state), self.state, self._data)
 
     def _bind(self, assembly: Assembly) -> None:
-        """Make the assembly the live one, if it is sound: nothing of it is refused after that."""
+        """Make the assembly the live one, if it is sound."""
         assembly.require_sound()
-        upgrade(self.state, assembly.schema)
-        for name, loader in self._data.items():
-            setattr(self.state, name, loader)
+        self._take(assembly)
+        self._run(assembly)
+
+    def _take(self, assembly: Assembly) -> None:
+        """Give the state what the assembly brings. If a factory fails, the state is as it was."""
+        cls, values = type(self.state), dict(self.state.__dict__)
+        try:
+            upgrade(self.state, assembly.schema)
+            for name, loader in self._data.items():
+                setattr(self.state, name, loader)
+            build(self.state)
+        except BaseException:
+            object.__setattr__(self.state, "__class__", cls)
+            self.state.__dict__.clear()
+            self.state.__dict__.update(values)
+            raise
         self._data = {}
-        build(self.state)
+
+    def _run(self, assembly: Assembly) -> None:
+        """From now on this assembly runs."""
         self.assembly = assembly
-        self.runner = Runner(assembly, self.state, self.recording)
+        self.runner = Runner(assembly, self.state, self.recording, getattr(self, "runner", None))
         owner: Callable[[], object | None] = self._owner
         explain = weakref.WeakMethod(self.explain)  # a State that is kept does not keep the Learner
         self.state._link = Link(owner, self.recording, lambda name: _ask(explain(), name))
+        self._told |= tell_setup(self.recording, self.state, self._told)
+        self.runner.scalars.compare_hyper()
 
 
 def _ask(explain: Callable[[str], str] | None, name: str) -> str:

@@ -16,8 +16,7 @@ from learner.errors import LearnerError
 from learner.loading import NotBuilt, load
 from stages import Finding, StageError
 from stages.draw import plain
-from state import ChangeLog, StateError
-from state.changes import Position
+from state import ChangeLog, Position, StateError
 from state.errors import LogDamaged
 
 FINDING, USAGE, DAMAGED = 1, 2, 3
@@ -53,10 +52,10 @@ def numbers(text: str) -> int | range:
 
 def position(text: str) -> Position:
     """What "19", "19:fit" and "19:fit:23" ask for."""
-    epoch, phase, batch, *more = (*text.split(":"), "", "")
-    if not epoch.isdecimal() or (batch and not (phase and batch.isdecimal())) or any(more):
-        raise click.BadParameter(f"{text!r} is none of epoch, epoch:phase and epoch:phase:batch, such as 19:fit:23.")
-    return Position(int(epoch), phase or None, int(batch) if batch else None)
+    try:
+        return Position.of(text)
+    except StateError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def as_json(command: Command) -> Command:

@@ -52,6 +52,9 @@ def data_fields(train: Any, valid: Loaders) -> dict[str, Any]:
     Raises:
         ArgumentError: one of them cannot be iterated, or has a name that cannot be used.
     """
+    if isinstance(valid, list | tuple) and valid and all(hasattr(one, "dataset") for one in valid):
+        told = 'Name them: valid={"clean": ..., "noisy": ...}.'
+        raise ArgumentError("Learner", "valid", f"valid= holds {len(valid)} loaders. {told}")
     sets = valid if isinstance(valid, Mapping) else {} if valid is None else {"valid": valid}
     for name in sets:
         if not isinstance(name, str) or not name.isidentifier() or name in ("train", "predict", "fit"):
@@ -121,9 +124,10 @@ def pick_device(device: str | torch.device) -> torch.device:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return accelerator or torch.device("cpu")
     try:
-        return torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ArgumentError("Learner", "device", f"device={device!r} is none that torch knows: {error}") from None
+        return torch.empty(0, device=device).device
+    except (RuntimeError, TypeError, AssertionError) as error:  # AssertionError: torch was built without it
+        told = str(error).splitlines()[0]
+        raise ArgumentError("Learner", "device", f"device={device!r} cannot be used here: {told}") from None
 
 
 def _optimizers(given: Optimizers | None, modules: Mapping[str, nn.Module]) -> dict[str, Optimizer]:

@@ -1,6 +1,7 @@
 """The demonstration: a network that learns handwritten digits, and what its run left to be asked about."""
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,6 +15,13 @@ from learner.callbacks import Accuracy, ProgressBar
 from learner.learner import Learner
 from stages.draw import draw_mermaid
 from state.errors import MissingExtra
+from state.runs import LOG_FILE
+
+_FILES = {
+    "loss.png": "the curves",
+    LOG_FILE: "the change log",
+    "tree.mmd": "the tree, for any viewer of Mermaid; a dotted arrow leads to or from an observer",
+}
 
 
 def make_learner(run_dir: str | Path | None = None, *, progress: ProgressBar | None = None) -> Learner:
@@ -66,7 +74,7 @@ def run_demo(epochs: int = 20, run_dir: str | Path = "runs/demo", *, as_json: bo
     try:
         history = learner.fit(epochs=epochs)
     except KeyboardInterrupt:
-        answers.show_next("learner", "log", family)
+        answers.show_next(_command(), "log", family)
         raise
     history.plot().savefig(run / "loss.png", dpi=120)
     last = learner.log.blame("model.params")
@@ -87,7 +95,16 @@ def run_demo(epochs: int = 20, run_dir: str | Path = "runs/demo", *, as_json: bo
     answers.show(str(last))
     answers.show(f"\nIn {run}/", "bold")
     for path in sorted(run.iterdir()):
-        answers.show(f"  {path.name}")
-    answers.show(f"\nnext: learner blame {shlex.quote(family)} model.params")
-    answers.show(f"      learner history {shlex.quote(family)} valid_accuracy")
-    answers.show("      learner graph learner.demo:make_learner")
+        answers.show(f"  {path.name:<13} {_FILES.get(path.name, '')}".rstrip())
+    command, asked = shlex.quote(_command()), shlex.quote(family)
+    answers.show(f"\nnext: {command} blame {asked} model.params")
+    answers.show(f"      {command} history {asked} valid_accuracy")
+    answers.show(f"      {command} graph learner.demo:make_learner")
+
+
+def _command() -> str:
+    """What to type for `learner` here: its name where the shell finds it, else the path of the running script."""
+    if shutil.which("learner"):
+        return "learner"
+    script, here = Path(sys.argv[0]).absolute(), Path.cwd()
+    return str(script.relative_to(here) if script.is_relative_to(here) else script)

@@ -12,7 +12,7 @@ from learner.bound import Bound, Function
 from learner.components import Loaders, Models, Optimizers
 from learner.history import History
 from learner.hooks import Hooks
-from learner.opening import Audit, open_recording, seed_everything, tell_setup
+from learner.opening import Audit, open_recording
 from learner.recipes import Part, supervised
 from stages import Assembly, Composite, Finding, Frame, Outcome
 from stages.callbacks import Options
@@ -21,6 +21,7 @@ from stages.graph import graph_of
 from stages.limit import limit_of
 from stages.tables import FieldTable, explain, fields_table
 from state import ChangeLog, State
+from state.recording import Recording
 
 
 class Learner:
@@ -36,7 +37,7 @@ class Learner:
         callbacks: a tuple among them declares the order of its members.
         run_dir: a family of runs such as "runs/digits": this run gets the next number. None: nothing on disk.
         device: where model and batches are moved; "auto" is the accelerator if there is one.
-        seed: seeds torch, numpy and random when the first fit starts; not the model's initialisation.
+        seed: seeds torch, numpy and random when the first run starts; not the model's initialisation.
         audit: what the change log keeps: "off", "writes", "summary", or one of these per field, "*" for the rest.
 
     Attributes:
@@ -98,13 +99,14 @@ class Learner:
         return learner
 
     def _start(self, state: State, bound: Bound, run_dir: str | Path | None, seed: int | None, audit: Audit) -> None:
-        recording, store, self.run_dir = open_recording(run_dir, audit)
+        def open_log() -> Recording | None:
+            recording, store, self.run_dir = open_recording(run_dir, audit, bound.assembly.names)
+            self.log = ChangeLog(store, recording)
+            return recording
+
         self.state = state
-        self.log = ChangeLog(store, recording)
         self._bound = bound
-        self._seed = seed
-        bound.start(self, recording)
-        tell_setup(recording, state)
+        bound.start(self, open_log, seed)
 
     def fit(
         self,
@@ -124,9 +126,7 @@ class Learner:
         """
         given = {"epochs": epochs, "batches": batches, "updates": updates, "minutes": minutes}
         limit = limit_of(given, self.assembly, self.state)
-        if self._seed is not None:
-            seed_everything(self._seed)
-            self._seed = None
+        self._bound.sow()
         self._bound.runner.run(limit=limit)
         return self.history
 
@@ -144,16 +144,13 @@ class Learner:
     def predict(self, loader: Any) -> Any:
         """The model's outputs for every batch of `loader`, in eval mode, on the CPU, joined along the batch.
 
-        A batch may be a pair with targets; these are left out.
+        Targets in a batch are left out. The stages of the evaluation's batch run, up to `forward`; hooks do not.
         """
         return self._bound.predict(loader)
 
     def fit_batch(self, batch: Any) -> Frame:
-        """Train on one batch; alone, or inside `learner.inside("epoch/fit")`.
-
-        Returns:
-            The values of its scope, detached: `learner.fit_batch(batch).loss`.
-        """
+        """Train on one batch, alone or inside `learner.inside("epoch/fit")`; its values, detached: `frame.loss`."""
+        self._bound.sow()
         return self._bound.runner.run_batch(batch)
 
     def run(self, path: str) -> Frame:
@@ -162,10 +159,12 @@ class Learner:
         Returns:
             The values that those scopes had at the end.
         """
+        self._bound.sow()
         return self._bound.runner.run(path)
 
     def inside(self, path: str) -> AbstractContextManager[None]:
         """The hooks, scopes and modes round a loop of the tree, for a loop of your own."""
+        self._bound.sow()
         return self._bound.runner.inside(path)
 
     def swap(self, path: str, new: Part) -> None:

@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch import nn
 
 from learner.errors import ArgumentError
 from state import State
+from state.errors import nearest, suggestion
 from state.parts import fingerprint, parts_of, scalars
 from state.recording import Level, Recording
 from state.runs import LOG_FILE, new_run
@@ -25,26 +26,39 @@ Audit = Level | Mapping[str, Level]
 _LEVELS = ("off", "writes", "summary")
 
 
-def open_recording(run_dir: str | Path | None, audit: Audit) -> tuple[Recording | None, Store, Path | None]:
+def open_recording(
+    run_dir: str | Path | None, audit: Audit, known: Collection[str] = ()
+) -> tuple[Recording | None, Store, Path | None]:
     """The recording and the store of a new run, and its directory: in memory without `run_dir`.
 
     Raises:
-        ArgumentError: `audit` is no level.
+        ArgumentError: `audit` is no level or names no field of `known`, or the directory cannot be made.
     """
     levels: dict[str, Level] = {"*": audit} if isinstance(audit, str) else dict(audit)
     for name, level in levels.items():
         if level not in _LEVELS:
             raise ArgumentError("Learner", "audit", f"audit={level!r} for {name!r} is none of {list(_LEVELS)}.")
+        if known and name not in ("*", *known) and name.rpartition(".")[0] not in known:
+            near = suggestion(nearest(name, known))
+            raise ArgumentError("Learner", "audit", f"audit= names {name!r}, but State has no such field.{near}")
     rest: Level = levels.pop("*", "summary")
     run_dir = None if _LOOKING.get() else run_dir
     if rest == "off" and not levels:
-        return None, MemoryStore(), None if run_dir is None else new_run(run_dir)
+        return None, MemoryStore(), None if run_dir is None else _new_run(run_dir)
     if run_dir is None:
         store: Store = MemoryStore()
         return Recording(store, rest, levels), store, None
-    path = new_run(run_dir)
+    path = _new_run(run_dir)
     store = SqliteStore(path / LOG_FILE)
     return Recording(store, rest, levels), store, path
+
+
+def _new_run(family: str | Path) -> Path:
+    try:
+        return new_run(family)
+    except OSError as error:
+        told = f"run_dir={str(family)!r} cannot be a family of runs: {error}. Give a directory that can be written."
+        raise ArgumentError("Learner", "run_dir", told) from None
 
 
 @contextmanager
@@ -57,17 +71,25 @@ def only_looking() -> Iterator[None]:
         _LOOKING.reset(token)
 
 
-def tell_setup(recording: Recording | None, state: State) -> None:
-    """Log what the run starts from, by the actor `setup`: values, scalars of parts, fingerprints of parameters."""
+def tell_setup(recording: Recording | None, state: State, told: Collection[str] = ()) -> set[str]:
+    """Log what the run starts from, by the actor `setup`: values, scalars of parts, fingerprints of parameters.
+
+    Args:
+        told: fields that were told before.
+
+    Returns:
+        The fields that are told now.
+    """
+    values = {name: value for name, value in state.__dict__.items() if name not in told}
     if recording is None:
-        return
+        return set(values)
 
     def tell(name: str, value: object) -> None:
         slot = recording.slot("setup", "write", name, "write")
         if slot is not None:
             recording.write(slot, value)
 
-    for name, value in list(state.__dict__.items()):
+    for name, value in values.items():
         tell(name, value)
         if isinstance(value, nn.Module):
             tell(f"{name}.params", fingerprint(value))
@@ -77,6 +99,7 @@ def tell_setup(recording: Recording | None, state: State) -> None:
                 recording.field(full, "run", type(number).__name__, "")
                 tell(full, number)
     recording.flush()
+    return set(values)
 
 
 def seed_everything(seed: int) -> None:

@@ -67,14 +67,24 @@ def validate(loader: str = "valid_loader") -> Validate:
 
 
 def predict(tree: Composite) -> Predict:
-    """A tree that computes outputs as `tree` does: with its unpack and its forward."""
-    found = {stage_slot: stage for stage_slot, stage in _leaves(tree) if stage_slot in ("unpack", "forward")}
-    unpack = found.get("unpack", Unpack())
-    take = Unpack("inputs", rest=True) if isinstance(unpack, Unpack) else unpack
-    return Predict(Fetch(), batch=Composite(unpack=take, forward=found.get("forward", Forward()), collect=Collect()))
+    """A tree that computes outputs as the evaluation of `tree` does: the stages of its batch, up to `forward`.
+
+    Where no evaluation has a `forward` among the stages of its batch, the training's `unpack` and `forward` are taken.
+    Hooks do not run.
+    """
+    batches = [batch.stages for batch in _composites(tree) if {"unpack", "forward"} <= batch.stages.keys()]
+    if batches:
+        slots = list(batches[-1])
+        held = {slot: batches[-1][slot] for slot in slots[: slots.index("forward") + 1]}
+    else:
+        leaves = {slot: stage for holder in _composites(tree) for slot, stage in holder.stages.items()}
+        held = {"unpack": leaves.get("unpack", Unpack()), "forward": leaves.get("forward", Forward())}
+    if isinstance(held["unpack"], Unpack):
+        held["unpack"] = Unpack("inputs", rest=True)
+    return Predict(Fetch(), batch=Composite(**held, collect=Collect()))
 
 
-def _leaves(tree: Composite) -> list[tuple[str, Stage]]:
-    """Slots and stages of a tree, later ones last: an evaluation's win over the training's."""
-    below = [(slot, stage) for slot, stage in tree.stages.items()]
-    return [*below, *(leaf for _, stage in below if isinstance(stage, Composite) for leaf in _leaves(stage))]
+def _composites(tree: Composite) -> list[Composite]:
+    """A composite and all below it, in order."""
+    below = [stage for stage in tree.stages.values() if isinstance(stage, Composite)]
+    return [tree, *(deep for stage in below for deep in _composites(stage))]

@@ -1,5 +1,6 @@
 """Recorder: the change log for a loop that uses no Learner."""
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from state.errors import FieldNotReady
 from state.parts import scalars
 from state.schema import vocabulary
 from state.scopes import Scopes
-from state.state import writer
+from state.state import Link, writer
 
 
 class Recorder:
@@ -57,6 +58,7 @@ class Recorder:
         self._path = ""
         self._batch = -1
         self._known: dict[str, Any] = {}
+        state._link = Link(weakref.ref(self), self._recording, lambda name: "Write it first, in this scope.")
         self._kept: set[str] = set()  # scopes whose values a failed block left for the debugger
         if self._recording is not None:
             for actor in ("setup", "user", "external"):
@@ -122,8 +124,7 @@ class Recorder:
         if scope is None:
             return None
         self._cut()
-        if scope == "batch":
-            self._batch += 1
+        self._batch = self._batch + 1 if scope == "batch" else -1  # batches count anew in what holds them
         if scope in self._kept:
             self._kept.discard(scope)
             self._scopes.close(scope, self._scopes.open(scope))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from stages.callbacks import Hook
-from stages.check import Finding, check_names, check_readiness, check_unused, order_finding
+from stages.check import Finding, Severity, check_names, check_readiness, check_unused, order_finding
 from stages.contract import Contract
 from stages.errors import DeclarationError, GraphError, UnknownSlot
 from stages.order import Edge, solve
@@ -13,10 +13,11 @@ from stages.phases import Phase
 from stages.place import ROOT, HookPlace, Place, filled, lay_out, matches
 from stages.stage import Stage
 from state.access import Access
-from state.errors import SchemaError
+from state.errors import SchemaError, nearest, suggestion
 from state.fields import MISSING, FieldSpec
 from state.parts import is_saveable
 from state.schema import Brought, compose, vocabulary
+from state.scopes import SCOPES
 from state.state import State
 
 
@@ -96,6 +97,7 @@ def assemble(
     findings.extend(check_readiness(top, places, composed, names, _given(composed, state).union(given)))
     findings.extend(_endless(places))
     findings.extend(_unsaveable(composed))
+    findings.extend(_unopened(composed, places))
     findings.extend(check_unused(places, names))
     findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.severity))
     return Assembly(top, tuple(places), tuple(hooks), composed, names, tuple(findings), tuple(edges))
@@ -245,6 +247,22 @@ def _endless(places: list[Place]) -> Iterator[Finding]:
                 told = f"{place.path} would never end: no stage in it takes the next of 'batches'."
                 ways = "Put Fetch() first, or derive a phase with a run of its own."
                 yield Finding("error", "endless loop", (place.path,), f"{told} {ways}")
+
+
+def _unopened(schema: type[State], places: list[Place]) -> Iterator[Finding]:
+    """Fields in a scope of the user's that no stage opens: misspelt, or without its loop."""
+    opened = {scope for place in places for scope in (place.stage.opens, getattr(place.stage, "each", None)) if scope}
+    known = {*SCOPES, *opened}
+    for spec in schema.specs.values():
+        if spec.scope not in known:
+            told = (
+                f"Field {spec.name!r} of {spec.owner} has the scope {spec.scope!r}, which no stage of this tree opens."
+            )
+            near = nearest(spec.scope, known)
+            severity: Severity = "error" if near else "warning"  # a slip, or a loop that this tree has not
+            yield Finding(
+                severity, "unopened scope", (spec.owner,), f"{told}{suggestion(near)} Open are {sorted(known)}."
+            )
 
 
 def _unsaveable(schema: type[State]) -> Iterator[Finding]:

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from stages.cancel import OK, Exhausted, Outcome
+from stages.cancel import OK, Exhausted, Outcome, forget
 from stages.errors import ContractBroken
 from stages.notes import noted
 from stages.stage import Composite
 from state.access import View
 from state.errors import FieldNotReady
-from state.parts import scalars
 
 if TYPE_CHECKING:
     from stages.contract import Contract
@@ -215,7 +214,7 @@ def _call_general(
     promised = [name for name in actor.access.field_writes if specs[name].scope != actor.each]
     store = _store(actor)
     parameters = contract.parameters
-    is_observer = actor.access.observer
+    is_observer, takes_view = actor.access.observer, contract.takes_view
 
     def give(name: str, optional: bool) -> Any:
         if name == "state":
@@ -236,7 +235,7 @@ def _call_general(
             result = function(*[give(parameter.name, parameter.optional) for parameter in parameters])
         if is_observer:
             return
-        if result is not None or not contract.takes_view:
+        if result is not None or not takes_view:
             store(result)
         for name in promised:
             if name not in values:
@@ -313,16 +312,16 @@ def _watched(actor: "Actor") -> list[tuple["Actor", str, str]]:
 
 
 def _watching(call: Body, watched: list[tuple["Actor", str, str]]) -> Body:
-    """`call`, with a row in the log for each plain value of a part that is another one afterwards."""
+    """`call`, with a row in the log for each plain value of a part that is another one afterwards, however it ends."""
 
     def compare() -> None:
-        found = [scalars(actor.runner.values.get(owner), part) for actor, owner, part in watched]
-        call()
-        for (actor, owner, part), before in zip(watched, found, strict=True):
-            after = scalars(actor.runner.values[owner], part)
-            for name, value in after.items():
-                if name not in before or before[name] != value:
-                    actor.runner.tell_scalar(actor, f"{owner}.{part}.{name}", value)
+        for actor, owner, part in watched:
+            actor.runner.scalars.compare(owner, part)
+        try:
+            call()
+        finally:
+            for actor, owner, part in watched:
+                actor.runner.scalars.compare(owner, part, actor.path)
 
     return compare
 
@@ -338,8 +337,8 @@ def _until_exhausted(call: Body) -> Body:
     def loop() -> None:
         try:
             call()
-        except Exhausted:
-            pass
+        except Exhausted as end:
+            forget(end)
 
     return loop
 

@@ -70,6 +70,11 @@ class Outcome:
                 return cls("failed", reason=f"{type(error).__name__}: {error}", error=error)
 
     @property
+    def told(self) -> str | None:
+        """The reason as the log keeps it: with who cancelled, and what."""
+        return f"{self.by} ({self.scope}): {self.reason}" if self.kind == "cancelled" else self.reason or None
+
+    @property
     def ok(self) -> bool:
         """Whether the stage ended well."""
         return self.kind == "ok"
@@ -78,6 +83,11 @@ class Outcome:
         by = f" by {self.by}" if self.by else ""
         scope = f" ({self.scope})" if self.scope else ""
         return f"{self.kind}{scope}{by}{': ' + self.reason if self.reason else ''}"
+
+
+def forget(signal: BaseException) -> None:
+    """Let go of the frames that a signal came through, once it is taken: they hold batches, and the signal itself."""
+    signal.__traceback__ = signal.__context__ = None
 
 
 def is_failure(error: BaseException) -> bool:

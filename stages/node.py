@@ -6,7 +6,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from stages.body import children_body, hook_body, stage_body
-from stages.cancel import OK, Cancel, Exhausted, Outcome
+from stages.cancel import OK, Cancel, Exhausted, Outcome, forget
 from stages.errors import Misuse
 from stages.notes import noted
 from stages.place import CHECKPOINT, INLINE, Place
@@ -176,9 +176,9 @@ class Node(Actor):
     def begin(self) -> None:
         """Open the scope, if it opens one, and run the before-hooks."""
         runner = self.runner
-        if runner.timed and runner.recording is not None:
+        if runner.timed and runner.recording is not None and self.enter_slot is not None:
             self.started.append(perf_counter_ns())
-            runner.recording.mark(self.enter_slot, None)  # type: ignore[arg-type]  # slots of no field are never off
+            runner.recording.mark(self.enter_slot, None)
         else:
             self.started.append(0)
         if self.opens is not None:
@@ -189,7 +189,7 @@ class Node(Actor):
     def end(self, error: BaseException | None) -> None:
         """Count, run the after-hooks, close the scope; raise what is left of `error`."""
         if error is not None:
-            error = self.ended_by(error)
+            error = noted(self.runner, error, self)
         if self.count is not None:
             self.count(error)
         for hook in self.after:
@@ -198,12 +198,13 @@ class Node(Actor):
             except BaseException as raised:
                 error = _heavier(self.runner, error, noted(self.runner, raised, self))
         started = self.started.pop() if self.started else 0  # Ctrl-C may come before `begin` got that far
-        if started and error is None and self.runner.recording is not None:
-            self.runner.recording.mark(self.exit_slot, ["ok", perf_counter_ns() - started, None])  # type: ignore[arg-type]
+        if started or error is not None:
+            self._tell_exit(error, perf_counter_ns() - started if started else None)
         if self.opens is not None and self.hidden:
             signal = isinstance(error, Cancel | Exhausted)
             self.runner.close(self, self.hidden.pop(), keep=error is not None and not signal)
             if isinstance(error, Cancel) and error.scope == self.opens:
+                forget(error)
                 return
         if error is not None:
             raise error
@@ -211,11 +212,15 @@ class Node(Actor):
     def ended_by(self, raised: BaseException) -> BaseException:
         """`raised` as it leaves this place: with its note, its author if it is a Cancel, and a row in the log."""
         error = noted(self.runner, raised, self)
-        recording = self.runner.recording
-        if recording is not None:
-            outcome = Outcome.of(error, is_loop=self.round is not None)
-            recording.mark(self.exit_slot, [outcome.kind, None, outcome.reason or None])  # type: ignore[arg-type]
+        self._tell_exit(error, None)
         return error
+
+    def _tell_exit(self, error: BaseException | None, duration_ns: int | None) -> None:
+        """A row in the log: how this place ended."""
+        recording = self.runner.recording
+        if recording is not None and self.exit_slot is not None:
+            outcome = OK if error is None else Outcome.of(error, is_loop=self.round is not None)
+            recording.mark(self.exit_slot, [outcome.kind, duration_ns, outcome.told])
 
     def run_child(self, stage: Stage) -> None:
         """Run a stage that this one holds.

@@ -125,12 +125,15 @@ def training(modules: Iterable[nn.Module], optimizers: Iterable[Optimizer]) -> I
 @contextmanager
 def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Eval mode for the modules and no gradients; on every exit each submodule gets its mode back."""
-    found = [(part, part.training) for module in modules for part in module.modules()]
+    whole = [(module, module.training) for module in modules]
+    found = [(part, part.training) for module, _ in whole for part in module.modules()]
     try:
-        for part, _ in found:
-            part.training = False
+        for module, _ in whole:
+            module.eval()
         with torch.no_grad():
             yield
     finally:
+        for module, was_training in whole:  # a module may do more than set a flag
+            module.train(was_training)
         for part, was_training in found:
             part.training = was_training

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from stages.batch import batch_size
-from stages.cancel import Cancel, Exhausted, Reached
+from stages.cancel import Cancel, Exhausted, Reached, forget
 
 if TYPE_CHECKING:
     from stages.node import Node
@@ -35,9 +35,9 @@ class Round:
         self.index_restarts = self.index_name is not None and specs[self.index_name].scope == scope
         self.is_sampled = scope == "batch"
         self.samples = "samples_seen" if scope == "batch" and self.total_name and "samples_seen" in specs else None
+        index = self.index_name if self.index_restarts else None  # else it is told by the position of each record
         self.index_slot, self.total_slot, self.samples_slot = (
-            node.slot("write", name, "write") if name else None
-            for name in (self.index_name, self.total_name, self.samples)
+            node.slot("write", name, "write") if name else None for name in (index, self.total_name, self.samples)
         )
         self.may_end_run = counts[1] is not None  # also where State has no field that counts: fit(minutes=...)
         self.point: Node | None = None  # the checkpoint point, if a hook stands there
@@ -78,8 +78,10 @@ class Round:
         is_over = error is None or cancelled
         if is_over and not self.is_counted:
             self.count(None)
-        if exhausted:
-            self._take_back_index()
+        if exhausted and self.index_name is not None and not self.index_restarts:
+            runner.values[self.index_name] -= 1  # there was no such batch
+        if exhausted and runner.recording is not None:
+            runner.recording.position = self._outside()
         runner.scopes.close(self.scope, self.hidden, failed)
         try:
             if self.point is not None and not failed and not exhausted:
@@ -88,9 +90,11 @@ class Round:
             runner.round, runner.timed = self.outer, self.outer_timed
             if runner.recording is not None:
                 runner.recording.cut()
-                runner.recording.position = runner.read_position()
+                runner.recording.position = self._outside()
         if is_over and self.may_end_run and runner.limit is not None and runner.limit.is_reached(runner.values):
             raise Reached("run", str(runner.limit))
+        if cancelled and error is not None:
+            forget(error)
         return cancelled
 
     def count(self, error: BaseException | None) -> None:
@@ -109,10 +113,7 @@ class Round:
             if recording is not None and self.samples_slot is not None:
                 recording.mark(self.samples_slot, samples)
 
-    def _take_back_index(self) -> None:
-        """The loader was exhausted: there was no such batch."""
-        values: dict[str, Any] = self.runner.values
-        if self.index_name is not None and not self.index_restarts:
-            values[self.index_name] -= 1
-            if self.runner.recording is not None and self.index_slot is not None:
-                self.runner.recording.mark(self.index_slot, values[self.index_name])
+    def _outside(self) -> Position:
+        """The position between two rounds: of the loop, in no batch of it."""
+        epoch, phase, batch, updates = self.runner.read_position()
+        return (epoch, phase, None if self.is_sampled else batch, updates)

@@ -5,7 +5,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from stages.assembly import Assembly
-from stages.cancel import OK, Cancel, Exhausted, Outcome, is_failure
+from stages.batch import moved
+from stages.cancel import OK, Cancel, Exhausted, Outcome, forget, is_failure
 from stages.check import actors
 from stages.errors import Misuse
 from stages.frame import Frame
@@ -15,6 +16,7 @@ from stages.notes import noted, why_not_ready
 from stages.phases import Phase, TrainingPhase
 from stages.place import Place
 from stages.round import Position, Round
+from stages.scalars import Scalars
 from stages.stage import find_one, freeze
 from state.access import Access, View
 from state.fields import MISSING
@@ -37,19 +39,23 @@ class Runner:
         phase: slot of the innermost phase that runs, or None.
         limit: where `fit` ends, or None.
         outcome: how the last run ended.
+        scalars: what the log knows of the plain values of parts.
     """
 
-    def __init__(self, assembly: Assembly, state: State, recording: Recording | None = None) -> None:
+    def __init__(
+        self, assembly: Assembly, state: State, recording: Recording | None = None, before: "Runner | None" = None
+    ) -> None:
         self.assembly = assembly
-        self.state = state
-        self.values = state.__dict__
-        self.recording = recording
-        self.scopes = Scopes(state)
+        self.scalars: Scalars = before.scalars if before is not None else Scalars(state, recording)
+        self.state: State = state
+        self.values: dict[str, Any] = state.__dict__
+        self.recording: Recording | None = recording
+        self.scopes: Scopes = Scopes(state)
         self.round: Round | None = None
         self.phase: str | None = None
         self.limit: Limit | None = None
-        self.outcome = OK
-        self.timed = recording is not None
+        self.outcome: Outcome = before.outcome if before is not None else OK
+        self.timed: bool = recording is not None
         self._phases: list[str | None] = []
         self._entered: Node | None = None
         self._is_running = False
@@ -107,7 +113,8 @@ class Runner:
     def run_batch(self, batch: Any) -> Frame:
         """One round of a training phase on `batch`, which is given instead of fetched.
 
-        Inside `inside(path)` it is a round of that loop, else of the one training phase of the tree.
+        Inside `inside(path)` it is a round of that loop; alone it is a phase of one batch, of the one training phase of
+        the tree, with its hooks.
         """
         if self._entered is not None:
             if self.round is self._entered.round:
@@ -115,16 +122,8 @@ class Runner:
             return self._round_on(self._entered, batch)
         loop = self.nodes[self._training_phase()]
         frame = Frame({})
-        with self._running(None), self._scopes_above(loop):
-            hidden, failed = self.open(loop), False
-            try:
-                with self._mode(loop):
-                    frame = self._round_on(loop, batch)
-            except BaseException as error:
-                failed = is_failure(error)
-                raise
-            finally:
-                self.close(loop, hidden, keep=failed)
+        with self._running(None), self._scopes_above(loop), self._bracket([loop]):
+            frame = self._round_on(loop, batch)
         return frame
 
     def open(self, node: Node) -> Any:
@@ -174,15 +173,6 @@ class Runner:
         actor = Actor(self, path, Access(observer=True), "hook", "")
         return actor.view(View)
 
-    def tell_scalar(self, actor: Actor, name: str, value: Any) -> None:
-        """Log a plain value of a part that was found changed."""
-        if self.recording is None:
-            return
-        self.recording.field(name, "run", type(value).__name__, "", MISSING)
-        slot = actor.slot("write", name, "comparison")
-        if slot is not None:
-            self.recording.write(slot, value)
-
     def tell_edit(self, what: str) -> None:
         """Log an edit of the tree, by the user."""
         if self.recording is not None:
@@ -198,7 +188,8 @@ class Runner:
             Misuse: something runs, or the Learner was closed.
         """
         if self._is_running:
-            told = "A hook runs no stages and changes no tree; put the work into a stage and swap it in before."
+            told = "A hook runs no stages and changes no tree; put the work into a stage and swap it in before. "
+            told += "Inside `with learner.inside(...)`, leave the block first."
             raise Misuse(f"This Learner is running. {told}")
         if self.is_closed:
             raise Misuse("This Learner was closed. Make a new one on the same State.")
@@ -207,6 +198,8 @@ class Runner:
         """One round of a loop on `batch`: all its stages but `fetch`."""
         assert loop.round is not None
         frame = Frame({})
+        device = self.values.get("device")
+        batch = batch if device is None else moved(batch, device)
         with loop.round:
             writer(self.state, "batch", "user", self.recording, self._user_slot("batch"))(batch)
             for slot, child in loop.children.items():
@@ -267,11 +260,13 @@ class Runner:
             self.scopes.clear()
             self.round, self.phase, self.limit, self.outcome = None, None, limit, OK
             self._phases.clear()
+            self.scalars.compare_hyper()
             yield
         except (Cancel, Exhausted) as signal:
             if isinstance(signal, Cancel) and not signal.by:
                 signal.by = "user"
             self.outcome = Outcome.of(signal, is_loop=True)
+            forget(signal)
         except BaseException as error:
             self.outcome = Outcome.of(error)
             raise
@@ -279,6 +274,7 @@ class Runner:
             self._is_running = False
             self.timed = self.recording is not None
             if self.recording is not None:
+                self.scalars.compare_hyper()
                 self.recording.flush()
                 self.recording.position = (None, None, None, self.values.get("updates"))
 

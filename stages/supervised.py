@@ -164,10 +164,11 @@ class Backward(Stage):
         model.grads: added to `.grad` of each parameter, same shape and dtype, not scaled.
 
     Adds to earlier gradients: `ClearGradients` clears them, so that several batches can add up to one update. Where
-    State holds further modules (a critic, a teacher), only the parameters of `model` and of the loss get gradients.
+    State holds further modules (a critic, a teacher), only the parameters of `model` and of the loss, and those that
+    `optimizer` updates, get gradients.
     """
 
-    reads = ("loss", "model.grads", "*.params")
+    reads = ("loss", "model.grads", "*.params", "optimizer?")
     writes = ("model.grads",)
 
     def run(self, state: Any) -> None:
@@ -176,7 +177,9 @@ class Backward(Stage):
             state.loss.backward()
             return
         ours = [p for name in ("model", "loss_fn") if name in modules for p in modules[name].parameters()]
-        state.loss.backward(inputs=[parameter for parameter in ours if parameter.requires_grad])
+        if state.optimizer is not None:
+            ours += [p for group in state.optimizer.param_groups for p in group["params"]]
+        state.loss.backward(inputs=[p for p in dict.fromkeys(ours) if p.requires_grad])
 
 
 class Update(Stage):

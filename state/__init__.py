@@ -16,6 +16,7 @@ from state.errors import (
 )
 from state.fields import MISSING, field, invariant
 from state.state import State
+from state.stores import Position
 from state.train_state import TrainState
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "LogWarning",
     "MISSING",
     "MissingExtra",
+    "Position",
     "RunNotFound",
     "SchemaError",
     "State",

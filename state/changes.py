@@ -8,12 +8,12 @@ from html import escape
 from itertools import islice
 from typing import TYPE_CHECKING, Final, overload
 
-from state.errors import MissingExtra, StateError, UnknownField
+from state.errors import MissingExtra, StateError, UnknownField, nearest, suggestion
 from state.fields import MISSING
 from state.recording import Recording
 from state.runs import LOG_FILE, find_run
 from state.sqlite import SqliteStore
-from state.stores import Asked, Place, Record, Records, Store, is_within
+from state.stores import FORGETS, Asked, MemoryStore, Position, PositionLike, Record, Records, Store, is_within
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,20 +25,7 @@ ABSENT: Final = MISSING
 # How many of (epoch, phase, batch) tell one instance of a scope from the next; for every other scope all three.
 _DEPTH = {"run": 0, "epoch": 1, "phase": 2}
 
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where in a run something happened; None for what was not open, or is not asked for."""
-
-    epoch: int | None = None
-    phase: str | None = None
-    batch: int | None = None
-    update: int | None = None
-
-    def __str__(self) -> str:
-        names = ("epoch {}", "{}", "batch {}", "update {}")
-        parts = (self.epoch, self.phase, self.batch, self.update)
-        return ", ".join(name.format(part) for name, part in zip(names, parts, strict=True) if part is not None)
+_KINDS = ("write", "enter", "exit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,33 +167,39 @@ class ChangeLog:
         last = list(islice(records.read(backward=True), n))
         return Changes(_with_before(records, record) for record in reversed(last))
 
-    def blame(self, name: str, at: Position | None = None) -> Change:
+    def blame(self, name: str, at: PositionLike | None = None) -> Change:
         """The last write of a field or of one of its parts, by default up to now, else to the end of the round `at`.
 
         What lies below a part is answered by the part: "model.params.0.weight" by "model.params".
 
+        Args:
+            name: of a field, a part, or what lies below a part.
+            at: "19:fit:23" (epoch:phase:batch, parts may be left out at the end), (19, "fit", 23), or a Position.
+
         Raises:
             UnknownField: nothing in the log has such a name.
-            StateError: it was never written, or there is no such round.
+            StateError: it was never written, there is no such round, `at` is none, or nothing was recorded.
         """
-        records = self._records()
+        place = None if at is None else Position.of(at)
+        records = self._named()
         names = records.resolve(name)
-        before = None if at is None else _find(records, at)[1]
+        before = None if place is None else records.find((place.epoch, place.phase, place.batch))[1]
         for record in records.read(records.writes(names), before=before, backward=True):
             return _with_before(records, record)
         writers = sorted({slot.actor for slot in records.slots if slot.kind == "write" and slot.field in names})
         told = f"{writers} would write it." if writers else "No stage or hook writes it."
         if self._store.dropped:
-            told += " The log in memory keeps the latest rounds only; give a run_dir to keep them all."
-        raise StateError(f"The log has no write of {name!r}{'' if at is None else f' up to {at}'}. {told}")
+            told += f" {FORGETS}"
+        raise StateError(f"The log has no write of {name!r}{'' if place is None else f' up to {place}'}. {told}")
 
     def history(self, name: str) -> Changes:
         """Every write of a field and of its parts.
 
         Raises:
             UnknownField: nothing in the log has such a name.
+            StateError: nothing was recorded.
         """
-        records = self._records()
+        records = self._named()
         return Changes(_changes(records, records.writes(records.resolve(name))))
 
     def where(
@@ -225,16 +218,21 @@ class ChangeLog:
         Args:
             actor: a pattern in which "*" stands for any characters: "**/update", "external", "*:after:*".
             field: a pattern as well: "loss", "optimizer.hyper.*".
-            epoch: a number or a range.
+            epoch: a number or a range, of which the log holds some.
             phase: as in a position: "fit".
-            batch: a number or a range.
+            batch: a number or a range, as for `epoch`.
             kind: "write", "enter" or "exit"; None for all.
             evidence: how the change is known.
 
         Raises:
             UnknownField: `field` is no pattern, and nothing in the log has that name.
+            StateError: there is no such phase, round or kind, or nothing was recorded.
         """
-        records = self._records()
+        if kind is not None and kind not in _KINDS:
+            near = suggestion(nearest(str(kind), _KINDS))
+            raise StateError(f"kind={kind!r} is none of {', '.join(map(repr, _KINDS))}, nor None for all.{near}")
+        asked = (epoch, phase, batch)
+        records = self._records() if field is None and asked == (None, None, None) else self._named()
         if field is not None and field not in records.fields and not set("*?[") & set(field):
             raise UnknownField(field, records.fields, who="The log")
         chosen = {
@@ -245,7 +243,10 @@ class ChangeLog:
             and (kind is None or slot.kind == kind)
             and (evidence is None or slot.evidence == evidence)
         }
-        return Changes(_changes(records, chosen, (epoch, phase, batch)))
+        changes = Changes(_changes(records, chosen, asked))
+        if not changes and asked != (None, None, None):
+            records.find(asked)  # raises if no record at all is there
+        return changes
 
     def at(self, *, epoch: int | None = None, batch: int | None = None, phase: str | None = None) -> dict[str, object]:
         """The state at the end of a round, by summaries: the last write of each field whose scope held there.
@@ -255,8 +256,8 @@ class ChangeLog:
         Raises:
             StateError: the log has no such round.
         """
-        records = self._records()
-        place, end = _find(records, Position(epoch, phase, batch))
+        records = self._named()
+        place, end = records.find((epoch, phase, batch))
         held = 3 if batch is not None else 2 if phase is not None else 1
         state = {}
         for record in records.read(records.writes(records.fields), before=end):
@@ -285,6 +286,14 @@ class ChangeLog:
     def _records(self) -> Records:
         self._flush()
         return Records(self._store)
+
+    def _named(self) -> Records:
+        """The records, for a question that names something in them."""
+        records = self._records()
+        if self._recording is None and isinstance(self._store, MemoryStore) and not records.fields:
+            remedy = 'Choose audit="summary", the default, or audit="writes" to have a record.'
+            raise StateError(f'This log is empty, because nothing was recorded (audit="off"). {remedy}')
+        return records
 
 
 def _changes(
@@ -317,23 +326,6 @@ def _change(record: Record, earlier: Record | None) -> Change:
     before = None if slot.field is None else before
     what = (slot.actor, slot.kind, slot.field, before, after, slot.evidence)
     return Change(seq, t_ns / 1e9, *what, Position(*place), slot.source)
-
-
-def _find(records: Records, asked: Position) -> tuple[Place, int]:
-    """The place of the round asked for, and the number of the first record after it."""
-    phase, found = asked.phase, None
-    seen: dict[tuple[int | None, str | None], int | None] = {}  # the last batch of each phase
-    for seq, _, place, _, values in records.store.segments():
-        seen[place[:2]] = place[2] if place[2] is not None else seen.get(place[:2])
-        if is_within(place, (asked.epoch, phase, asked.batch)):
-            phase = place[1] if asked.batch is not None else phase
-            found = place, seq + len(values)
-    if found is not None:
-        return found
-    epochs = [epoch for epoch, _ in seen if epoch is not None]
-    told = f"It holds epochs {min(epochs)} to {max(epochs)}" if epochs else "It holds no epoch"
-    batches = [f"{p} to batch {last}" for (epoch, p), last in seen.items() if epoch == asked.epoch and last is not None]
-    raise StateError(f"The log has no {asked}. {told}{', of this one ' if batches else ''}{', '.join(batches)}.")
 
 
 def _is_same(before: object, after: object) -> bool:

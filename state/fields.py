@@ -162,6 +162,7 @@ class FieldSpec:
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]["msg"]
             reason = f"The field is {self.type_text}, set by {self.owner}: {problem}; got {type(value).__name__}."
+            reason += " Does the function return what it makes?" if value is None else ""
             raise InvalidValue(self.name, actor, value, reason) from None
 
 

@@ -38,12 +38,11 @@ class Recording:
 
     Attributes:
         position: (epoch, phase, batch, update) of what is being written; the runner sets it after `cut`.
-        timing: whether this round records enter and exit of every stage; the runner's flag.
         lost: segments that the store could not take.
     """
 
     __slots__ = (
-        *("position", "timing", "lost", "_store", "_level", "_levels", "_tables", "_actors", "_fields", "_bare"),
+        *("position", "lost", "_store", "_level", "_levels", "_tables", "_actors", "_fields", "_bare"),
         *(
             "_flat",
             "_pending",
@@ -61,7 +60,6 @@ class Recording:
     def __init__(self, store: Store, level: Level = "summary", levels: Mapping[str, Level] | None = None) -> None:
         """Record into `store`; `levels` sets single fields apart, each with its parts."""
         self.position: Place = (None, None, None, None)
-        self.timing = False
         self.lost = 0
         self._store = store
         self._level: Level = level
@@ -98,7 +96,11 @@ class Recording:
         return number
 
     def slot(self, actor: str, kind: str, field: str | None, evidence: str) -> int | None:
-        """The number to write with: kind "write", "enter" or "exit". None when this is not recorded at all."""
+        """The number to write with: kind "write", "enter" or "exit"; None when this is not recorded.
+
+        Entering and leaving a stage (`field` None) have the level of all that is not set apart: at "off" they are not
+        recorded, though single fields may be. Whoever asks for a slot has to skip what would be written to None.
+        """
         level = self._level if field is None else self._level_of(field)
         if level == "off":
             return None
@@ -129,7 +131,8 @@ class Recording:
     def mark(self, slot: int, value: object) -> None:
         """Record `value` as it is: a string, a number, None, or a list of two or more of these.
 
-        For an exit: [outcome, duration in ns or None, reason or None].
+        For an exit: [outcome, duration in ns or None, reason or None]; the reason of "cancelled" begins with who did it
+        and what ends by it, "actor (scope): why".
         """
         self._flat.extend((slot, value))
 
@@ -148,8 +151,11 @@ class Recording:
                 self._split(slots, values, now)
             elif slots:
                 template = intern(self._tables.templates, slots) if template is None else template
-                self._pending.append((self._seq, now + self._clock_ns, self.position, template, values))
-                self._seq += len(values)
+                seq, self._seq = (
+                    self._seq,
+                    self._seq + len(values),
+                )  # first: a signal here may cost a number, not share it
+                self._pending.append((seq, now + self._clock_ns, self.position, template, values))
             if len(self._pending) >= SAVE_SEGMENTS or now - self._saved_ns > SAVE_NS:
                 self._save()
 
@@ -187,8 +193,8 @@ class Recording:
         """Store a segment as one-slot segments: with them the number of templates is bounded by that of the slots."""
         for slot, value in zip(slots, values, strict=True):
             template = intern(self._tables.templates, (slot,))
-            self._pending.append((self._seq, now + self._clock_ns, self.position, template, [value]))
-            self._seq += 1
+            seq, self._seq = self._seq, self._seq + 1
+            self._pending.append((seq, now + self._clock_ns, self.position, template, [value]))
 
     def _save(self) -> None:
         try:

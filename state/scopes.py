@@ -7,6 +7,9 @@ from state.state import State
 
 RUN = "run"
 
+SCOPES = (RUN, "epoch", "phase", "update", "batch")
+"""The scopes that have a meaning of their own; any other name is one of the user's."""
+
 
 class Scopes:
     """Opens and closes the scopes of one State.

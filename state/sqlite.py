@@ -53,7 +53,8 @@ JOIN template_slot ON template_slot.template = segment.template AND template_slo
 JOIN slot ON slot.id = template_slot.slot
 JOIN actor ON actor.id = slot.actor
 LEFT JOIN field ON field.id = slot.field;
--- one row per time a stage was left: its outcome, how long it took, and why it ended if not ok
+-- one row per time a stage was left: its outcome (ok, failed, cancelled and so on), how long it took (null if it was
+-- not timed), and why it ended (null if ok): for a cancelled one who did it and what ends by it, 'actor (scope): why'
 CREATE VIEW stage AS
 SELECT
     seq, t_ns, epoch, phase, batch, upd, actor, json_extract(value, '$[0]') AS outcome,

@@ -6,13 +6,14 @@ segment has the number `seq + i`.
 """
 
 import json
+import re
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from state.errors import UnknownField
+from state.errors import StateError, UnknownField, nearest, short, suggestion
 from state.fields import MISSING
 
 Place = tuple[int | None, str | None, int | None, int | None]
@@ -25,6 +26,47 @@ Asked = tuple[int | range | None, str | None, int | range | None]
 """An epoch, a phase and a batch to look for; None for any."""
 
 Row = TypeVar("Row")
+
+FORGETS = "The log in memory keeps the latest rounds only; give a run_dir to keep them all."
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where in a run something happened; None for what was not open, or is not asked for."""
+
+    epoch: int | None = None
+    phase: str | None = None
+    batch: int | None = None
+    update: int | None = None
+
+    @classmethod
+    def of(cls, given: "PositionLike") -> "Position":
+        """A position as it may be asked for: itself, "19:fit:23" (epoch:phase:batch) or (19, "fit", 23).
+
+        Parts may be left out at the end: "19:fit", "19", (19,).
+
+        Raises:
+            StateError: it is none of these.
+        """
+        match given:
+            case Position():
+                return given
+            case str():
+                if found := re.fullmatch("([0-9]+)(?::([^:]+)(?::([0-9]+))?)?", given):
+                    return cls(int(found[1]), found[2], int(found[3]) if found[3] else None)
+            case tuple((int(),) | (int(), str()) | (int(), str(), int())):
+                return cls(*given)
+        forms = "epoch, epoch:phase and epoch:phase:batch, such as 19:fit:23, as text or as a tuple, (19, 'fit', 23)"
+        raise StateError(f"{short(given)} is no position. Give one of {forms}; or a Position.")
+
+    def __str__(self) -> str:
+        names = ("epoch {}", "{}", "batch {}", "update {}")
+        parts = (self.epoch, self.phase, self.batch, self.update)
+        return ", ".join(name.format(part) for name, part in zip(names, parts, strict=True) if part is not None)
+
+
+PositionLike = Position | str | tuple[int] | tuple[int, str] | tuple[int, str, int]
+"""What `Position.of` takes."""
 
 
 class ActorRow(NamedTuple):
@@ -227,6 +269,26 @@ class Records:
                     slot = self.slots[row[index]]
                     yield Record(seq + index, t_ns, place, slot, self._read(slot.kind, values[index]))
 
+    def find(self, asked: Asked) -> tuple[Place, int]:
+        """The place of the last round asked for, and the number of the first record after it.
+
+        Without a phase, a batch is that of the first phase that has it.
+
+        Raises:
+            StateError: there is no such round.
+        """
+        epoch, phase, batch = asked
+        found = None
+        seen: dict[tuple[int | None, str | None], int | None] = {}  # the last batch of each phase
+        for seq, _, place, _, values in self.store.segments():
+            seen[place[:2]] = place[2] if place[2] is not None else seen.get(place[:2])
+            if is_within(place, (epoch, phase, batch)):
+                phase = place[1] if batch is not None else phase
+                found = place, seq + len(values)
+        if found is None:
+            raise StateError(_told_missing(asked, seen) + (f" {FORGETS}" if self.store.dropped else ""))
+        return found
+
     def _read(self, kind: str, value: Any) -> object:
         if not isinstance(value, list):
             return value
@@ -241,8 +303,32 @@ def is_within(place: Place, asked: Asked) -> bool:
     return all(want is None or (have in want if isinstance(want, range) else have == want) for have, want in pairs)
 
 
+def _told_missing(asked: Asked, seen: dict[tuple[int | None, str | None], int | None]) -> str:
+    """That no round is where it was looked for, and where there are some."""
+    epoch, phase, _ = asked
+    phases = sorted({p for _, p in seen if p is not None})
+    if phase is not None and phase not in phases:
+        near = suggestion(nearest(str(phase), phases))
+        return f"The log has no phase {phase!r}.{near} It has {', '.join(map(repr, phases)) or 'none'}."
+    words: list[Any] = [f"{part.start} to {part.stop - 1}" if isinstance(part, range) else part for part in asked]
+    last: dict[str | None, int] = {}
+    for (e, p), b in seen.items():
+        if b is not None and is_within((e, p, b, None), (epoch, None, None)):
+            last[p] = max(b, last.get(p, b))
+    epochs = [e for e, _ in seen if e is not None]
+    told = f"It holds epochs {min(epochs)} to {max(epochs)}" if epochs else "It holds no epoch"
+    if last:
+        batches = ", ".join(f"{'batches up to' if p is None else f'{p} to batch'} {b}" for p, b in last.items())
+        told += f", {'of this one ' if isinstance(epoch, int) else ''}{batches}"
+    return f"The log has no {Position(*words)}. {told}."
+
+
 def ended(outcome: str, duration_ns: int | None = None, reason: str | None = None) -> str:
-    """How a stage ended, in words: "ok, 1.2 ms", "cancelled by EarlyStopping: no progress, 0.3 ms"."""
+    """How a stage ended, in words: "ok, 1.2 ms", "failed: ValueError: no, 2.0 s".
+
+    The reason of "cancelled" begins with who did it and what ends by it:
+    "cancelled by train/epoch:after:EarlyStopping.look (run): valid_loss has not improved, 0.3 ms".
+    """
     text = outcome if reason is None else f"{outcome} by {reason}" if outcome == "cancelled" else f"{outcome}: {reason}"
     if duration_ns is None:
         return text

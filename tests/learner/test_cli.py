@@ -115,7 +115,7 @@ def test_log_says_what_to_ask_next_apart_from_its_answer(family: Path) -> None:
 def test_log_answers_in_json_with_twenty_records(family: Path) -> None:
     changes = answer("log", family)
     assert [change["seq"] for change in changes] == list(range(changes[0]["seq"], changes[0]["seq"] + 20))
-    assert changes[-1]["after"] == "ok: fit(epochs=2)"
+    assert changes[-1]["after"].startswith("ok: fit(epochs=2), ")
 
 
 def test_log_takes_what_matches_every_filter(family: Path) -> None:

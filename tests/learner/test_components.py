@@ -109,6 +109,6 @@ def test_device_may_be_text_or_a_device() -> None:
 
 @pytest.mark.parametrize("device", ["gpu0", 3.5])
 def test_unknown_device_is_refused(device: Any) -> None:
-    with pytest.raises(ArgumentError, match=f"device={device!r} is none that torch knows") as caught:
+    with pytest.raises(ArgumentError, match=f"device={device!r} cannot be used here") as caught:
         pick_device(device)
     assert caught.value.argument == "device"

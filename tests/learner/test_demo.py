@@ -1,6 +1,7 @@
 """The demonstration: what it prints, what it leaves in its run, and what it asks for when something is missing."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+import learner.demo
 from learner.cli import main
 from state import ChangeLog
 from state.runs import LOG_FILE
@@ -30,8 +32,11 @@ def shown(folder: Path) -> str:
 
 
 def run(folder: Path, *options: str) -> Result:
+    """Run the demonstration as the script of an environment in `folder` that is not activated."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(shutil, "which", lambda name: None)
+        patch.setattr(sys, "argv", [".venv/bin/learner", "demo"])
         return CliRunner().invoke(main, ["demo", *options])
 
 
@@ -55,9 +60,28 @@ def test_demo_shows_progress_tree_epochs_changes_and_blame(shown: str) -> None:
 def test_demo_says_what_to_try_next(shown: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     commands = shown[shown.index("next: ") :].removeprefix("next: ").splitlines()
-    assert commands[0] == "learner blame runs/demo model.params"
+    assert commands[0] == ".venv/bin/learner blame runs/demo model.params"
     for command in commands:
         assert CliRunner().invoke(main, command.split()[1:]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("found", "script", "typed"),
+    [
+        ("/usr/bin/learner", ".venv/bin/learner", "learner"),
+        (None, ".venv/bin/learner", ".venv/bin/learner"),
+        (None, "/elsewhere/bin/learner", "/elsewhere/bin/learner"),
+    ],
+)
+def test_demo_names_a_command_that_the_shell_finds(
+    found: str | None, script: str, typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shutil, "which", lambda name: found)
+    monkeypatch.setattr(sys, "argv", [script])
+    assert learner.demo._command() == typed
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / script)])
+    assert learner.demo._command() == typed
 
 
 def test_demo_leaves_the_log_the_tree_and_the_curves(shown: str, folder: Path) -> None:
@@ -66,6 +90,7 @@ def test_demo_leaves_the_log_the_tree_and_the_curves(shown: str, folder: Path) -
     first = folder / "runs/demo/0001"
     assert (first / "tree.mmd").read_text().startswith("flowchart TD\n")
     assert (first / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert all(f"  {path.name} " in shown for path in first.iterdir())
 
 
 def test_demo_writes_nothing_else_and_takes_the_next_number(tmp_path: Path) -> None:
@@ -109,5 +134,5 @@ def test_demo_keeps_the_log_of_a_run_that_is_interrupted(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(torch.optim.AdamW, "step", interrupt)
     done = run(tmp_path)
-    assert (done.exit_code, "next: learner log runs/demo\n" in done.stderr) == (1, True)
+    assert (done.exit_code, "next: .venv/bin/learner log runs/demo\n" in done.stderr) == (1, True)
     assert "interrupted" in str(ChangeLog.open(tmp_path / "runs/demo").tail(1))

@@ -77,7 +77,7 @@ def test_argument_that_cannot_be_used_is_refused(changed: dict[str, Any], argume
 
 
 def test_device_that_torch_does_not_know_is_refused() -> None:
-    with pytest.raises(ArgumentError, match="device='cpuu' is none that torch knows") as caught:
+    with pytest.raises(ArgumentError, match="device='cpuu' cannot be used here") as caught:
         Learner(nn.Linear(1, 1), F.mse_loss, sgd, train=batches(), device="cpuu")
     assert caught.value.argument == "device"
 

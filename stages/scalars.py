@@ -1,0 +1,46 @@
+"""Scalars: the plain values of parts (a learning rate, a train/eval mode), compared at the borders of who may write."""
+
+from typing import Any
+
+from torch.optim import Optimizer
+
+from state.fields import MISSING
+from state.parts import scalars
+from state.recording import Recording
+from state.state import State
+
+EXTERNAL = "external"
+"""The actor of a change that nobody declared."""
+
+
+class Scalars:
+    """What the log knows of the plain values of parts, and the rows for those that are found to be others."""
+
+    def __init__(self, state: State, recording: Recording | None) -> None:
+        self._state = state
+        self._recording = recording
+        self._known: dict[str, Any] = {}
+
+    def compare(self, owner: str, part: str, actor: str = EXTERNAL) -> None:
+        """Log each value of one part that is another one than the log knows, as written by `actor`."""
+        if self._recording is None:
+            return
+        for name, value in scalars(self._state.__dict__.get(owner), part).items():
+            full = f"{owner}.{part}.{name}"
+            is_new = full not in self._known
+            if is_new or self._known[full] != value:
+                self._known[full] = value
+                if not (is_new and actor == EXTERNAL):  # seen for the first time, so nobody changed it
+                    self._tell(full, value, actor)
+
+    def compare_hyper(self) -> None:
+        """Log what somebody outside changed in the parameter groups of the optimizers."""
+        for owner in self._state.components(Optimizer):
+            self.compare(owner, "hyper")
+
+    def _tell(self, name: str, value: Any, actor: str) -> None:
+        assert self._recording is not None
+        self._recording.field(name, "run", type(value).__name__, "", MISSING)
+        slot = self._recording.slot(actor, "write", name, "comparison")
+        if slot is not None:
+            self._recording.write(slot, value)
