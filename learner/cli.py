@@ -158,7 +158,7 @@ def check(ctx: click.Context, object: str, as_json: bool) -> None:
 @main.command()
 @click.argument("run")
 @click.option("-n", "count", type=click.IntRange(min=1), default=20, show_default=True, help="So many, the last ones.")
-@click.option("--actor", help="A path or a pattern: '**/update', external, '*:after:*'.")
+@click.option("--actor", help="A path or a pattern: '*/update', external, '*:after:*'.")
 @click.option("--field", help="A name or a pattern: loss, 'optimizer.hyper.*'. Writes only.")
 @click.option("--epoch", type=numbers, metavar="N|N-M", help="A number, or a range: 3-7.")
 @click.option("--batch", type=numbers, metavar="N|N-M", help="A number, or a range.")

@@ -161,10 +161,12 @@ class Recorder:
         if self._recording is None:
             return
         self._tell_scalars()
+        if isinstance(error, Cancel):
+            error.by = error.by or self._path
         outcome = Outcome() if error is None else Outcome.of(error)
         slot = self._slot("exit", None, "")
         if slot is not None:
-            self._recording.mark(slot, [outcome.kind, duration_ns, outcome.reason or None])
+            self._recording.mark(slot, [outcome.kind, duration_ns, outcome.told])
 
     def _slot(self, kind: str, name: str | None, evidence: str) -> int | None:
         if self._recording is None:

@@ -72,7 +72,9 @@ class Outcome:
     @property
     def told(self) -> str | None:
         """The reason as the log keeps it: with who cancelled, and what."""
-        return f"{self.by} ({self.scope}): {self.reason}" if self.kind == "cancelled" else self.reason or None
+        if self.kind != "cancelled":
+            return self.reason or None
+        return f"{self.by} ({self.scope})" + (f": {self.reason}" if self.reason else "")
 
     @property
     def ok(self) -> bool:

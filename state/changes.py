@@ -216,7 +216,7 @@ class ChangeLog:
         """The records that match all that is given.
 
         Args:
-            actor: a pattern in which "*" stands for any characters: "**/update", "external", "*:after:*".
+            actor: a pattern in which "*" stands for any characters: "*/update", "external", "*:after:*".
             field: a pattern as well: "loss", "optimizer.hyper.*".
             epoch: a number or a range, of which the log holds some.
             phase: as in a position: "fit".

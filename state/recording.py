@@ -151,10 +151,7 @@ class Recording:
                 self._split(slots, values, now)
             elif slots:
                 template = intern(self._tables.templates, slots) if template is None else template
-                seq, self._seq = (
-                    self._seq,
-                    self._seq + len(values),
-                )  # first: a signal here may cost a number, not share it
+                seq, self._seq = self._seq, self._seq + len(values)  # first: a signal here may not give a number twice
                 self._pending.append((seq, now + self._clock_ns, self.position, template, values))
             if len(self._pending) >= SAVE_SEGMENTS or now - self._saved_ns > SAVE_NS:
                 self._save()

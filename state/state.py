@@ -195,7 +195,8 @@ class _Text(str):
 def writer(state: State, name: str, actor: str, recording: Recording | None, slot: int | None) -> Callable[[Any], None]:
     """The function by which `actor` writes field `name`: refuse, assign, then tell the log.
 
-    There is no other way into State. One is made per actor and field, so that a write costs no look-up.
+    No actor has another way into State; besides, loops count their rounds, and scopes give their fields defaults. One
+    is made per actor and field, so that a write costs no look-up.
     """
     spec, rules = type(state).specs[name], type(state).invariants.get(name, ())
     values = state.__dict__

@@ -56,8 +56,8 @@ class Position:
                     return cls(int(found[1]), found[2], int(found[3]) if found[3] else None)
             case tuple((int(),) | (int(), str()) | (int(), str(), int())):
                 return cls(*given)
-        forms = "epoch, epoch:phase and epoch:phase:batch, such as 19:fit:23, as text or as a tuple, (19, 'fit', 23)"
-        raise StateError(f"{short(given)} is no position. Give one of {forms}; or a Position.")
+        told = "is none of epoch, epoch:phase and epoch:phase:batch, such as 19:fit:23, as text or as a tuple."
+        raise StateError(f"{short(given)} {told}")
 
     def __str__(self) -> str:
         names = ("epoch {}", "{}", "batch {}", "update {}")
@@ -272,13 +272,10 @@ class Records:
     def find(self, asked: Asked) -> tuple[Place, int]:
         """The place of the last round asked for, and the number of the first record after it.
 
-        Without a phase, a batch is that of the first phase that has it.
-
         Raises:
             StateError: there is no such round.
         """
-        epoch, phase, batch = asked
-        found = None
+        (epoch, phase, batch), found = asked, None
         seen: dict[tuple[int | None, str | None], int | None] = {}  # the last batch of each phase
         for seq, _, place, _, values in self.store.segments():
             seen[place[:2]] = place[2] if place[2] is not None else seen.get(place[:2])
@@ -316,11 +313,10 @@ def _told_missing(asked: Asked, seen: dict[tuple[int | None, str | None], int | 
         if b is not None and is_within((e, p, b, None), (epoch, None, None)):
             last[p] = max(b, last.get(p, b))
     epochs = [e for e, _ in seen if e is not None]
-    told = f"It holds epochs {min(epochs)} to {max(epochs)}" if epochs else "It holds no epoch"
-    if last:
-        batches = ", ".join(f"{'batches up to' if p is None else f'{p} to batch'} {b}" for p, b in last.items())
-        told += f", {'of this one ' if isinstance(epoch, int) else ''}{batches}"
-    return f"The log has no {Position(*words)}. {told}."
+    told = f"epochs {min(epochs)} to {max(epochs)}" if epochs else "no epoch"
+    ends = ", ".join(f"{'batches up to' if p is None else f'{p} to batch'} {b}" for p, b in last.items())
+    comma = ", of this one " if isinstance(epoch, int) else ", "
+    return f"The log has no {Position(*words)}. It holds {told}{comma if ends else ''}{ends}."
 
 
 def ended(outcome: str, duration_ns: int | None = None, reason: str | None = None) -> str:

@@ -32,6 +32,13 @@ def test_page_runs_and_prints_what_it_shows(page: Path, tmp_path: Path, monkeypa
             assert RUN_PAGES["is_shown"](block[2], printed), told
 
 
+def test_stale_line_numbers_are_shown_still_and_renewed() -> None:
+    page, printed = "loss, stages/stage.py:7, 0.1 s\n", "loss, /somewhere/stages/stage.py:8, 0.2 s\n"
+    assert RUN_PAGES["is_shown"](page, printed)
+    assert not RUN_PAGES["is_current"](page, printed)
+    assert RUN_PAGES["is_current"](RUN_PAGES["renewed"](page, printed), printed)
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=shown)
 def test_example_runs(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

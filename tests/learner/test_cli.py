@@ -128,8 +128,8 @@ def test_log_takes_what_matches_every_filter(family: Path) -> None:
 
 
 def test_log_without_a_match_says_so(family: Path) -> None:
-    done = ask("log", family, "--epoch", 99)
-    assert (done.exit_code, answer("log", family, "--epoch", 99)) == (OK, [])
+    done = ask("log", family, "--actor", "nobody", "--epoch", 0)
+    assert (done.exit_code, answer("log", family, "--actor", "nobody")) == (OK, [])
     assert "no record matches" in done.stdout
 
 
@@ -247,9 +247,15 @@ def test_what_is_no_learner_is_refused(target: str, told: str, mine: Path) -> No
         (("log", "{family}x"), "Did you mean"),
         (("log", "{family}@7"), "holds runs 1 to 2"),
         (("log", "{family}", "--field", "los"), "Did you mean 'loss'?"),
+        (("log", "{family}", "--phase", "nope"), "no phase 'nope'. It has 'fit', 'validate'."),
+        (("log", "{family}", "--phase", "fitt"), "Did you mean 'fit'?"),
+        (("log", "{family}", "--epoch", "99"), "no epoch 99. It holds epochs 0 to 1."),
+        (("log", "{family}", "--epoch", "7-9", "--actor", "user"), "no epoch 7 to 9. It holds epochs 0 to 1."),
         (("log", "{family}", "--epoch", "one"), "neither a number, 3, nor a range, 3-7"),
         (("blame", "{family}", "lss"), "Did you mean 'loss'?"),
         (("blame", "{family}", "loss", "--at", "9"), "It holds epochs 0 to 1"),
+        (("blame", "{family}", "loss", "--at", "0:fitt"), "Did you mean 'fit'?"),
+        (("blame", "{family}", "loss", "--at", "0:"), "such as 19:fit:23"),
         (("blame", "{family}", "loss", "--at", "0::1"), "such as 19:fit:23"),
         (("history", "{family}", "lss"), "Did you mean 'loss'?"),
         (("histroy",), "No such command"),

@@ -1,12 +1,13 @@
 """Questions to the change log: who, when, from what to what, and how the answers look."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from state.changes import ABSENT, Change, ChangeLog, Changes, Position
+from state import ABSENT, Change, ChangeLog, Changes, Position
 from state.errors import LogDamaged, MissingExtra, RunNotFound, StateError, UnknownField
 from state.recording import Recording
 from state.runs import LOG_FILE, new_run
@@ -106,6 +107,16 @@ def test_blame_at_a_round_does_not_look_beyond_it(log: ChangeLog) -> None:
     assert log.blame("optimizer.hyper.lr", at=Position(0, "fit", 2)).after == 0.1
 
 
+@pytest.mark.parametrize(("at", "after"), [("0:fit:1", 2), ((0, "fit", 1), 2), ("0:fit", 3), ((0,), 3), ("1", 6)])
+def test_blame_takes_a_position_as_text_or_tuple_too(log: ChangeLog, at: Any, after: int) -> None:
+    assert log.blame("updates", at=at).after == after
+
+
+def test_blame_refuses_what_is_no_position(log: ChangeLog) -> None:
+    with pytest.raises(StateError, match="^0 is none of epoch, epoch:phase and epoch:phase:batch, such as 19:fit:23"):
+        log.blame("updates", at=0)  # type: ignore[arg-type]
+
+
 def test_blame_of_a_field_never_written_says_who_would(log: ChangeLog) -> None:
     with pytest.raises(StateError, match=r"no write of 'never'\. \['train/epoch/fit/batch/update'\] would write it\."):
         log.blame("never")
@@ -155,6 +166,30 @@ def test_where_takes_patterns_and_ranges(log: ChangeLog) -> None:
 
 def test_where_of_an_actor_that_did_nothing_is_empty(log: ChangeLog) -> None:
     assert repr(log.where(actor="external")) == "no changes"
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"phase": "fitt"}, r"no phase 'fitt'\. Did you mean 'fit'\? It has 'fit', 'validate'\.$"),
+        ({"phase": "x", "epoch": 0}, r"no phase 'x'\. It has 'fit', 'validate'\.$"),
+        ({"kind": "writes"}, r"kind='writes' is none of 'write', 'enter', 'exit', nor None .*mean 'write'\?$"),
+        ({"kind": 3}, r"kind=3 is none of"),
+        ({"epoch": 7}, r"The log has no epoch 7\. It holds epochs 0 to 1\.$"),
+        ({"epoch": range(7, 10)}, r"no epoch 7 to 9\. It holds epochs 0 to 1\.$"),
+        ({"batch": 9}, r"no batch 9\. It holds epochs 0 to 1, fit to batch 2, validate to batch 0\.$"),
+        ({"epoch": 1, "phase": "validate", "batch": 2}, r"no epoch 1, validate, batch 2\. .* 1, of this one fit to"),
+    ],
+)
+def test_where_refuses_a_place_or_kind_that_there_is_not(log: ChangeLog, asked: dict[str, Any], told: str) -> None:
+    for actor in (None, "external"):
+        with pytest.raises(StateError, match=told):
+            log.where(actor=actor, **asked)
+
+
+def test_where_takes_a_range_that_goes_beyond_the_log(log: ChangeLog) -> None:
+    assert [change.after for change in log.where(field="updates", epoch=range(1, 100))] == [4, 5, 6]
+    assert not log.where(actor="external", epoch=0, phase="fit", batch=1)
 
 
 def test_where_keeps_before_of_what_others_wrote(log: ChangeLog) -> None:
@@ -209,6 +244,19 @@ def test_a_log_in_memory_says_why_old_rounds_are_gone() -> None:
     recording = train(store, epochs=5)
     with pytest.raises(StateError, match="give a run_dir to keep them all"):
         ChangeLog(store, recording).blame("model.params", at=Position(epoch=3))
+
+    with pytest.raises(StateError, match=r"no epoch 2, fit\. It holds epochs 3 to 4\. The log in memory keeps the lat"):
+        ChangeLog(store, recording).where(epoch=2, phase="fit")
+
+
+def test_a_log_of_nothing_says_why_it_is_empty() -> None:
+    log = ChangeLog(MemoryStore())
+    asks: list[Callable[[], object]] = [lambda: log.blame("model.params"), lambda: log.history("loss")]
+    asks += [lambda: log.at(epoch=0), lambda: log.where(field="loss"), lambda: log.where(phase="fit")]
+    for ask in asks:
+        with pytest.raises(StateError, match=r'This log is empty, because nothing was recorded \(audit="off"\)\.'):
+            ask()
+    assert (len(log), list(log.tail()), list(log.where()), list(log.changes())) == (0, [], [], [])
 
 
 def test_a_stored_run_is_opened_by_any_of_its_names(tmp_path: Path) -> None:

@@ -117,9 +117,33 @@ def test_level_off_gives_no_slot_to_the_field_and_its_parts() -> None:
     assert recording.slot("train/fit", "enter", None, "runner") is not None
 
 
+class InterruptedList(list[Segment]):
+    """A list in which Ctrl-C comes right after each append."""
+
+    def append(self, segment: Segment) -> None:
+        super().append(segment)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("templates", [1_000, 0])
+def test_a_signal_in_the_middle_of_a_cut_gives_no_number_twice(templates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_TEMPLATES", templates)
+    store = MemoryStore()
+    recording = recorder(store)
+    recording.write(slot_of(recording), 1)
+    recording._pending = InterruptedList()
+    with pytest.raises(KeyboardInterrupt):
+        recording.cut()
+    recording._pending = list(recording._pending)
+    recording.write(slot_of(recording), 2)
+    recording.flush()
+    assert [(record.seq, record.value) for record in Records(store).read()] == [(0, 1), (1, 2)]
+
+
 def test_a_field_can_be_recorded_where_all_else_is_off() -> None:
     recording = recorder(level="off", loss="summary")
     assert recording.slot("train/fit", "enter", None, "runner") is None
+    assert recording.slot("train/fit", "exit", None, "runner") is None
     assert recording.slot("train/fit", "write", "loss", "view") is not None
 
 
