@@ -256,27 +256,32 @@ class Runner:
         """One run at a time; the Cancel of the run ends here, and everything is flushed on every way out."""
         self.refuse_if_running()
         try:
-            self._is_running = True
-            self.scopes.clear()
-            self.round, self.phase, self.limit, self.outcome = None, None, limit, OK
-            self._phases.clear()
-            self.scalars.compare_hyper()
-            yield
-        except (Cancel, Exhausted) as signal:
-            if isinstance(signal, Cancel) and not signal.by:
-                signal.by = "user"
-            self.outcome = Outcome.of(signal, is_loop=True)
-            forget(signal)
-        except BaseException as error:
+            try:
+                self._is_running = True
+                self.scopes.clear()
+                self.round, self.phase, self.limit, self.outcome = None, None, limit, OK
+                self._phases.clear()
+                self.scalars.compare_hyper()
+                yield
+            except (Cancel, Exhausted) as signal:
+                if isinstance(signal, Cancel) and not signal.by:
+                    signal.by = "user"
+                self.outcome = Outcome.of(signal, is_loop=True)
+                forget(signal)
+            finally:
+                self._is_running = False
+                self._leave()
+        except BaseException as error:  # Ctrl-C may also come while a signal is taken or the log is flushed
             self.outcome = Outcome.of(error)
             raise
-        finally:
-            self._is_running = False
-            self.timed = self.recording is not None
-            if self.recording is not None:
-                self.scalars.compare_hyper()
-                self.recording.flush()
-                self.recording.position = (None, None, None, self.values.get("updates"))
+
+    def _leave(self) -> None:
+        """What there is to do on every way out of a run."""
+        self.timed = self.recording is not None
+        if self.recording is not None:
+            self.scalars.compare_hyper()
+            self.recording.flush()
+            self.recording.position = (None, None, None, self.values.get("updates"))
 
     @contextmanager
     def _bracket(self, chain: list[Node]) -> Iterator[None]:
