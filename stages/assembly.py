@@ -74,12 +74,9 @@ def assemble(
     places = list(top.walk())
     hooks = list(hooks)
     findings = list(_hang(hooks, places))
-    try:
-        composed = compose(_classes(schema, places, hooks), _brought(places))
-    except SchemaError as error:
-        findings.append(Finding("error", "schema conflict", (), str(error)))
-        return Assembly(top, tuple(places), tuple(hooks), schema, {}, tuple(findings), ())
-    names = vocabulary(composed, state)
+    composed, conflicts, left_out = _composed(_classes(schema, places, hooks), list(_brought(places, findings)))
+    findings += conflicts
+    names = {**{name: spec for cls in left_out for name, spec in cls.specs.items()}, **vocabulary(composed, state)}
     for place in places:
         place.access = _spelt_out(place.access, names)
         for hung in (*place.before, *place.after):
@@ -89,10 +86,10 @@ def assemble(
         for side in ("before", "after"):
             standing = getattr(place, side)
             if len(standing) > 1:
-                ordered, reasons, conflicts = solve(standing)
+                ordered, reasons, unordered = solve(standing)
                 setattr(place, side, ordered)
                 edges.extend(reasons)
-                findings.extend(order_finding(conflict, side, place) for conflict in conflicts)
+                findings.extend(order_finding(conflict, side, place) for conflict in unordered)
     findings.extend(check_names(places, names, _unplaced(hooks, places)))
     findings.extend(check_readiness(top, places, composed, names, _given(composed, state).union(given)))
     findings.extend(_endless(places))
@@ -101,6 +98,37 @@ def assemble(
     findings.extend(check_unused(places, names))
     findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.severity))
     return Assembly(top, tuple(places), tuple(hooks), composed, names, tuple(findings), tuple(edges))
+
+
+def _composed(
+    classes: list[tuple[str, type[State]]], brought: list[tuple[str, Brought]]
+) -> tuple[type[State], list[Finding], list[type[State]]]:
+    """The schema; where it has conflicts, the one without those who cause them, and a finding for each of these.
+
+    So that one conflict does not hide what else is wrong. The classes that were left out come last.
+    """
+    try:
+        return compose(classes, brought), [], []
+    except SchemaError:
+        pass
+    kept, left_out = classes[:1], []
+    fitting: list[tuple[str, Brought]] = []
+    found: list[Finding] = []
+    for who, cls in classes[1:]:
+        try:
+            compose([*kept, (who, cls)])
+            kept.append((who, cls))
+        except SchemaError as error:
+            found.append(Finding("error", "schema conflict", (who,), str(error)))
+            left_out.append(cls)
+    for who, fields in brought:
+        for name, given in fields.items():
+            try:
+                compose(kept, [*fitting, (who, {name: given})])
+                fitting.append((who, {name: given}))
+            except SchemaError as error:
+                found.append(Finding("error", "schema conflict", (who,), str(error)))
+    return compose(kept, fitting), found, left_out
 
 
 def refuse_orphans(
@@ -191,8 +219,12 @@ def _classes(schema: type[State], places: list[Place], hooks: list[Hook]) -> lis
     return [(who, cls) for cls, who in classes.items()]
 
 
-def _brought(places: list[Place]) -> Iterator[tuple[str, Brought]]:
-    """The fields that stages and callbacks bring; names with `{phase}` once for each phase they stand in."""
+def _brought(places: list[Place], findings: list[Finding]) -> Iterator[tuple[str, Brought]]:
+    """The fields that stages and callbacks bring; names with `{phase}` once for each phase they stand in.
+
+    Two callbacks that bring one field, which each takes for its own, go to `findings`.
+    """
+    shared: set[tuple[str, str]] = set()
     stages_seen: set[int] = set()
     bringers: dict[str, Hook] = {}
     for place in places:
@@ -206,9 +238,11 @@ def _brought(places: list[Place]) -> Iterator[tuple[str, Brought]]:
             named = {name.replace("{phase}", word): given for name, given in fields.items()}
             for name in named:
                 other = bringers.setdefault(name, hung.hook)
-                if other.callback is not hung.hook.callback:
+                if other.callback is not hung.hook.callback and (other.name, hung.hook.name) not in shared:
+                    shared.add((other.name, hung.hook.name))
                     told = f"{other.name} and {hung.hook.name} both bring the field {name!r}, and would share it."
-                    raise SchemaError(f"{told} Give one of them another name=, or remove it.")
+                    ways = "Give one of them another name=, or remove it."
+                    findings.append(Finding("error", "schema conflict", (hung.path,), f"{told} {ways}"))
             yield hung.path, {name: given for name, given in named.items() if "{" not in name}
 
 

@@ -290,3 +290,19 @@ def test_thinned_hook_keeps_its_name_and_its_access() -> None:
 def test_fit_without_thinning_runs_each_time() -> None:
     assert len(fired("fit/batch")) == 16
     assert isinstance(Fit(), TrainingPhase)
+
+
+def test_schema_conflict_does_not_hide_other_findings() -> None:
+    class Other(State):
+        loss: int = field(scope="batch")
+
+    @after("updat")
+    def misplaced(state: Any) -> None: ...
+
+    @after("update", state=Other, reads=("losss",))
+    def conflicting() -> None: ...
+
+    with pytest.raises(GraphError) as caught:
+        toy_learner(callbacks=[misplaced, conflicting])
+    kinds = [finding.kind for finding in caught.value.findings]
+    assert sorted(kinds) == ["schema conflict", "unknown field", "unmatched target"]
