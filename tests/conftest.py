@@ -3,11 +3,14 @@
 import os
 import random
 
+import hypothesis
 import pytest
 import torch
 
 os.environ["MPLBACKEND"] = "Agg"  # before matplotlib is imported, here or in a subprocess
 collect_ignore = ["benchmarks"]  # programs for `make bench`; --doctest-modules would import them
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True)  # the same examples on any machine
+hypothesis.settings.load_profile("same")
 torch.set_num_threads(1)  # tensors here are small, and sums come out alike on any number of cores
 
 
