@@ -64,7 +64,10 @@ def test_fingerprint_tells_initial_parameters_apart() -> None:
 
 
 def test_nothing_is_told_without_a_recording() -> None:
-    tell_setup(None, toy_learner().state)
+    learner = toy_learner()
+    before, records = dict(learner.state.__dict__), len(learner.log)
+    assert tell_setup(None, learner.state) == before.keys()
+    assert (learner.state.__dict__, len(learner.log)) == (before, records)
 
 
 def test_seed_reaches_torch_random_and_numpy() -> None:

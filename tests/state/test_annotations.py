@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from state import InvalidValue, State, field
-from state.fields import FieldSpec
 
 
 @dataclass
@@ -66,10 +65,6 @@ def written(annotation: Any, value: Any) -> Any:
     state: Any = state_of(annotation)
     state.value = value
     return state.value
-
-
-def spec_of(annotation: Any, **options: Any) -> FieldSpec:
-    return type(state_of(annotation, **options)).specs["value"]
 
 
 SETTINGS, MODEL, THING = Settings(), Model(), Thing()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, Optional, Protocol, TypeVar, runtime_checkable
@@ -34,10 +33,6 @@ class Pair(TypedDict):
     second: int
 
 
-class Colour(enum.Enum):
-    RED = "red"
-
-
 @runtime_checkable
 class Named(Protocol):
     name: str
@@ -63,12 +58,6 @@ def state_of(annotation: Any, **options: Any) -> State:
     body = {"__annotations__": {"value": annotation}, "__module__": __name__, "value": field(scope="batch", **options)}
     cls: type[State] = type("One", (State,), body)
     return cls()
-
-
-def written(annotation: Any, value: Any) -> Any:
-    state: Any = state_of(annotation)
-    state.value = value
-    return state.value
 
 
 def spec_of(annotation: Any, **options: Any) -> FieldSpec:
