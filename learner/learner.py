@@ -3,19 +3,18 @@
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 
 from learner import components
-from learner.bound import Bound, Function
+from learner.bound import Bound
 from learner.components import Loaders, Models, Optimizers
+from learner.edits import Edits
 from learner.history import History
-from learner.hooks import Hooks
 from learner.opening import Audit, open_recording
-from learner.recipes import Part, supervised
+from learner.recipes import supervised
 from stages import Assembly, Composite, Finding, Frame, Outcome
-from stages.callbacks import Options
 from stages.draw import draw_tree
 from stages.graph import graph_of
 from stages.limit import limit_of
@@ -24,7 +23,7 @@ from state import ChangeLog, State
 from state.recording import Recording
 
 
-class Learner:
+class Learner(Edits):
     """A training loop as a graph of stages over one state, checked before it runs and logged while it does.
 
     Args:
@@ -167,30 +166,6 @@ class Learner:
         self._bound.sow()
         return self._bound.runner.inside(path)
 
-    def swap(self, path: str, new: Part) -> None:
-        """Put another stage into a slot. Refused, with nothing changed, if it starves a reader or orphans a hook."""
-        place = self._bound.runner.find(path).path
-        self._bound.edit(f"swap {path}", self.stages.swap(path, new), swapped=place)
-
-    def insert(
-        self, new: Part, *, before: str | None = None, after: str | None = None, slot: str | None = None
-    ) -> None:
-        """Put a stage before or after a slot, into a slot of its own. Refused as `swap` is."""
-        where = f"before {before}" if before else f"after {after}"
-        self._bound.edit(f"insert {where}", self.stages.insert(new, before=before, after=after, slot=slot))
-
-    def remove(self, path: str) -> None:
-        """Take a stage out. Refused as `swap` is; a hook that stands elsewhere too may lose its place here."""
-        self._bound.edit(f"remove {path}", self.stages.remove(path), may_lose_places=True)
-
-    def before(self, target: str | type, **options: Unpack[Options]) -> Callable[[Function], Function]:
-        """Hook a function before the slots of `target`; a decorator, or `learner.before("update")(function)`."""
-        return self._bound.hook("before", target, options)
-
-    def after(self, target: str | type, **options: Unpack[Options]) -> Callable[[Function], Function]:
-        """Hook a function after the slots of `target`; a decorator, or `learner.after("update")(function)`."""
-        return self._bound.hook("after", target, options)
-
     def check(self) -> list[Finding]:
         """What the check finds in the tree as it stands: no errors, or it would not stand, but warnings and notes."""
         return list(self.assembly.findings)
@@ -211,11 +186,6 @@ class Learner:
             self.log = ChangeLog.open(self.run_dir) if self.run_dir is not None else self.log
 
     @property
-    def stages(self) -> Composite:
-        """The tree as it stands; `swap`, `insert` and `remove` put another in its place."""
-        return self._bound.tree
-
-    @property
     def history(self) -> History:
         """A row per epoch."""
         return self._bound.history
@@ -224,11 +194,6 @@ class Learner:
     def outcome(self) -> Outcome:
         """How the last run ended: kind, by whom, why."""
         return self._bound.runner.outcome
-
-    @property
-    def hooks(self) -> Hooks:
-        """The hooks by name; `learner.hooks.remove(name)` takes a callback out."""
-        return Hooks(self._bound)
 
     @property
     def fields(self) -> FieldTable:

@@ -2,9 +2,10 @@
 
 from stages.assembly import Assembly, assemble
 from stages.batch import batch_size
-from stages.callbacks import Callback, after, before
-from stages.cancel import Cancel, Exhausted, Outcome
+from stages.callbacks import Callback, after, around, before
+from stages.cancel import Cancel, Exhausted, Outcome, Skip
 from stages.check import Finding
+from stages.control import Chain, Every, Microbatches, Repeat, When, Window
 from stages.errors import (
     AmbiguousSlot,
     BatchError,
@@ -21,6 +22,7 @@ from stages.phases import EvaluationPhase, Fit, Phase, Predict, TrainingPhase, V
 from stages.runner import Runner
 from stages.stage import Composite, Stage, stage
 from stages.supervised import (
+    AverageGradients,
     Backward,
     ClearGradients,
     Collect,
@@ -40,10 +42,12 @@ from stages.supervised import (
 __all__ = [
     "AmbiguousSlot",
     "Assembly",
+    "AverageGradients",
     "Backward",
     "BatchError",
     "Callback",
     "Cancel",
+    "Chain",
     "ClearGradients",
     "Collect",
     "Composite",
@@ -51,6 +55,7 @@ __all__ = [
     "DeclarationError",
     "Epoch",
     "EvaluationPhase",
+    "Every",
     "Exhausted",
     "Fetch",
     "Finding",
@@ -62,11 +67,14 @@ __all__ = [
     "GraphError",
     "LimitError",
     "Loss",
+    "Microbatches",
     "Misuse",
     "Outcome",
     "Phase",
     "Predict",
+    "Repeat",
     "Runner",
+    "Skip",
     "Stage",
     "StageError",
     "Train",
@@ -77,7 +85,10 @@ __all__ = [
     "Validate",
     "ValidateBatch",
     "ValidateLoss",
+    "When",
+    "Window",
     "after",
+    "around",
     "assemble",
     "batch_size",
     "before",

@@ -75,9 +75,11 @@ class Readiness:
         hidden = self._open(opens, place.path)
         for hook in place.before:
             self._hook(hook)
+        for hook in place.around:
+            self._read(hook.path, hook.access)
         if place.kind == "stage":
             self._body(place)
-        for hook in place.after:
+        for hook in (*reversed(place.around), *place.after):
             self._hook(hook)
         self._close(opens, hidden)
 
@@ -282,7 +284,7 @@ def actors(places: Iterable[Place]) -> Iterator[tuple[str, Access]]:
     for place in places:
         while entered and entered[-1] is not place.parent:
             yield from ((hook.path, hook.access) for hook in entered.pop().after)
-        yield from ((hook.path, hook.access) for hook in place.before)
+        yield from ((hook.path, hook.access) for hook in (*place.before, *place.around))
         if place.kind == "stage":
             yield place.path, place.access
         entered.append(place)

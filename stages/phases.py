@@ -19,6 +19,7 @@ class Phase(Composite):
     Args:
         stages, slots: what runs on each batch, as in Composite. `fetch` among them ends the loop.
         loader: the field that holds the data, if not the class's own.
+        slots: also `each="update"`, where a Window among the stages takes several batches for one update.
     """
 
     opens = "phase"
@@ -30,6 +31,8 @@ class Phase(Composite):
 
     def __init__(self, *stages: Stage | Callable[..., Any], loader: str = "", **slots: Any) -> None:
         super().__init__(*stages, **slots)
+        if self.each != "batch":  # a Window in it counts the batches
+            object.__setattr__(self, "counts", (None, None))
         if not isinstance(loader, str):
             told = "loader= names a field, such as 'noisy_loader'. The data go to Learner(valid={'noisy': ...})."
             raise DeclarationError(type(self).__name__, f"got a {type(loader).__name__}; {told}")

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from stages.binding import names_of
 from stages.callbacks import Hook
 from stages.contract import Contract, contract_of
 from stages.errors import DeclarationError
 from stages.phases import Phase
-from stages.stage import Composite, Stage, fits, slot_of
-from state.access import Access
+from stages.slots import fits
+from stages.stage import Composite, Stage, slot_of
+from state.access import Access, Names
 
 CHECKPOINT = "checkpoint"
 """The point at the end of each round over data or epochs; no stage fills it."""
@@ -21,11 +23,18 @@ ROOT = "/"
 
 @dataclass
 class HookPlace:
-    """One hook at one place: `path` is its actor, `access` its declaration with `{phase}` filled in."""
+    """One hook at one place.
+
+    Attributes:
+        path: its actor.
+        access: its declaration in State's names, with `{phase}` filled in.
+        names: how it calls fields that State calls otherwise.
+    """
 
     hook: Hook
     path: str
     access: Access
+    names: Names
 
 
 @dataclass
@@ -34,9 +43,10 @@ class Place:
 
     Attributes:
         kind: "stage", "inline" or "checkpoint".
-        access: what its stage declares, with `*.mode` and the like spelt out.
+        access: what its stage declares, in State's names, with `*.mode` and the like spelt out.
+        names: how its stage calls fields that State calls otherwise: what `bind` gave it and those above it.
         phase: the innermost phase it is in, itself included; None outside of any.
-        before, after: its hooks, in the order they run.
+        before, around, after: its hooks, in the order they run; those around it leave in reverse.
     """
 
     path: str
@@ -47,9 +57,16 @@ class Place:
     access: Access
     parent: "Place | None"
     phase: Phase | None
+    names: Names
     children: dict[str, "Place"] = field(default_factory=dict)
     before: list[HookPlace] = field(default_factory=list)
+    around: list[HookPlace] = field(default_factory=list)
     after: list[HookPlace] = field(default_factory=list)
+
+    @property
+    def hooks(self) -> "tuple[HookPlace, ...]":
+        """All hooks that stand here."""
+        return (*self.before, *self.around, *self.after)
 
     @property
     def is_composite(self) -> bool:
@@ -117,7 +134,7 @@ def filled(access: Access, place: Place) -> Access:
     Raises:
         DeclarationError: there is such a name, and the place is in no phase.
     """
-    names = (*access.reads, *access.writes, *access.touches)
+    names = (*access.reads, *access.writes, *access.touches, *access.restores)
     if not any("{" in name for name in names):
         return access
     if place.phase is None:
@@ -127,9 +144,10 @@ def filled(access: Access, place: Place) -> Access:
     def fill(given: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name.replace("{phase}", word).replace("{loader}", loader) for name in given)
 
+    reads, writes, touches = fill(access.reads), fill(access.writes), fill(access.touches)
     optional = frozenset(fill(tuple(access.optional)))
     return replace(
-        access, reads=fill(access.reads), writes=fill(access.writes), touches=fill(access.touches), optional=optional
+        access, reads=reads, writes=writes, touches=touches, restores=fill(access.restores), optional=optional
     )
 
 
@@ -139,7 +157,8 @@ def _place(stage: Stage, slot: str, parent: Place | None, contracts: dict[int, C
     contract = contracts.get(id(stage))
     if contract is None:
         contract = contracts[id(stage)] = contract_of(stage)
-    return Place(path, slot, "stage", stage, contract, contract.access, parent, phase)
+    names = {**(parent.names if parent else {}), **names_of(stage)}
+    return Place(path, slot, "stage", stage, contract, contract.access.renamed(names), parent, phase, names)
 
 
 def _point(parent: Place, slot: str, kind: str) -> Place:
@@ -149,7 +168,8 @@ def _point(parent: Place, slot: str, kind: str) -> Place:
             parent.path, f"has a stage in the slot {slot!r}, which it keeps for itself. Rename that slot."
         )
     contract = parent.contract
-    return Place(f"{parent.path}/{slot}", slot, kind, parent.stage, contract, contract.access, parent, parent.phase)
+    path, access = f"{parent.path}/{slot}", parent.access
+    return Place(path, slot, kind, parent.stage, contract, access, parent, parent.phase, parent.names)
 
 
 def _refuse_inside_itself(child: Stage, slot: str, parent: Place) -> None:

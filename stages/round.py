@@ -39,7 +39,7 @@ class Round:
         self.index_slot, self.total_slot, self.samples_slot = (
             node.slot("write", name, "write") if name else None for name in (index, self.total_name, self.samples)
         )
-        self.may_end_run = counts[1] is not None  # also where State has no field that counts: fit(minutes=...)
+        self.may_end_run = scope == "update" or counts[1] is not None  # also where State has no such field
         self.point: Node | None = None  # the checkpoint point, if a hook stands there
         self.number = 0
         self.position: Position = (None, None, None, None)
@@ -50,7 +50,7 @@ class Round:
             recording.cut()
         self.outer, self.outer_timed = runner.round, runner.timed
         self.hidden = runner.scopes.open(self.scope)
-        self.is_counted = False
+        self.is_counted = self.is_last = False
         runner.round = self
         total: Any = values[self.total_name] if self.total_name is not None else None
         if self.index_name is not None:
@@ -92,7 +92,11 @@ class Round:
                 runner.recording.cut()
                 runner.recording.position = self._outside()
         if is_over and self.may_end_run and runner.limit is not None and runner.limit.is_reached(runner.values):
+            if self.outer is not None and self.outer.scope == "update":
+                raise Exhausted  # the update of these batches follows; then the loop round it ends the run
             raise Reached("run", str(runner.limit))
+        if is_over and self.is_last:
+            raise Exhausted
         if cancelled and error is not None:
             forget(error)
         return cancelled

@@ -17,14 +17,16 @@ from stages.phases import Phase, TrainingPhase
 from stages.place import Place
 from stages.round import Position, Round
 from stages.scalars import Scalars
-from stages.stage import find_one, freeze
+from stages.slots import find_one
+from stages.stage import freeze
 from state.access import Access, View
 from state.fields import MISSING
 from state.recording import Recording
 from state.scopes import Scopes
 from state.state import State, writer
 
-_SCOPES = {"batches": "batch", "epochs": "epoch"}
+_SCOPES = {"batches": ("batch",), "epochs": ("epoch",), "updates": ("update", "batch")}
+"""The rounds that each unit counts."""
 
 
 class Runner:
@@ -156,8 +158,8 @@ class Runner:
 
     def number_of(self, unit: str) -> int:
         """The number in the run, from 1, of the round we are in; of the last one where none is open."""
-        round, scope = self.round, _SCOPES.get(unit, "batch")
-        while round is not None and round.scope != scope:
+        round, scopes = self.round, _SCOPES[unit]
+        while round is not None and round.scope not in scopes:
             round = round.outer
         total = self.values.get(TOTALS[unit], 0)
         if round is None:

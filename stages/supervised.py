@@ -160,6 +160,7 @@ class Backward(Stage):
 
     Reads:
         loss: scalar tensor.
+        loss_weight: number to multiply it by, where there is one.
     Writes:
         model.grads: added to `.grad` of each parameter, same shape and dtype, not scaled.
 
@@ -168,18 +169,39 @@ class Backward(Stage):
     `optimizer` updates, get gradients.
     """
 
-    reads = ("loss", "model.grads", "*.params", "optimizer?")
+    reads = ("loss", "model.grads", "*.params", "optimizer?", "loss_weight?")
     writes = ("model.grads",)
 
     def run(self, state: Any) -> None:
+        loss, weight = state.loss, state.loss_weight
+        self.differentiate(loss if weight is None else loss * weight, state)
+
+    def differentiate(self, loss: Tensor, state: Any) -> None:
+        """Add the gradients of `loss`, a scalar, to those of the parameters."""
         modules = state.components(nn.Module)
         if modules.keys() <= {"model", "loss_fn"}:
-            state.loss.backward()
+            torch.autograd.backward(loss)
             return
         ours = [p for name in ("model", "loss_fn") if name in modules for p in modules[name].parameters()]
         if state.optimizer is not None:
             ours += [p for group in state.optimizer.param_groups for p in group["params"]]
-        state.loss.backward(inputs=[p for p in dict.fromkeys(ours) if p.requires_grad])
+        torch.autograd.backward(loss, inputs=[p for p in dict.fromkeys(ours) if p.requires_grad])
+
+
+class AverageGradients(Stage):
+    """Divide the gradients that a Window has added up by the number of its batches.
+
+    Writes:
+        model.grads: the mean over the batches, of those parameters that `optimizer` updates.
+    """
+
+    writes = ("model.grads",)
+
+    def run(self, optimizer: Optimizer, window_size: int) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.div_(window_size)
 
 
 class Update(Stage):

@@ -1,0 +1,66 @@
+"""Binding: a copy of a stage or callback that works on other fields of State than those it names."""
+
+import copy
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from stages.errors import DeclarationError
+from state.access import Names, rename
+from state.fields import FieldSpec, field
+from state.schema import Brought
+from state.state import State, refuse_reserved
+
+Thing = TypeVar("Thing")
+
+
+def bound_copy(thing: Thing, names: Names) -> Thing:
+    """A copy of a stage or callback that reads and writes `names`: its own name -> State's name.
+
+    Raises:
+        DeclarationError: a name is none that a field can have.
+    """
+    for own, other in names.items():
+        if not isinstance(other, str) or not other.isidentifier():
+            told = f"Name a field of State: bind({own}='critic'), say."
+            raise DeclarationError(type(thing).__name__, f"bind({own}={other!r}) names no field. {told}")
+        refuse_reserved(other, f"bind({own}=...)")
+    made = copy.copy(thing)
+    made.__dict__.pop("_bound", None)
+    made.__dict__["_names"] = {**names_of(thing), **names}
+    return made
+
+
+def names_of(thing: object) -> Names:
+    """What `bind` gave a stage or callback."""
+    names: Names = getattr(thing, "__dict__", {}).get("_names", {})
+    return names
+
+
+def brought_as(brought: Brought, classes: Iterable[type[State]], names: Names, known: Iterable[str]) -> Brought:
+    """What an actor brings, in State's names: its own fields, and those of its State classes that go by other names.
+
+    Args:
+        known: fields that State has from elsewhere; those of the classes stand back for them.
+    """
+    if not names:
+        return brought
+    fields = {rename(name, names): given for name, given in brought.items()}
+    held = {*known, *fields}
+    for cls in classes:
+        for name, spec in cls.specs.items():
+            other = names.get(name, name)
+            if other not in held and other != name:
+                fields[other] = spec_as_field(spec)
+    return fields
+
+
+def unknown_names(names: Names, declared: Iterable[str]) -> Iterator[str]:
+    """What is bound and never declared: a slip, most likely."""
+    owners = {name.partition(".")[0] for name in declared}
+    yield from (name for name in names if name not in owners)
+
+
+def spec_as_field(spec: FieldSpec) -> tuple[Any, Any]:
+    """A field as `fields()` would bring it."""
+    facts = {"scope": spec.scope, "default": spec.default, "factory": spec.factory, "description": spec.description}
+    return spec.annotation, field(**facts, saved=spec.saved, because=spec.because)
