@@ -15,6 +15,7 @@ from stages.rules import (
     clashing_pairs,
     endless_loops,
     forbidden_writes,
+    inside_themselves,
     unknown_binds,
     unopened_scopes,
     unsafe_actors,
@@ -78,7 +79,7 @@ def assemble(
     top = lay_out(root, contracts)
     places = list(top.walk())
     hooks = list(hooks)
-    findings = list(hang(hooks, places))
+    findings = [*inside_themselves(places), *hang(hooks, places)]
     classes = classes_of(schema, places, hooks)
     made, conflicts, left_out = composed(classes, list(brought_of(places, classes, findings)))
     findings += conflicts

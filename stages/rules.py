@@ -51,6 +51,15 @@ def unsaveable_fields(schema: type[State]) -> Iterator[Finding]:
             yield Finding("error", "cannot be saved", (spec.owner,), f"{told} {ways}")
 
 
+def inside_themselves(places: list[Place]) -> Iterator[Finding]:
+    """Stages that hold themselves, with the way from the outer one to the inner, which has no place."""
+    for place in places:
+        for slot, outer in place.left_out.items():
+            trail = f"{place.path}/{slot}".split("/")[outer.path.count("/") :]
+            told = f"{outer.path} holds itself: {' -> '.join(trail)}. Give the inner one a stage of its own."
+            yield Finding("error", "stage inside itself", (outer.path,), told)
+
+
 def forbidden_writes(places: list[Place]) -> Iterator[Finding]:
     """What a composite forbids and something inside it is there to do. What is only touched, the guard watches."""
     for place in places:
