@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from learner.callbacks.mean import Mean
 from learner.components import check_loader, check_optimizers
@@ -15,8 +15,9 @@ from stages.assembly import Assembly, refuse_orphans
 from stages.batch import joined
 from stages.callbacks import Callback, FunctionCallback, HookMethod, Options, Point, Side, as_callback, hooks_of
 from stages.graph import refuse_starving
+from stages.guard import GuardLevel
 from state import State
-from state.errors import short
+from state.errors import nearest, short, suggestion
 from state.recording import Recording
 from state.schema import build, upgrade
 from state.state import Link
@@ -31,7 +32,13 @@ class Bound:
         tree: the stages. callbacks: the user's. assembly: both put together and checked. runner: what runs them.
     """
 
-    def __init__(self, state: State, tree: Composite, callbacks: Iterable[Any], data: Mapping[str, Any]) -> None:
+    def __init__(
+        self, state: State, tree: Composite, callbacks: Iterable[Any], data: Mapping[str, Any], guard: GuardLevel
+    ) -> None:
+        levels = get_args(GuardLevel)
+        if guard not in levels:
+            near = suggestion(nearest(str(guard), levels))
+            raise ArgumentError("Learner", "guard", f"guard={guard!r} is none of {list(levels)}.{near}")
         if not isinstance(tree, Composite):
             told = "It wants a tree that holds stages: learner.recipes.supervised(), or Train(...)."
             raise ArgumentError("Learner", "stages", f"stages= is {short(tree)}. {told}")
@@ -40,6 +47,8 @@ class Bound:
         self.tree = tree
         self.callbacks = _listed(callbacks)
         self.recording: Recording | None = None
+        self._guard: GuardLevel = guard
+        self._is_debugging = False
         self._means = [Mean("loss")] if {"loss", "batch"} <= state.specs.keys() else []  # one, so that its name stays
         self._data = data
         self._told: set[str] = set()  # fields whose first value is on record
@@ -103,6 +112,11 @@ class Bound:
             return function
 
         return add
+
+    def debug(self, on: bool) -> None:
+        """Look at everything in every round, or only as the guard's level asks."""
+        self._is_debugging = on
+        self.runner.watch_by("contents" if on else self._guard, debug=on)
 
     def validate(self) -> dict[str, float]:
         """Run every evaluation phase once; what each came to."""
@@ -169,6 +183,7 @@ class Bound:
         """From now on this assembly runs."""
         self.assembly = assembly
         self.runner = Runner(assembly, self.state, self.recording, getattr(self, "runner", None))
+        self.debug(self._is_debugging)
         owner: Callable[[], object | None] = self._owner
         explain = weakref.WeakMethod(self.explain)  # a State that is kept does not keep the Learner
         self.state._link = Link(owner, self.recording, lambda name: _ask(explain(), name))

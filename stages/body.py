@@ -42,6 +42,8 @@ def children_body(node: "Node") -> Body:
 
     def run_children() -> None:
         if runner.timed:
+            if node.has_own_code:
+                node.settle()
             for child in children:
                 child.execute()
             return

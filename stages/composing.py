@@ -102,7 +102,8 @@ def spelt_out(access: Access, names: Mapping[str, FieldSpec]) -> Access:
     def spell(given: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(known for name in given for known in parts.get(name, [name])))
 
-    optional = access.optional.union(*parts.values())  # whichever components there are
+    anyone = {known for name in access.reads for known in parts.get(name, ())}  # whichever components there are
+    optional = access.optional | (anyone - set(access.reads))
     reads, writes, touches = spell(access.reads), spell(access.writes), spell(access.touches)
     return replace(
         access, reads=reads, writes=writes, touches=touches, restores=spell(access.restores), optional=optional

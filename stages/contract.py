@@ -62,7 +62,7 @@ def contract_of(stage: Stage) -> Contract:
         made = _contract(owner, function, facts, facts["state"])
         return _of_a_stage(owner, function, replace(made, inline=_names(owner, "inline", facts["inline"])))
     function = type(stage).run
-    facts = {what: getattr(stage, what) for what in ("reads", "writes", "touches", "unsafe")}
+    facts = {what: getattr(stage, what) for what in ("reads", "writes", "touches", "restores", "unsafe")}
     inline = _names(owner, "inline", stage.inline)
     if function is Composite.run:
         source = source_of(function, type(stage))

@@ -34,7 +34,7 @@ def hang(hooks: list[Hook], places: list[Place]) -> Iterator[Finding]:
             except DeclarationError as error:
                 yield Finding("error", "unmatched target", (path,), f"{hook.name}: {error}")
                 continue
-            getattr(place, hook.point.side).append(HookPlace(hook, path, access.renamed(names), names))
+            getattr(place, hook.point.side).append(HookPlace(hook, path, access.renamed(names), names, place))
 
 
 def unplaced(hooks: list[Hook], places: list[Place]) -> Iterator[tuple[str, Access]]:

@@ -8,6 +8,7 @@ from stages.calling import call_of
 from stages.cancel import OK, Outcome
 from stages.notes import noted
 from stages.pairs import Around
+from stages.place import forbidden_in
 from state.access import View
 from state.errors import FieldNotReady
 
@@ -25,6 +26,7 @@ def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
 
     hook = placed.hook
     actor = Actor(runner, placed.path, placed.access, "hook", hook.contract.source, placed.names)
+    actor.forbidden = forbidden_in(placed.place)
     tell_parts = tell_parts_of(actor)
     outcome: list[Outcome] = []
     inner = call_of(actor, hook.call, hook.contract, View, outcome)
@@ -42,7 +44,10 @@ def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
             return  # the stage ended early, before there was what this hook reads
         try:
             inner()
+            if runner.audited:
+                actor.settle()
         except BaseException as raised:
+            raised = actor.ended_early(raised)
             if hook.observes and not takes_outcome and _is_gone(raised, how, actor):
                 return
             error = noted(runner, raised, actor)
@@ -68,6 +73,7 @@ def around_of(runner: "Runner", placed: "HookPlace") -> Around:
     from stages.node import Actor
 
     actor = Actor(runner, placed.path, placed.access, "hook", placed.hook.contract.source, placed.names)
+    actor.forbidden = forbidden_in(placed.place)
     return Around(actor, placed, thinned(runner, placed, actor))
 
 

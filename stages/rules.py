@@ -7,7 +7,7 @@ from stages.binding import names_of
 from stages.check import Finding, Severity, actors
 from stages.order import covers, overlaps
 from stages.phases import Phase
-from stages.place import Place, filled
+from stages.place import Place, filled, forbidden_at
 from state.access import Access
 from state.errors import nearest, suggestion
 from state.parts import is_saveable
@@ -74,11 +74,6 @@ def forbidden_writes(places: list[Place]) -> Iterator[Finding]:
                     told = f"{path} writes {name!r}, which {place.path} forbids (forbids {rule!r})."
                     ways = "Take it out of there, or take the name out of forbids."
                     yield Finding("error", "forbidden write", (path, place.path), f"{told} {ways}")
-
-
-def forbidden_at(place: Place) -> tuple[str, ...]:
-    """What a place itself forbids inside it, in State's names."""
-    return Access(writes=getattr(place.stage, "forbids", ())).renamed(place.names).writes if place.is_composite else ()
 
 
 def clashing_pairs(places: list[Place]) -> Iterator[Finding]:

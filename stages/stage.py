@@ -26,6 +26,7 @@ class Stage(ABC):
         reads: further fields and parts it uses; `name?` is None when not ready.
         writes: fields it will have written when it ends well, and parts (`model.params`) it is there to change.
         touches: parts that may change in place on the way.
+        restores: parts that are another while it runs, and afterwards are what they were before.
         inline: names it enters by `with state.stage(name)`.
         opens: a scope that is open while it runs, hooks included.
         unsafe: it may read and change everything, undeclared; everything is logged, and it shows in red.
@@ -43,6 +44,7 @@ class Stage(ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[tuple[str, ...]] = ()
     touches: ClassVar[tuple[str, ...]] = ()
+    restores: ClassVar[tuple[str, ...]] = ()
     inline: ClassVar[tuple[str, ...]] = ()
     opens: ClassVar[str | None] = None
     unsafe: ClassVar[bool] = False

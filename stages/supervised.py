@@ -119,6 +119,7 @@ class ClearGradients(Stage):
     """Set the gradients of the optimizer's parameters to None."""
 
     writes = ("model.grads",)
+    touches = ("*.grads",)
 
     def run(self, optimizer: Optimizer) -> None:
         optimizer.zero_grad()
@@ -171,6 +172,7 @@ class Backward(Stage):
 
     reads = ("loss", "model.grads", "*.params", "optimizer?", "loss_weight?")
     writes = ("model.grads",)
+    touches = ("*.grads",)
 
     def run(self, state: Any) -> None:
         loss, weight = state.loss, state.loss_weight
@@ -197,6 +199,7 @@ class AverageGradients(Stage):
     """
 
     writes = ("model.grads",)
+    touches = ("*.grads",)
 
     def run(self, optimizer: Optimizer, window_size: int) -> None:
         for group in optimizer.param_groups:
