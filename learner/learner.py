@@ -122,6 +122,7 @@ class Learner(Edits):
 
         Raises:
             LimitError: not exactly one limit, one that is no positive number, or one that the tree does not count.
+            BatchError: several epochs are to read a generator, which can be read once.
         """
         given = {"epochs": epochs, "batches": batches, "updates": updates, "minutes": minutes}
         limit = limit_of(given, self.assembly, self.state)

@@ -15,6 +15,7 @@ from learner.opening import Audit, open_recording, tell_setup
 from stages.cancel import Cancel, Outcome
 from stages.errors import Misuse
 from state import ChangeLog, State, UnknownField
+from state.access import view_table
 from state.errors import FieldNotReady
 from state.parts import scalars
 from state.schema import vocabulary
@@ -78,11 +79,12 @@ class Recorder:
         """
         outer_path, outer_view = self._path, self._view
         self._tell_scalars()
+        hidden = self._open(opens)
         self._path = f"{outer_path}/{name}" if outer_path else name
         view = outer_view or RecorderView(self)
         self._view = view
         error: BaseException | None = None
-        hidden = self._open(opens)
+        self._mark("enter", None)
         started = perf_counter_ns()
         try:
             yield view
@@ -164,9 +166,13 @@ class Recorder:
         if isinstance(error, Cancel):
             error.by = error.by or self._path
         outcome = Outcome() if error is None else Outcome.of(error)
-        slot = self._slot("exit", None, "")
-        if slot is not None:
-            self._recording.mark(slot, [outcome.kind, duration_ns, outcome.told])
+        self._mark("exit", [outcome.kind, duration_ns, outcome.told])
+
+    def _mark(self, kind: str, value: object) -> None:
+        """Log that the block we are in was entered or left."""
+        slot = self._slot(kind, None, "")
+        if self._recording is not None and slot is not None:
+            self._recording.mark(slot, value)
 
     def _slot(self, kind: str, name: str | None, evidence: str) -> int | None:
         if self._recording is None:
@@ -219,6 +225,16 @@ class RecorderView:
         if name not in recorder.state.specs:
             raise UnknownField(name, recorder.state.specs)
         recorder.write(name, value)
+
+    def __dir__(self) -> list[str]:
+        recorder = object.__getattribute__(self, "_recorder")
+        return [] if recorder is None else list(recorder.state.specs)
+
+    def __repr__(self) -> str:
+        recorder = object.__getattribute__(self, "_recorder")
+        if recorder is None:
+            return "state of a block that has ended"
+        return view_table(recorder.path, dict.fromkeys(recorder.state.specs, "rw"), recorder.state.__dict__)
 
     def _live(self, name: str) -> Recorder:
         recorder: Recorder | None = object.__getattribute__(self, "_recorder")

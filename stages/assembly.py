@@ -11,7 +11,16 @@ from stages.errors import GraphError
 from stages.hanging import hang, unplaced
 from stages.order import Edge, solve
 from stages.place import Place, lay_out
-from stages.rules import endless_loops, unopened_scopes, unsaveable_fields
+from stages.rules import (
+    clashing_pairs,
+    endless_loops,
+    forbidden_writes,
+    inside_themselves,
+    unknown_binds,
+    unopened_scopes,
+    unsafe_actors,
+    unsaveable_fields,
+)
 from stages.stage import Stage
 from state.fields import FieldSpec
 from state.schema import vocabulary
@@ -70,8 +79,9 @@ def assemble(
     top = lay_out(root, contracts)
     places = list(top.walk())
     hooks = list(hooks)
-    findings = list(hang(hooks, places))
-    made, conflicts, left_out = composed(classes_of(schema, places, hooks), list(brought_of(places, findings)))
+    findings = [*inside_themselves(places), *hang(hooks, places)]
+    classes = classes_of(schema, places, hooks)
+    made, conflicts, left_out = composed(classes, list(brought_of(places, classes, findings)))
     findings += conflicts
     names = {**{name: spec for cls in left_out for name, spec in cls.specs.items()}, **vocabulary(made, state)}
     for place in places:
@@ -92,6 +102,8 @@ def assemble(
     findings.extend(endless_loops(places))
     findings.extend(unsaveable_fields(made))
     findings.extend(unopened_scopes(made, places))
+    for rule in (forbidden_writes, clashing_pairs, unknown_binds, unsafe_actors):
+        findings.extend(rule(places))
     findings.extend(check_unused(places, names))
     findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.severity))
     return Assembly(top, tuple(places), tuple(hooks), made, names, tuple(findings), tuple(edges))

@@ -1,7 +1,7 @@
 """Binding: a copy of a stage or callback that works on other fields of State than those it names."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from stages.errors import DeclarationError
@@ -50,17 +50,11 @@ def brought_as(brought: Brought, classes: Iterable[type[State]], names: Names, k
         for name, spec in cls.specs.items():
             other = names.get(name, name)
             if other not in held and other != name:
-                fields[other] = spec_as_field(spec)
+                fields[other] = _as_field(spec)
     return fields
 
 
-def unknown_names(names: Names, declared: Iterable[str]) -> Iterator[str]:
-    """What is bound and never declared: a slip, most likely."""
-    owners = {name.partition(".")[0] for name in declared}
-    yield from (name for name in names if name not in owners)
-
-
-def spec_as_field(spec: FieldSpec) -> tuple[Any, Any]:
+def _as_field(spec: FieldSpec) -> tuple[Any, Any]:
     """A field as `fields()` would bring it."""
     facts = {"scope": spec.scope, "default": spec.default, "factory": spec.factory, "description": spec.description}
     return spec.annotation, field(**facts, saved=spec.saved, because=spec.because)

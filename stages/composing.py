@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from stages.binding import brought_as
 from stages.callbacks import Hook
 from stages.check import Finding
 from stages.place import Place
@@ -56,23 +57,29 @@ def classes_of(schema: type[State], places: list[Place], hooks: list[Hook]) -> l
     return [(who, cls) for cls, who in classes.items()]
 
 
-def brought_of(places: list[Place], findings: list[Finding]) -> Iterator[tuple[str, Brought]]:
+def brought_of(
+    places: list[Place], classes: list[tuple[str, type[State]]], findings: list[Finding]
+) -> Iterator[tuple[str, Brought]]:
     """The fields that stages and callbacks bring; names with `{phase}` once for each phase they stand in.
 
     Two callbacks that bring one field, which each takes for its own, go to `findings`.
     """
     shared: set[tuple[str, str]] = set()
-    stages_seen: set[int] = set()
+    known = {name for _, cls in classes for name in cls.specs}
+    seen: set[tuple[int, frozenset[tuple[str, str]]]] = set()
     bringers: dict[str, Hook] = {}
     for place in places:
-        if place.kind == "stage" and id(place.stage) not in stages_seen:
-            stages_seen.add(id(place.stage))
-            if place.contract.brought:
-                yield place.path, place.contract.brought
+        key = (id(place.stage), frozenset(place.names.items()))
+        if place.kind == "stage" and key not in seen:
+            seen.add(key)
+            brought = brought_as(place.contract.brought, place.contract.classes, place.names, known)
+            if brought:
+                yield place.path, brought
         for hung in place.hooks:
             fields = hung.hook.callback.fields()
             word = place.phase.word if place.phase else "{phase}"
-            named = {name.replace("{phase}", word): given for name, given in fields.items()}
+            own = {name.replace("{phase}", word): given for name, given in fields.items()}
+            named = brought_as(own, hung.hook.contract.classes, hung.names, known)
             for name in named:
                 other = bringers.setdefault(name, hung.hook)
                 if other.callback is not hung.hook.callback and (other.name, hung.hook.name) not in shared:
@@ -86,7 +93,8 @@ def brought_of(places: list[Place], findings: list[Finding]) -> Iterator[tuple[s
 def spelt_out(access: Access, names: Mapping[str, FieldSpec]) -> Access:
     """`*.mode` as the mode of every component that has one."""
 
-    spelt = {name for name in (*access.reads, *access.writes, *access.touches) if name.startswith("*.")}
+    declared = (*access.reads, *access.writes, *access.touches, *access.restores)
+    spelt = {name for name in declared if name.startswith("*.")}
     if not spelt:
         return access
     parts = {name: [known for known in names if known.count(".") == 1 and known.endswith(name[1:])] for name in spelt}
@@ -96,7 +104,9 @@ def spelt_out(access: Access, names: Mapping[str, FieldSpec]) -> Access:
 
     optional = access.optional.union(*parts.values())  # whichever components there are
     reads, writes, touches = spell(access.reads), spell(access.writes), spell(access.touches)
-    return replace(access, reads=reads, writes=writes, touches=touches, optional=optional)
+    return replace(
+        access, reads=reads, writes=writes, touches=touches, restores=spell(access.restores), optional=optional
+    )
 
 
 def given_fields(schema: type[State], state: State | None) -> set[str]:

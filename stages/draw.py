@@ -68,9 +68,10 @@ def _rows(root: Place) -> Iterator[tuple[str, str]]:
         depth, item, place = waiting.pop()
         indent = "  " * depth
         if isinstance(item, HookPlace):
-            yield indent + _hook_label(item), _access(filled(item.hook.contract.access, place))
+            yield indent + _hook_label(item), _access(filled(item.hook.contract.access, place).renamed(item.names))
             continue
-        yield indent + _label(place), _access(place.contract.access) if place.kind == "stage" else ""
+        access = place.contract.access.renamed(place.names)
+        yield indent + _label(place), _access(access) if place.kind == "stage" else ""
         below: list[tuple[int, Place | HookPlace, Place]] = [
             (depth + 1, hung, place) for hung in (*place.before, *place.around)
         ]

@@ -47,6 +47,7 @@ class Place:
         names: how its stage calls fields that State calls otherwise: what `bind` gave it and those above it.
         phase: the innermost phase it is in, itself included; None outside of any.
         before, around, after: its hooks, in the order they run; those around it leave in reverse.
+        left_out: slots whose stage is this one or one that it is inside of, with the place of that; they are no places.
     """
 
     path: str
@@ -62,6 +63,7 @@ class Place:
     before: list[HookPlace] = field(default_factory=list)
     around: list[HookPlace] = field(default_factory=list)
     after: list[HookPlace] = field(default_factory=list)
+    left_out: "dict[str, Place]" = field(default_factory=dict)
 
     @property
     def hooks(self) -> "tuple[HookPlace, ...]":
@@ -92,8 +94,10 @@ class Place:
 def lay_out(root: Stage, contracts: dict[int, Contract]) -> Place:
     """The places of a tree, without hooks. `contracts` remembers what was read of each stage object.
 
+    A stage that stands inside itself has no place there: see `left_out`.
+
     Raises:
-        DeclarationError: a stage stands inside itself (the path is printed), or its declaration cannot be used.
+        DeclarationError: a declaration cannot be used.
     """
     top = _place(root, slot_of(root), None, contracts)
     waiting = [top]
@@ -104,7 +108,10 @@ def lay_out(root: Stage, contracts: dict[int, Contract]) -> Place:
         stage = place.stage
         if isinstance(stage, Composite):
             for slot, child in stage.stages.items():
-                _refuse_inside_itself(child, slot, place)
+                around = next((above for above in place.ancestors() if above.stage is child), None)
+                if around is not None:
+                    place.left_out[slot] = around
+                    continue
                 place.children[slot] = _place(child, slot, place, contracts)
             if stage.each is not None and stage.counts[0] is not None:
                 place.children[CHECKPOINT] = _point(place, CHECKPOINT, CHECKPOINT)
@@ -170,12 +177,3 @@ def _point(parent: Place, slot: str, kind: str) -> Place:
     contract = parent.contract
     path, access = f"{parent.path}/{slot}", parent.access
     return Place(path, slot, kind, parent.stage, contract, access, parent, parent.phase, parent.names)
-
-
-def _refuse_inside_itself(child: Stage, slot: str, parent: Place) -> None:
-    for ancestor in parent.ancestors():
-        if ancestor.stage is child:
-            trail = [slot, *(above.slot for above in parent.ancestors())]
-            shown = " -> ".join(reversed(trail[: trail.index(ancestor.slot, 1) + 1]))
-            told = "Give the inner one a stage of its own."
-            raise DeclarationError(ancestor.path, f"{ancestor.slot!r} holds itself: {shown}. {told}")

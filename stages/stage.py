@@ -290,7 +290,7 @@ def slot_of(stage: Stage) -> str:
 
 def paths_of(stage: Stage, path: str, above: tuple[Stage, ...] = ()) -> "list[str]":
     """The paths of a stage and all below it, in order; of one that stands inside itself (`above` it), its own."""
-    is_inside_itself = any(stage is other for other in above)  # refused when the tree is laid out
+    is_inside_itself = any(stage is other for other in above)  # a finding of the check
     below = stage.stages.items() if isinstance(stage, Composite) and not is_inside_itself else ()
     return [path, *(deep for slot, child in below for deep in paths_of(child, f"{path}/{slot}", (*above, stage)))]
 

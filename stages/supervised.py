@@ -165,8 +165,8 @@ class Backward(Stage):
         model.grads: added to `.grad` of each parameter, same shape and dtype, not scaled.
 
     Adds to earlier gradients: `ClearGradients` clears them, so that several batches can add up to one update. Where
-    State holds further modules (a critic, a teacher), only the parameters of `model` and of the loss, and those that
-    `optimizer` updates, get gradients.
+    State holds further modules (a critic, a teacher), only the parameters of `model` and of the loss get gradients, and
+    what else `optimizer` updates if it updates any of these.
     """
 
     reads = ("loss", "model.grads", "*.params", "optimizer?", "loss_weight?")
@@ -184,7 +184,8 @@ class Backward(Stage):
             return
         ours = [p for name in ("model", "loss_fn") if name in modules for p in modules[name].parameters()]
         if state.optimizer is not None:
-            ours += [p for group in state.optimizer.param_groups for p in group["params"]]
+            updated = [p for group in state.optimizer.param_groups for p in group["params"]]
+            ours += updated if not {*map(id, ours)}.isdisjoint(map(id, updated)) else []  # else it is of another model
         torch.autograd.backward(loss, inputs=[p for p in dict.fromkeys(ours) if p.requires_grad])
 
 

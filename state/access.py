@@ -161,14 +161,23 @@ class View:
 
     def __repr__(self) -> str:
         owner: Owner = self._owner
-        rows = [f"state of {owner.path}:"]
-        for name, field in type(self).declared.items():
-            rights = ("r" if field in owner.access.readable or owner.access.observer else "-") + (
-                "w" if name in owner.writers else "-"
-            )
-            value = short(self._values[field]) if field in self._values else "not ready"
-            rows.append(f"  {name:<20} {rights}  {value}")
-        return "\n".join(rows)
+        access, declared = owner.access, type(self).declared
+        sees_all = access.observer or access.unsafe
+        rights = {
+            name: ("r" if sees_all or field in access.readable else "-") + ("w" if name in owner.writers else "-")
+            for name, field in declared.items()
+        }
+        values = {name: self._values[field] for name, field in declared.items() if field in self._values}
+        return view_table(owner.path, rights, values)
+
+
+def view_table(path: str, rights: Mapping[str, str], values: Mapping[str, Any]) -> str:
+    """What a view prints as: a line for each name with its rights, "rw", and its value."""
+    rows = [f"state of {path}:"]
+    for name, right in rights.items():
+        value = short(values[name]) if name in values else "not ready"
+        rows.append(f"  {name:<20} {right}  {value}")
+    return "\n".join(rows)
 
 
 def rename(name: str, names: Names) -> str:

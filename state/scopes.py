@@ -1,9 +1,10 @@
 """Scopes: how long the value of a field is valid, kept as a stack."""
 
+from collections.abc import Callable
 from typing import Any
 
 from state.fields import MISSING
-from state.state import State
+from state.state import State, writer
 
 RUN = "run"
 
@@ -14,8 +15,9 @@ SCOPES = (RUN, "epoch", "phase", "update", "batch")
 class Scopes:
     """Opens and closes the scopes of one State.
 
-    Opening a scope gives its fields their defaults and takes every other value from them. Opening one that is open
-    already (a validation inside an epoch) starts it empty; closing it gives the outer values back.
+    Opening a scope gives its fields their defaults and takes every other value from them. What a factory makes is
+    checked as any write; a default was, when its class was made. Opening a scope that is open already (a validation
+    inside an epoch) starts it empty; closing it gives the outer values back.
     """
 
     def __init__(self, state: State) -> None:
@@ -23,7 +25,7 @@ class Scopes:
         self._values = state.__dict__
         self._names: dict[str, tuple[str, ...]] = {}
         self._constants: dict[str, tuple[tuple[str, Any], ...]] = {}
-        self._factories: dict[str, tuple[tuple[str, Any], ...]] = {}
+        self._factories: dict[str, tuple[tuple[Callable[[Any], None], Callable[[State], Any]], ...]] = {}
         self._open: dict[str, int] = {}
         for name, spec in type(state).specs.items():
             if spec.scope == RUN:
@@ -32,7 +34,8 @@ class Scopes:
             if spec.default is not MISSING:
                 self._constants[spec.scope] = (*self._constants.get(spec.scope, ()), (name, spec.default))
             if spec.factory is not None:
-                self._factories[spec.scope] = (*self._factories.get(spec.scope, ()), (name, spec.factory))
+                write = writer(state, name, "its factory", None, None)
+                self._factories[spec.scope] = (*self._factories.get(spec.scope, ()), (write, spec.factory))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,7 +51,11 @@ class Scopes:
         return 0 if scope == RUN else 1 + list(self._open).index(scope)
 
     def open(self, scope: str) -> dict[str, Any] | None:
-        """Open `scope`; the answer is for `close`: the values that it hides, if it was open already."""
+        """Open `scope`; the answer is for `close`: the values that it hides, if it was open already.
+
+        Raises:
+            InvalidValue: a factory made what its field does not take. The scope is closed again.
+        """
         depth = self._open.get(scope, 0)
         self._open[scope] = depth + 1
         values, hidden = self._values, None
@@ -57,8 +64,8 @@ class Scopes:
         for name, default in self._constants.get(scope, ()):
             values[name] = default
         try:
-            for name, factory in self._factories.get(scope, ()):
-                values[name] = factory(self._state)
+            for write, factory in self._factories.get(scope, ()):
+                write(factory(self._state))
         except BaseException:
             self.close(scope, hidden)
             raise
