@@ -83,7 +83,7 @@ def test_fastai_has_the_same_events_in_the_same_order(watched: Any) -> None:
     assert ours(watched("fastai")) == Fastai().fit(2)
 
 
-PLACES = {  # where each signal is caught by the level that it ends; nth: in the validation
+PLACES = {  # where each signal is caught by the level that it ends
     "CancelBatchException": ["before_batch", "after_pred", "after_loss", "before_backward", "after_step"],
     "CancelTrainException": ["before_train", "before_batch", "after_pred", "after_backward", "after_batch"],
     "CancelValidException": ["before_validate", "before_batch", "after_pred", "after_loss", "after_batch"],
