@@ -4,6 +4,8 @@ import copy
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+from pydantic.fields import FieldInfo
+
 from stages.errors import DeclarationError
 from state.access import Names, rename
 from state.fields import FieldSpec, field
@@ -44,7 +46,7 @@ def brought_as(brought: Brought, classes: Iterable[type[State]], names: Names, k
     """
     if not names:
         return brought
-    fields = {rename(name, names): given for name, given in brought.items()}
+    fields = {rename(name, names): _made_of(given, names) for name, given in brought.items()}
     held = {*known, *fields}
     for cls in classes:
         for name, spec in cls.specs.items():
@@ -52,6 +54,34 @@ def brought_as(brought: Brought, classes: Iterable[type[State]], names: Names, k
             if other not in held and other != name:
                 fields[other] = _as_field(spec)
     return fields
+
+
+class BoundState:
+    """State under the names that an actor has for its fields, as its factories see it."""
+
+    def __init__(self, state: State, names: Names) -> None:
+        self._state = state
+        self._names = names
+
+    def ready(self, name: str) -> bool:
+        """Whether a field has a value."""
+        return self._state.ready(self._names.get(name, name))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, self._names.get(name, name))
+
+
+def _made_of(given: tuple[Any, Any], names: Names) -> tuple[Any, Any]:
+    """A field whose factory, if it has one, is given State under these names."""
+    annotation, default = given
+    extra = default.json_schema_extra if isinstance(default, FieldInfo) else None
+    facts: Any = extra.get("staged", {}) if isinstance(extra, dict) else {}
+    factory = facts.get("factory")
+    if factory is None:
+        return given
+    made = copy.copy(default)
+    made.json_schema_extra = {"staged": {**facts, "factory": lambda state: factory(BoundState(state, names))}}
+    return annotation, made
 
 
 def _as_field(spec: FieldSpec) -> tuple[Any, Any]:

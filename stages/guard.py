@@ -230,7 +230,7 @@ def all_declared(places: "Iterable[Place]") -> Access:
 
 
 def _may_change(access: Access) -> tuple[str, ...]:
-    return (*access.writes, *access.touches, *access.restores)
+    return (*access.writes, *access.touches, *access.restores, *access.spoils)
 
 
 def _is_allowed(access: Access, one: Moved) -> bool:

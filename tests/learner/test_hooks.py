@@ -42,7 +42,7 @@ def test_repr_says_where_each_stands() -> None:
     learner = toy_learner(callbacks=[Looks(), ClipGradients(1.0)])
     lines = [line.split() for line in repr(learner.hooks).splitlines()]
     assert ["Looks.first", "before", "update", "observes"] in lines
-    assert ["ClipGradients.clip", "after", "gradient"] in lines
+    assert ["ClipGradients.clip", "before", "update"] in lines
     assert ["Mean.result", "after", "Phase"] in lines
 
 
