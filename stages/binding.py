@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic.fields import FieldInfo
@@ -46,7 +47,7 @@ def brought_as(brought: Brought, classes: Iterable[type[State]], names: Names, k
     """
     if not names:
         return brought
-    fields = {rename(name, names): _made_of(given, names) for name, given in brought.items()}
+    fields = {rename(name, names): _made_of(name, given, names) for name, given in brought.items()}
     held = {*known, *fields}
     for cls in classes:
         for name, spec in cls.specs.items():
@@ -71,17 +72,16 @@ class BoundState:
         return getattr(self._state, self._names.get(name, name))
 
 
-def _made_of(given: tuple[Any, Any], names: Names) -> tuple[Any, Any]:
+def _made_of(name: str, given: tuple[Any, Any], names: Names) -> tuple[Any, Any]:
     """A field whose factory, if it has one, is given State under these names."""
     annotation, default = given
-    extra = default.json_schema_extra if isinstance(default, FieldInfo) else None
-    facts: Any = extra.get("staged", {}) if isinstance(extra, dict) else {}
-    factory = facts.get("factory")
+    if not isinstance(default, FieldInfo):
+        return given
+    spec = FieldSpec.of(name, FieldInfo.from_annotated_attribute(annotation, default), "bind")
+    factory = spec.factory
     if factory is None:
         return given
-    made = copy.copy(default)
-    made.json_schema_extra = {"staged": {**facts, "factory": lambda state: factory(BoundState(state, names))}}
-    return annotation, made
+    return _as_field(replace(spec, factory=lambda state: factory(BoundState(state, names))))
 
 
 def _as_field(spec: FieldSpec) -> tuple[Any, Any]:

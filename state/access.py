@@ -130,8 +130,9 @@ class View:
     def values_of(self, scope: str) -> dict[str, Any]:
         """The values that declared fields of `scope` have now, by field."""
         values, specs = self._values, self._owner.known
-        declared = type(self).declared.items()
-        return {name: values[field] for name, field in declared if field in values and specs[field].scope == scope}
+        called = {field: name for name, field in type(self).declared.items()}
+        fields = (field for field, spec in specs.items() if spec.scope == scope and field in called)
+        return {called[field]: values[field] for field in fields if field in values}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
