@@ -104,7 +104,7 @@ class Guard:
     def pass_by(self) -> None:
         """What runs now is not looked at."""
         if self._last is not None:
-            self._gone, self._last = self._last, None
+            self._gone, self._last = self._last.lasting(), None
 
     def look_at(self, names: Iterable[str]) -> Look:
         """What there is of the parts that a pair is to give back."""

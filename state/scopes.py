@@ -22,8 +22,8 @@ class Scopes:
 
     def __init__(self, state: State, *, updates_open: bool = True) -> None:
         """Args:
-            state: whose fields.
-            updates_open: whether something opens the scope "update"; if not, its fields live as long as the batch.
+        state: whose fields.
+        updates_open: whether something opens the scope "update"; if not, its fields live as long as the batch.
         """
         self._state = state
         self._values = state.__dict__
