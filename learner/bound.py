@@ -14,6 +14,7 @@ from stages import Composite, EvaluationPhase, Runner, assemble
 from stages.assembly import Assembly, refuse_orphans
 from stages.batch import joined
 from stages.callbacks import Callback, FunctionCallback, HookMethod, Options, Point, Side, as_callback, hooks_of
+from stages.composing import values_brought
 from stages.graph import refuse_starving
 from state import State
 from state.errors import short
@@ -42,6 +43,7 @@ class Bound:
         self.recording: Recording | None = None
         self._means = [Mean("loss")] if {"loss", "batch"} <= state.specs.keys() else []  # one, so that its name stays
         self._data = data
+        self._given = frozenset(state.specs)  # fields of the user's own
         self._told: set[str] = set()  # fields whose first value is on record
         check_optimizers(state)
         self.assembly = self._assemble(tree, self.callbacks)
@@ -145,10 +147,15 @@ class Bound:
         return assemble(tree, hooks_of([*own, *callbacks]), type(self.state), self.state, self._data)
 
     def _bind(self, assembly: Assembly) -> None:
-        """Make the assembly the live one, if it is sound."""
+        """Make the assembly the live one, if it is sound. A setting that it brings anew counts from now on."""
         assembly.require_sound()
+        before, values = values_brought(self.assembly.places), values_brought(assembly.places)
+        known = type(self.state).specs.keys() - self._given
         self._take(assembly)
         self._run(assembly)
+        for name, value in values.items():
+            if name in known and before.get(name) != value and assembly.schema.specs[name].scope == "run":
+                setattr(self.state, name, value)
 
     def _take(self, assembly: Assembly) -> None:
         """Give the state what the assembly brings. If a factory fails, the state is as it was."""
