@@ -10,7 +10,7 @@ from stages.errors import DeclarationError
 from stages.phases import Phase
 from stages.slots import fits
 from stages.stage import Composite, Stage, slot_of
-from state.access import Access, Names
+from state.access import Access, Names, rename
 
 CHECKPOINT = "checkpoint"
 """The point at the end of each round over data or epochs; no stage fills it."""
@@ -74,6 +74,12 @@ class Place:
     def is_composite(self) -> bool:
         """Whether stages run below it."""
         return self.kind == "stage" and isinstance(self.stage, Composite)
+
+    @property
+    def forbids(self) -> tuple[str, ...]:
+        """What its stage forbids inside it, in State's names."""
+        declared = getattr(self.stage, "forbids", ()) if self.is_composite else ()
+        return tuple(rename(name, self.names) for name in declared)
 
     def walk(self) -> "Iterator[Place]":
         """This place and all below it, in the order they run."""

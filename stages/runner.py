@@ -12,14 +12,14 @@ from stages.errors import Misuse
 from stages.frame import Frame
 from stages.limit import TOTALS, Limit
 from stages.node import Actor, Node, StageView
-from stages.notes import noted, why_not_ready
+from stages.notes import not_entered, noted, why_not_ready
 from stages.phases import Phase, TrainingPhase
 from stages.place import Place
 from stages.round import Position, Round
 from stages.scalars import Scalars
 from stages.slots import find_one
 from stages.stage import freeze
-from state.access import Access, View
+from state.access import Access, Names, View
 from state.fields import MISSING
 from state.recording import Recording
 from state.scopes import Scopes
@@ -107,10 +107,14 @@ class Runner:
         node = self.find(path)
         if node.round is None:
             raise Misuse(f"inside({path!r}) needs a loop such as 'fit'; {node.path} is none. Use run({path!r}).")
+        is_entered = False
         with self._running(None):
             chain = [self.nodes[place.path] for place in node.place.ancestors()][::-1]
             with self._bracket(chain):
+                is_entered = True
                 yield
+        if not is_entered:
+            raise not_entered(node.path, self.outcome)
 
     def run_batch(self, batch: Any) -> Frame:
         """One round of a training phase on `batch`, which is given instead of fetched.
@@ -170,9 +174,9 @@ class Runner:
         """Why a field has no value now: who writes it, and when."""
         return why_not_ready(self, name)
 
-    def observer_view(self, path: str) -> View:
-        """A view that reads everything."""
-        actor = Actor(self, path, Access(observer=True), "hook", "")
+    def observer_view(self, path: str, names: Names) -> View:
+        """A view that reads everything, by the names that `bind` gave."""
+        actor = Actor(self, path, Access(observer=True), "hook", "", names)
         return actor.view(View)
 
     def tell_edit(self, what: str) -> None:
@@ -290,16 +294,19 @@ class Runner:
         """The nodes of `chain` round whatever runs inside, each in a round of the one before."""
         node, *below = chain
         error: BaseException | None = None
+        is_entered = False
         node.started.clear()
         try:
             node.begin()
             with self._mode(node):
                 if below:
                     with node.round or nullcontext(), self._bracket(below):
+                        is_entered = True
                         yield
                 else:
                     self._entered = node
                     try:
+                        is_entered = True
                         yield
                     except Cancel as signal:
                         raise noted(self, signal, self._user) from None
@@ -308,6 +315,8 @@ class Runner:
         except BaseException as raised:
             error = raised
         node.end(error)
+        if not is_entered:
+            raise not_entered(chain[-1].path, OK if error is None else Outcome.of(error))
 
     def _set_positions(self, above: list[Place]) -> None:
         """Give the ancestors' rounds their positions: the epoch is the one after those that are done."""
@@ -334,6 +343,6 @@ class Runner:
             default = spec.default if "." not in name else MISSING
             self.recording.field(name, scope, spec.type_text if "." not in name else "part", spec.description, default)
         for _, access in actors(self.assembly.places):
-            for name in access.writes:
+            for name in (*access.writes, *access.restores):
                 if name not in self.assembly.names:
                     self.recording.field(name, "run", "part", "", MISSING)
