@@ -1,8 +1,9 @@
-"""The guard: the ratio of a run that it looks after to one without, over the same ready batches, in the same process.
+"""The guard: what a run that it looks after takes over one without, on the same ready batches, in the same process.
 
-W2 is that of training.py, over a thousand batches. W3 is a small convolutional network on 1x28x28, batch 64, Adam: about
-10 ms a batch. W4 is an MLP of 1.6 million parameters, batch 128, SGD with momentum: as many milliseconds, and 20 MB to
-read at each boundary of a batch that is looked at; it has no limit, and shows what large models with small batches pay.
+W2 is that of training.py, over a thousand batches. W3 is a small convolutional network on 1x28x28, batch 64, Adam,
+about 10 ms a batch. W4 is an MLP of 1.6 million parameters, batch 128, SGD with momentum: as many milliseconds, and 20
+MB to read at each boundary of a batch that is looked at. It has no limit; it shows what a large model with small
+batches pays.
 """
 
 import time
