@@ -49,9 +49,7 @@ class Eye:
     def __init__(self, reads: bool) -> None:
         """With `reads` it also reads what is in them."""
         self._reads = reads
-        self._known: dict[
-            int, tuple[Seen, Tensor]
-        ] = {}  # the tensor too: freed, it would leave its identity to another
+        self._known: dict[int, tuple[Seen, Tensor]] = {}  # with the tensor, lest another one gets its identity
         self._promised: dict[torch.device, list[tuple[bytearray, Tensor]]] = {}
 
     def see(self, tensor: Tensor) -> Seen:
@@ -81,8 +79,9 @@ class Eye:
 
         On the CPU it is read in any case.
         """
-        bits = self.read(tensor) if self._reads or tensor.is_cpu else None
-        return self.see(tensor)._replace(identity=0, memory=None, version=None, bits=bits)
+        seen = self.see(tensor)
+        bits = self.read(tensor) if tensor.is_cpu and not self._reads else seen.bits
+        return Seen(0, None, None, seen.form, bits)
 
     def read(self, tensor: Tensor) -> bytes | bytearray | None:
         """What tells tensors of one shape and dtype apart: their bytes if these are few, else the eight of a `digest`.
@@ -154,7 +153,13 @@ def fingerprint(component: nn.Module) -> str:
 
 
 def _condensed(tensor: Tensor) -> Tensor:
-    """The bytes of a tensor if these are few, else those of its digest, on its device."""
+    """The bytes of a tensor if these are few, else those of its digest, on its device.
+
+    Raises:
+        ValueError: there is no memory behind it.
+    """
+    if tensor.nbytes and not tensor.untyped_storage().nbytes():
+        raise ValueError("There is no memory behind this tensor.")
     with torch.no_grad():
         short = tensor.detach().resolve_conj().resolve_neg() if tensor.nbytes <= FEW else digest(tensor)
         return short.contiguous().view(-1).view(torch.uint8)

@@ -48,7 +48,7 @@ class Generators:
 
     def _look_at_numpy(self, numpy: Any) -> tuple[bytes, float | None]:
         """The same of numpy. Asking for the spare one is slow, and needed only if the words moved or there was one."""
-        generator = numpy.get_bit_generator() if hasattr(numpy, "get_bit_generator") else None
+        generator: Any = numpy.get_bit_generator() if hasattr(numpy, "get_bit_generator") else None
         if type(generator).__name__ != "MT19937":  # set by somebody, or numpy is older than 1.24
             return str(numpy.get_state(legacy=False)).encode(), None
         words = string_at(generator.ctypes.state_address, _TWISTER)

@@ -152,8 +152,8 @@ class Wrapping(Tensor):
         raise NotImplementedError
 
 
-def freed() -> Tensor:
-    tensor = torch.ones(8)[2:]
+def freed(size: int) -> Tensor:
+    tensor = torch.ones(size)[2:]
     tensor.untyped_storage().resize_(0)
     return tensor
 
@@ -165,9 +165,10 @@ def freed() -> Tensor:
         lambda: torch.ones(2, device="meta"),
         lambda: nn.LazyLinear(2).weight,
         lambda: Wrapping(torch.ones(2)),
-        freed,
+        lambda: freed(8),
+        lambda: freed(LONG),
     ],
-    ids=["sparse", "meta", "lazy", "wrapping", "freed"],
+    ids=["sparse", "meta", "lazy", "wrapping", "freed", "long freed"],
 )
 def test_what_has_no_bytes_is_told_as_none(make: Callable[[], Tensor]) -> None:
     assert read(make()) is None
