@@ -136,8 +136,10 @@ def _plain_values(brought: Brought) -> Iterator[tuple[str, Any]]:
 
 
 def spelt_out(access: Access, names: Mapping[str, FieldSpec]) -> Access:
-    """`*.mode` as the mode of every component that has one."""
-
+    """`*.mode` as the mode of every component that has one, and what is touched as `loss_fn.buffers?` if it is there."""
+    if any(name.endswith("?") for name in access.touches):
+        there = (name.removesuffix("?") for name in access.touches if not name.endswith("?") or name[:-1] in names)
+        access = replace(access, touches=tuple(there))
     declared = (*access.reads, *access.writes, *access.touches, *access.restores)
     spelt = {name for name in declared if name.startswith("*.")}
     if not spelt:

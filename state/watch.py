@@ -219,6 +219,8 @@ def _evidence(old: Any, new: Any, part: str) -> str | None:
         if isinstance(old, Seen) or isinstance(new, Seen):
             return "identity"
         return None if old is new or old == new or (old != old and new != new) else "value"
+    if old.form[1] is None and new.identity == old.identity:  # a lazy parameter, which gets its shape when first used
+        return None
     if old.bits is not None and new.bits is not None:
         if old.bits != new.bits:
             return "contents"
