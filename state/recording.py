@@ -16,7 +16,8 @@ from torch import Tensor
 
 from state.errors import LogWarning
 from state.fields import MISSING
-from state.stores import ActorRow, FieldRow, Place, Segment, SlotRow, Store, Tables, intern, to_json
+from state.position import Place
+from state.stores import ActorRow, FieldRow, Segment, SlotRow, Store, Tables, intern, to_json
 
 Level = Literal["off", "writes", "summary"]
 
