@@ -7,6 +7,7 @@ from itertools import islice
 
 from state.changes import Change, Changes
 from state.errors import StateError, UnknownField, nearest, suggestion
+from state.latest import Latest, replaced_by
 from state.position import Asked, Position, PositionLike, is_within
 from state.recording import Recording
 from state.records import FORGETS, Record, Records
@@ -14,10 +15,7 @@ from state.runs import LOG_FILE, find_run
 from state.sqlite import SqliteStore
 from state.stores import MemoryStore, Store
 
-# How many of (epoch, phase, batch) tell one instance of a scope from the next; for every other scope all three.
-_DEPTH = {"run": 0, "epoch": 1, "phase": 2}
-
-_KINDS = ("write", "enter", "exit")
+_KINDS = ("write", "enter", "exit", "open", "close")
 
 
 class ChangeLog:
@@ -39,9 +37,10 @@ class ChangeLog:
         return cls(SqliteStore.open(path / LOG_FILE if path.is_dir() else path))
 
     def tail(self, n: int = 20) -> Changes:
-        """The last records, of every kind."""
+        """The last records of every kind, but for those that tell of scopes opened and closed."""
         records = self._records()
-        last = list(islice(records.read(backward=True), n))
+        shown = {number for number, slot in enumerate(records.slots) if slot.kind not in ("open", "close")}
+        last = list(islice(records.read(shown, backward=True), n))
         return Changes(_with_before(records, record) for record in reversed(last))
 
     def blame(self, name: str, at: PositionLike | None = None) -> Change:
@@ -98,8 +97,8 @@ class ChangeLog:
             epoch: a number or a range, of which the log holds some.
             phase: as in a position: "fit".
             batch: a number or a range, as for `epoch`.
-            kind: "write", "enter" or "exit"; None for all.
-            evidence: how the change is known.
+            kind: "write", "enter", "exit", "open" or "close"; None for all.
+            evidence: how the change is known, or the scope that is opened or closed.
 
         Raises:
             UnknownField: `field` is no pattern, and nothing in the log has that name.
@@ -135,13 +134,10 @@ class ChangeLog:
         """
         records = self._named()
         place, end = records.find((epoch, phase, batch))
-        held = 3 if batch is not None else 2 if phase is not None else 1
-        state = {}
-        for record in records.read(records.writes(records.fields), before=end):
-            depth = _DEPTH.get(record.slot.scope, 3)
-            if depth <= held and record.place[:depth] == place[:depth]:
-                state[str(record.slot.field)] = record.value
-        return dict(sorted(state.items()))
+        latest = Latest()
+        for record in records.read(records.writes(records.fields) | records.marks(), before=end):
+            latest.add(record)
+        return dict(sorted(latest.at(place, 3 if batch is not None else 2 if phase is not None else 1).items()))
 
     def changes(self) -> Iterator[Change]:
         """Every record in order, read while it is iterated."""
@@ -178,28 +174,23 @@ def _changes(
     chosen: set[int] | None = None,
     asked: Asked = (None, None, None),
 ) -> Iterator[Change]:
-    """The chosen slots' changes at the places asked for, in one pass over all that wrote the same fields."""
+    """The chosen slots' changes at the places asked for, in one pass over all that tells what they replaced."""
     kept = None if chosen is None else {records.slots[number] for number in chosen}
     fields = set() if kept is None else {slot.field for slot in kept}
-    latest: dict[str | None, Record] = {}
-    for record in records.read(None if chosen is None else chosen | records.writes(fields)):
+    latest = Latest()
+    for record in records.read(None if chosen is None else chosen | records.writes(fields) | records.marks()):
         if (kept is None or record.slot in kept) and is_within(record.place, asked):
-            yield _change(record, latest.get(record.slot.field))
-        latest[record.slot.field] = record
+            yield _change(record, latest.before(record))
+        latest.add(record)
 
 
 def _with_before(records: Records, record: Record) -> Change:
-    """One change, looking back no further than the last write of its field."""
-    field = record.slot.field
-    slots = set() if field is None else records.writes([field])
-    return _change(record, next(records.read(slots, before=record.seq, backward=True), None))
+    return _change(record, replaced_by(records, record))
 
 
-def _change(record: Record, earlier: Record | None) -> Change:
-    """A record and the one of the same field before it; what another instance of the scope held is no value before."""
+def _change(record: Record, replaced: Record | None) -> Change:
+    """A record as a change; where it replaced no write, the value before is the default."""
     seq, t_ns, place, slot, after = record
-    depth = _DEPTH.get(slot.scope, 3)
-    before = earlier.value if earlier is not None and earlier.place[:depth] == place[:depth] else slot.default
-    before = None if slot.field is None else before
+    before = None if slot.field is None else slot.default if replaced is None else replaced.value
     what = (slot.actor, slot.kind, slot.field, before, after, slot.evidence)
     return Change(seq, t_ns / 1e9, *what, Position(*place), slot.source)

@@ -19,17 +19,18 @@ ABSENT: Final = MISSING
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One record: an actor wrote a field or changed a part, or a stage was entered or left.
+    """One record: an actor wrote a field or changed a part, a stage was entered or left, a scope opened or closed.
 
     Attributes:
         seq: number of the record in its run.
         time: unix time in s at the end of the round it was part of.
         actor: path of the stage or hook.
-        kind: "write", "enter" or "exit".
-        field: the field or part; None where a stage is entered or left.
+        kind: "write"; "enter" or "exit" of a stage; "open" or "close" of a scope, where the position does not tell it.
+        field: the field or part of a write, else None.
         before: the value it replaced in the same scope, else the default, else ABSENT.
-        after: the value or a summary of it; None at level "writes". For an exit: outcome and duration.
-        evidence: how the change is known.
+        after: the value or a summary of it; None at level "writes". For an exit: outcome and duration; for a close
+            "kept", if a stage failed and the values stay.
+        evidence: how the change is known; the scope that is opened or closed.
         position: epoch, phase, batch and update.
         source: where the actor is defined, "qualname file:line".
     """
@@ -53,7 +54,8 @@ class Change:
 
     def _what(self) -> str:
         if self.field is None:
-            return self.kind if self.after is None else f"{self.kind} {self.after}"
+            scope = self.evidence if self.kind in ("open", "close") else ""
+            return " ".join(str(word) for word in (self.kind, scope, self.after) if word)
         if self.before is not ABSENT and not _is_same(self.before, self.after):
             return f"{self.field} {_short(self.before)} -> {_short(self.after)} ({self.evidence})"
         value = "" if self.after is None else f" = {_short(self.after)}"

@@ -97,13 +97,14 @@ class Recording:
         return number
 
     def slot(self, actor: str, kind: str, field: str | None, evidence: str) -> int | None:
-        """The number to write with: kind "write", "enter" or "exit"; None when this is not recorded.
+        """The number to write with: kind "write", "enter", "exit", "open" or "close"; None when this is not recorded.
 
         Entering and leaving a stage (`field` None) have the level of all that is not set apart: at "off" they are not
-        recorded, though single fields may be. Whoever asks for a slot has to skip what would be written to None.
+        recorded, though single fields may be. Opening and closing a scope are recorded wherever anything is, since the
+        records of fields are read by them. Whoever asks for a slot has to skip what would be written to None.
         """
         level = self._level if field is None else self._level_of(field)
-        if level == "off":
+        if level == "off" and not (kind in ("open", "close") and set(self._levels.values()) - {"off"}):
             return None
         number = None if field is None else self._fields[field]
         slot = intern(self._tables.slots, SlotRow(self._actors[actor], kind, number, evidence))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from state.errors import StateError, UnknownField, nearest, suggestion
 from state.fields import MISSING
 from state.position import Asked, Place, Position, is_within
+from state.scopes import RUN
 from state.stores import FieldRow, Store, from_json
 
 FORGETS = "The log in memory keeps the latest rounds only; give a run_dir to keep them all."
@@ -54,6 +55,11 @@ class Records:
     def writes(self, fields: Collection[str | None]) -> set[int]:
         """The slots that write one of these fields."""
         return {n for n, slot in enumerate(self.slots) if slot.kind == "write" and slot.field in fields}
+
+    def marks(self, scopes: Collection[str] | None = None) -> set[int]:
+        """The slots that tell of a scope opened or closed: of all scopes, or of these and of the run."""
+        marks = ((n, slot.evidence) for n, slot in enumerate(self.slots) if slot.kind in ("open", "close"))
+        return {n for n, scope in marks if scopes is None or scope in scopes or scope == RUN}
 
     def resolve(self, name: str) -> set[str | None]:
         """The fields a name stands for: itself and what lies below it, else the part that it lies below."""

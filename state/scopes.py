@@ -15,7 +15,7 @@ class Scopes:
     """Opens and closes the scopes of one State.
 
     Opening a scope gives its fields their defaults and takes every other value from them. Opening one that is open
-    already (a validation inside an epoch) starts it empty; closing it gives the outer values back.
+    already (a validation inside a batch) starts it empty; closing it gives the outer values back.
     """
 
     def __init__(self, state: State) -> None:
@@ -25,6 +25,7 @@ class Scopes:
         self._constants: dict[str, tuple[tuple[str, Any], ...]] = {}
         self._factories: dict[str, tuple[tuple[str, Any], ...]] = {}
         self._open: dict[str, int] = {}
+        self._kept: set[str] = set()  # scopes that are closed and whose values are still there
         for name, spec in type(state).specs.items():
             if spec.scope == RUN:
                 continue
@@ -49,6 +50,8 @@ class Scopes:
 
     def open(self, scope: str) -> dict[str, Any] | None:
         """Open `scope`; the answer is for `close`: the values that it hides, if it was open already."""
+        while self._kept:  # whoever opens a scope does not debug any more
+            self._drop(self._kept.pop())
         depth = self._open.get(scope, 0)
         self._open[scope] = depth + 1
         values, hidden = self._values, None
@@ -65,20 +68,27 @@ class Scopes:
         return hidden
 
     def close(self, scope: str, hidden: dict[str, Any] | None, keep: bool = False) -> None:
-        """Close `scope`: drop its values (not with `keep`: a stage failed), give the hidden ones back."""
+        """Close `scope`: drop its values, give the hidden ones back.
+
+        With `keep`, as a stage failed, the values stay until another scope is opened, and the hidden ones are gone.
+        """
         self._open[scope] -= 1
-        if keep:
-            return
-        values = self._values
-        for name in self._names.get(scope, ()):
-            if name in values:
-                del values[name]
-        if hidden:
-            values.update(hidden)
+        if not keep:
+            self._drop(scope)
+            if hidden:
+                self._values.update(hidden)
+        elif not self._open[scope]:
+            self._kept.add(scope)
 
     def clear(self) -> None:
         """Take all scoped values away: what a failed run left for the debugger, or a person set by hand."""
         self._open.clear()
-        for names in self._names.values():
-            for name in names:
-                self._values.pop(name, None)
+        self._kept.clear()
+        for scope in self._names:
+            self._drop(scope)
+
+    def _drop(self, scope: str) -> None:
+        values = self._values
+        for name in self._names.get(scope, ()):
+            if name in values:
+                del values[name]

@@ -117,7 +117,10 @@ def test_where_of_an_actor_that_did_nothing_is_empty(log: ChangeLog) -> None:
     [
         ({"phase": "fitt"}, r"no phase 'fitt'\. Did you mean 'fit'\? It has 'fit', 'validate'\.$"),
         ({"phase": "x", "epoch": 0}, r"no phase 'x'\. It has 'fit', 'validate'\.$"),
-        ({"kind": "writes"}, r"kind='writes' is none of 'write', 'enter', 'exit', nor None .*mean 'write'\?$"),
+        (
+            {"kind": "writes"},
+            r"kind='writes' is none of 'write', 'enter', 'exit', 'open', 'close', nor None .*mean 'write'\?$",
+        ),
         ({"kind": 3}, r"kind=3 is none of"),
         ({"epoch": 7}, r"The log has no epoch 7\. It holds epochs 0 to 1\.$"),
         ({"epoch": range(7, 10)}, r"no epoch 7 to 9\. It holds epochs 0 to 1\.$"),
