@@ -1,7 +1,7 @@
 """Reading the change log: who changed a value, when, and what it was before."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from itertools import islice
 
@@ -62,10 +62,7 @@ class ChangeLog:
         before = None if place is None else records.find((place.epoch, place.phase, place.batch))[1]
         for record in records.read(records.writes(names), before=before, backward=True):
             return _with_before(records, record)
-        writers = sorted({slot.actor for slot in records.slots if slot.kind == "write" and slot.field in names})
-        told = f"{writers} would write it." if writers else "No stage or hook writes it."
-        if self._store.dropped:
-            told += f" {FORGETS}"
+        told = self._why_unwritten(records, names) + (f" {FORGETS}" if self._store.dropped else "")
         raise StateError(f"The log has no write of {name!r}{'' if place is None else f' up to {place}'}. {told}")
 
     def history(self, name: str) -> Changes:
@@ -151,6 +148,17 @@ class ChangeLog:
         last = self.tail(1)
         where = f", the last at {str(last[0].position) or 'set-up'}" if last else ""
         return f"ChangeLog of {self._store.name!r}: {len(self):,} records{where}"
+
+    def _why_unwritten(self, records: Records, names: Collection[str]) -> str:
+        """Why there may be no write of these fields: nobody did it yet, nobody does it, or it is not recorded."""
+        writers = sorted({slot.actor for slot in records.slots if slot.kind == "write" and slot.field in names})
+        if writers:
+            return f"{writers} would write it."
+        if self._recording is None:  # a file does not say what was left out of it
+            return "No stage or hook writes it, or audit= left it out of this log."
+        if any(self._recording.level_of(name) == "off" for name in names):
+            return 'Its writes are not recorded: audit= sets its level to "off". Choose "summary" or "writes".'
+        return "No stage or hook writes it."
 
     def _flush(self) -> None:
         if self._recording is not None:

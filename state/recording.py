@@ -103,7 +103,7 @@ class Recording:
         recorded, though single fields may be. Opening and closing a scope are recorded wherever anything is, since the
         records of fields are read by them. Whoever asks for a slot has to skip what would be written to None.
         """
-        level = self._level if field is None else self._level_of(field)
+        level = self._level if field is None else self.level_of(field)
         if level == "off" and not (kind in ("open", "close") and set(self._levels.values()) - {"off"}):
             return None
         number = None if field is None else self._fields[field]
@@ -182,7 +182,8 @@ class Recording:
         self.flush()
         self._store.close()
 
-    def _level_of(self, field: str) -> Level:
+    def level_of(self, field: str) -> Level:
+        """What is kept of a field or part: its own level, else that of what it is part of, else that of the rest."""
         name = field
         while name and name not in self._levels:
             name = name.rpartition(".")[0]

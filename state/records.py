@@ -61,9 +61,9 @@ class Records:
         marks = ((n, slot.evidence) for n, slot in enumerate(self.slots) if slot.kind in ("open", "close"))
         return {n for n, scope in marks if scopes is None or scope in scopes or scope == RUN}
 
-    def resolve(self, name: str) -> set[str | None]:
+    def resolve(self, name: str) -> set[str]:
         """The fields a name stands for: itself and what lies below it, else the part that it lies below."""
-        found: set[str | None] = {field for field in self.fields if f"{field}.".startswith(f"{name}.")}
+        found = {field for field in self.fields if f"{field}.".startswith(f"{name}.")}
         if found:
             return found
         part = name
