@@ -3,28 +3,29 @@
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 
 from learner import components
-from learner.bound import Bound, Function
+from learner.bound import Bound
 from learner.components import Loaders, Models, Optimizers
+from learner.edits import Edits
 from learner.history import History
-from learner.hooks import Hooks
 from learner.opening import Audit, open_recording
-from learner.recipes import Part, supervised
+from learner.precision import Precision
+from learner.recipes import supervised
 from stages import Assembly, Composite, Finding, Frame, Outcome
-from stages.callbacks import Options
 from stages.draw import draw_tree
 from stages.graph import graph_of
+from stages.guard import GuardLevel
 from stages.limit import limit_of
 from stages.tables import FieldTable, explain, fields_table
 from state import ChangeLog, State
 from state.recording import Recording
 
 
-class Learner:
+class Learner(Edits):
     """A training loop as a graph of stages over one state, checked before it runs and logged while it does.
 
     Args:
@@ -37,7 +38,11 @@ class Learner:
         callbacks: a tuple among them declares the order of its members.
         run_dir: a family of runs such as "runs/digits": this run gets the next number. None: nothing on disk.
         device: where model and batches are moved; "auto" is the accelerator if there is one.
+        precision: "bf16" or "fp16" run forward and loss under autocast; "fp16" also scales gradients, and skips updates
+            whose gradients overflow.
         seed: seeds torch, numpy and random when the first run starts; not the model's initialisation.
+        guard: what looks for undeclared changes: "off", "parts" (by identity, version counter and value) or "contents"
+            (also what moves no version counter). See docs/explanation/guard.md for when it looks.
         audit: what the change log keeps: "off", "writes", "summary", or one of these per field, "*" for the rest.
 
     Attributes:
@@ -62,13 +67,15 @@ class Learner:
         callbacks: Iterable[Any] = (),
         run_dir: str | Path | None = None,
         device: str | torch.device = "auto",
+        precision: Precision = "fp32",
         seed: int | None = None,
         audit: Audit = "summary",
+        guard: GuardLevel = "contents",
     ) -> None:
         data = components.data_fields(train, valid)
         state = components.make_state(model, loss_fn, optimizer, components.pick_device(device))
         tree = supervised(valid=components.validation_sets(valid)) if stages is None else stages
-        bound = Bound(state, tree, callbacks, data)
+        bound = Bound(state, tree, callbacks, data, precision, guard)
         for module in state.components(torch.nn.Module).values():
             module.to(device=state.device)
         self._start(state, bound, run_dir, seed, audit)
@@ -83,8 +90,10 @@ class Learner:
         valid: Loaders = None,
         callbacks: Iterable[Any] = (),
         run_dir: str | Path | None = None,
+        precision: Precision = "fp32",
         seed: int | None = None,
         audit: Audit = "summary",
+        guard: GuardLevel = "contents",
     ) -> "Learner":
         """A Learner over a State of yours, which becomes the live one, and a tree of yours. Moves nothing to a device.
 
@@ -95,7 +104,7 @@ class Learner:
         components.check_state(state)
         learner = cls.__new__(cls)
         data = components.data_fields(train, valid)
-        learner._start(state, Bound(state, stages, callbacks, data), run_dir, seed, audit)
+        learner._start(state, Bound(state, stages, callbacks, data, precision, guard), run_dir, seed, audit)
         return learner
 
     def _start(self, state: State, bound: Bound, run_dir: str | Path | None, seed: int | None, audit: Audit) -> None:
@@ -123,6 +132,7 @@ class Learner:
 
         Raises:
             LimitError: not exactly one limit, one that is no positive number, or one that the tree does not count.
+            BatchError: several epochs are to read a generator, which can be read once.
         """
         given = {"epochs": epochs, "batches": batches, "updates": updates, "minutes": minutes}
         limit = limit_of(given, self.assembly, self.state)
@@ -167,30 +177,6 @@ class Learner:
         self._bound.sow()
         return self._bound.runner.inside(path)
 
-    def swap(self, path: str, new: Part) -> None:
-        """Put another stage into a slot. Refused, with nothing changed, if it starves a reader or orphans a hook."""
-        place = self._bound.runner.find(path).path
-        self._bound.edit(f"swap {path}", self.stages.swap(path, new), swapped=place)
-
-    def insert(
-        self, new: Part, *, before: str | None = None, after: str | None = None, slot: str | None = None
-    ) -> None:
-        """Put a stage before or after a slot, into a slot of its own. Refused as `swap` is."""
-        where = f"before {before}" if before else f"after {after}"
-        self._bound.edit(f"insert {where}", self.stages.insert(new, before=before, after=after, slot=slot))
-
-    def remove(self, path: str) -> None:
-        """Take a stage out. Refused as `swap` is; a hook that stands elsewhere too may lose its place here."""
-        self._bound.edit(f"remove {path}", self.stages.remove(path), may_lose_places=True)
-
-    def before(self, target: str | type, **options: Unpack[Options]) -> Callable[[Function], Function]:
-        """Hook a function before the slots of `target`; a decorator, or `learner.before("update")(function)`."""
-        return self._bound.hook("before", target, options)
-
-    def after(self, target: str | type, **options: Unpack[Options]) -> Callable[[Function], Function]:
-        """Hook a function after the slots of `target`; a decorator, or `learner.after("update")(function)`."""
-        return self._bound.hook("after", target, options)
-
     def check(self) -> list[Finding]:
         """What the check finds in the tree as it stands: no errors, or it would not stand, but warnings and notes."""
         return list(self.assembly.findings)
@@ -198,6 +184,14 @@ class Learner:
     def explain(self, path: str) -> str:
         """Of one slot: what it reads and from whom, what it writes and for whom, its hooks and why in this order."""
         return explain(self.assembly, path)
+
+    def debug(self, on: bool = True) -> None:
+        """Look at everything at every boundary in every batch, and raise on any undeclared change. Slow; for debugging.
+
+        Args:
+            on: False goes back to the guard that the Learner was made with.
+        """
+        self._bound.debug(on)
 
     def close(self) -> None:
         """Close the log and let the State go. Nothing runs any more; what is in the log stays readable."""
@@ -211,11 +205,6 @@ class Learner:
             self.log = ChangeLog.open(self.run_dir) if self.run_dir is not None else self.log
 
     @property
-    def stages(self) -> Composite:
-        """The tree as it stands; `swap`, `insert` and `remove` put another in its place."""
-        return self._bound.tree
-
-    @property
     def history(self) -> History:
         """A row per epoch."""
         return self._bound.history
@@ -224,11 +213,6 @@ class Learner:
     def outcome(self) -> Outcome:
         """How the last run ended: kind, by whom, why."""
         return self._bound.runner.outcome
-
-    @property
-    def hooks(self) -> Hooks:
-        """The hooks by name; `learner.hooks.remove(name)` takes a callback out."""
-        return Hooks(self._bound)
 
     @property
     def fields(self) -> FieldTable:

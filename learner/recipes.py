@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from learner.errors import ArgumentError
 from stages import (
+    AverageGradients,
     Backward,
     ClearGradients,
     Collect,
@@ -15,24 +17,34 @@ from stages import (
     Forward,
     Gradient,
     Loss,
+    Microbatches,
     Predict,
+    ScaledBackward,
+    ScaledUpdate,
     Stage,
     Train,
     Unpack,
+    Unscale,
     Update,
     Validate,
     ValidateBatch,
     ValidateLoss,
+    Window,
 )
+from stages.binding import names_of
 
 Part = Stage | Callable[..., Any]
 
 
-def supervised(*, valid: bool | Iterable[str] = True) -> Train:
+def supervised(
+    *, valid: bool | Iterable[str] = True, accumulate: int | None = None, microbatches: int | None = None
+) -> Train:
     """The default tree: fit on every batch, then validate, epoch after epoch.
 
     Args:
         valid: whether to validate; or the names of several validation sets, each of which gets a phase of that name.
+        accumulate: how many batches make one update: their gradients are averaged. The last window may have fewer.
+        microbatches: into how many parts each batch is cut, for memory: the gradients are those of the whole batch.
 
     Example:
         >>> from learner.recipes import supervised
@@ -40,25 +52,51 @@ def supervised(*, valid: bool | Iterable[str] = True) -> Train:
         Train(epoch)
         >>> list(supervised(valid=["clean", "noisy"]).epoch.stages)
         ['fit', 'clean', 'noisy']
+        >>> list(supervised(accumulate=4).epoch.fit.stages)
+        ['clear_gradients', 'window', 'average_gradients', 'update']
     """
     names = () if isinstance(valid, bool) else tuple(valid)
-    sets: dict[str, Part] = {name: validate(f"{name}_loader") for name in names}
+    sets: dict[str, Any] = {name: validate(f"{name}_loader") for name in names}
     if valid is True:
         sets = {"validate": validate()}
-    return Train(
-        Epoch(
-            Fit(
-                Fetch(),
-                FitBatch(
-                    Unpack(),
-                    ClearGradients(),
-                    Gradient(Forward(), Loss(), Backward()),
-                    Update(),
-                ),
-            ),
-            **sets,
-        )
-    )
+    gradient: dict[str, Any] = {"gradient": Gradient(Forward(), Loss(), Backward())}
+    if microbatches is not None:
+        gradient = {"gradient": Microbatches(microbatches, Forward(), Loss(), Backward())}
+    if accumulate is None:
+        fit = Fit(Fetch(), FitBatch(Unpack(), ClearGradients(), **gradient, update=Update()))
+    else:
+        window = Window(accumulate, Fetch(), FitBatch(Unpack(), **gradient))
+        fit = Fit(ClearGradients(), window, AverageGradients(), Update(), each="update")
+    return Train(Epoch(fit, **sets))
+
+
+def scaled(tree: Composite) -> Composite:
+    """A tree whose gradients are scaled for float16: each `Backward` scales, before each `Update` it is undone.
+
+    Raises:
+        ArgumentError: the tree has none of these stages to exchange.
+    """
+    kinds: set[type] = set()
+
+    def exchange(held: Composite) -> Composite:
+        stages: dict[str, Any] = {}
+        for slot, stage in held.stages.items():
+            kinds.add(type(stage))
+            if type(stage) is Backward:
+                stages[slot] = ScaledBackward().bind(**names_of(stage))
+            elif type(stage) is Update:
+                stages["unscale"] = Unscale().bind(**names_of(stage))
+                stages[slot] = ScaledUpdate().bind(**names_of(stage))
+            else:
+                stages[slot] = exchange(stage) if isinstance(stage, Composite) else stage
+        return held.holding(stages)
+
+    made = exchange(tree)
+    if not {Backward, Update} <= kinds:
+        told = "precision='fp16' scales the loss in Backward() and takes it back before Update(); this tree lacks one. "
+        told += "Use 'bf16', which needs no scale, or put ScaledBackward(), Unscale() and ScaledUpdate() into it."
+        raise ArgumentError("Learner", "precision", told)
+    return made
 
 
 def validate(loader: str = "valid_loader") -> Validate:
@@ -75,7 +113,7 @@ def predict(tree: Composite) -> Predict:
     batches = [batch.stages for batch in _composites(tree) if {"unpack", "forward"} <= batch.stages.keys()]
     if batches:
         slots = list(batches[-1])
-        held = {slot: batches[-1][slot] for slot in slots[: slots.index("forward") + 1]}
+        held: dict[str, Any] = {slot: batches[-1][slot] for slot in slots[: slots.index("forward") + 1]}
     else:
         leaves = {slot: stage for holder in _composites(tree) for slot, stage in holder.stages.items()}
         held = {"unpack": leaves.get("unpack", Unpack()), "forward": leaves.get("forward", Forward())}

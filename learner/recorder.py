@@ -15,6 +15,7 @@ from learner.opening import Audit, open_recording, tell_setup
 from stages.cancel import Cancel, Outcome
 from stages.errors import Misuse
 from state import ChangeLog, State, UnknownField
+from state.access import view_table
 from state.errors import FieldNotReady
 from state.openings import Openings
 from state.parts import scalars
@@ -84,11 +85,13 @@ class Recorder:
         """
         outer_path, outer_view = self._path, self._view
         self._tell_scalars()
-        self._path = f"{outer_path}/{name}" if outer_path else name
+        path = f"{outer_path}/{name}" if outer_path else name
+        opened = self._open(path, opens) if opens is not None else None
+        self._path = path
         view = outer_view or RecorderView(self)
         self._view = view
         error: BaseException | None = None
-        opened = self._open(opens) if opens is not None else None
+        self._mark("enter", None)
         started = perf_counter_ns()
         try:
             yield view
@@ -127,10 +130,10 @@ class Recorder:
         """The path of the block we are in."""
         return self._path
 
-    def _open(self, scope: str) -> Opened:
+    def _open(self, path: str, scope: str) -> Opened:
         self._move()
         hidden = self._scopes.open(scope)
-        told = self._tell_open(scope, hides=hidden is not None)
+        told = self._tell_open(path, scope, hides=hidden is not None)
         opened = (scope, hidden, self._batch, self._next + (scope == "batch"), told)
         if scope == "batch":
             self._batch = self._next
@@ -145,13 +148,13 @@ class Recorder:
         if told and self._recording is not None:
             self._openings.close(self._path, scope, self._recording.position, keep=keep)
 
-    def _tell_open(self, scope: str, *, hides: bool) -> bool:
+    def _tell_open(self, path: str, scope: str, *, hides: bool) -> bool:
         """Tell the log of a scope that opens, but for plain batches: their numbers tell them apart."""
         if self._recording is None:
             return False
-        self._recording.actor(self._path, "stage", "")
+        self._recording.actor(path, "stage", "")
         numbered = scope == "batch" and self._next >= self._plain
-        told = self._openings.open(self._path, scope, (None, None, None, None), hides=hides, numbered=numbered)
+        told = self._openings.open(path, scope, (None, None, None, None), hides=hides, numbered=numbered)
         if numbered and not told:
             self._plain = self._next + 1
         return told
@@ -180,9 +183,13 @@ class Recorder:
         if isinstance(error, Cancel):
             error.by = error.by or self._path
         outcome = Outcome() if error is None else Outcome.of(error)
-        slot = self._slot("exit", None, "")
-        if slot is not None:
-            self._recording.mark(slot, [outcome.kind, duration_ns, outcome.told])
+        self._mark("exit", [outcome.kind, duration_ns, outcome.told])
+
+    def _mark(self, kind: str, value: object) -> None:
+        """Log that the block we are in was entered or left."""
+        slot = self._slot(kind, None, "")
+        if self._recording is not None and slot is not None:
+            self._recording.mark(slot, value)
 
     def _slot(self, kind: str, name: str | None, evidence: str) -> int | None:
         if self._recording is None:
@@ -233,6 +240,16 @@ class RecorderView:
         if name not in recorder.state.specs:
             raise UnknownField(name, recorder.state.specs)
         recorder.write(name, value)
+
+    def __dir__(self) -> list[str]:
+        recorder = object.__getattribute__(self, "_recorder")
+        return [] if recorder is None else list(recorder.state.specs)
+
+    def __repr__(self) -> str:
+        recorder = object.__getattribute__(self, "_recorder")
+        if recorder is None:
+            return "state of a block that has ended"
+        return view_table(recorder.path, dict.fromkeys(recorder.state.specs, "rw"), recorder.state.__dict__)
 
     def _live(self, name: str) -> Recorder:
         recorder: Recorder | None = object.__getattribute__(self, "_recorder")

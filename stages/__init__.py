@@ -2,25 +2,30 @@
 
 from stages.assembly import Assembly, assemble
 from stages.batch import batch_size
-from stages.callbacks import Callback, after, before
-from stages.cancel import Cancel, Exhausted, Outcome
+from stages.callbacks import Callback, after, around, before
+from stages.cancel import Cancel, Exhausted, Outcome, Skip
 from stages.check import Finding
+from stages.control import Chain, Every, Microbatches, Repeat, When, Window
 from stages.errors import (
     AmbiguousSlot,
     BatchError,
     ContractBroken,
     DeclarationError,
     GraphError,
+    GuardWarning,
     LimitError,
     Misuse,
     StageError,
+    UndeclaredChange,
     UnknownSlot,
 )
 from stages.frame import Frame
 from stages.phases import EvaluationPhase, Fit, Phase, Predict, TrainingPhase, Validate, evaluating, training
+from stages.precision import ScaledBackward, ScaledUpdate, Unscale
 from stages.runner import Runner
 from stages.stage import Composite, Stage, stage
 from stages.supervised import (
+    AverageGradients,
     Backward,
     ClearGradients,
     Collect,
@@ -40,10 +45,12 @@ from stages.supervised import (
 __all__ = [
     "AmbiguousSlot",
     "Assembly",
+    "AverageGradients",
     "Backward",
     "BatchError",
     "Callback",
     "Cancel",
+    "Chain",
     "ClearGradients",
     "Collect",
     "Composite",
@@ -51,6 +58,7 @@ __all__ = [
     "DeclarationError",
     "Epoch",
     "EvaluationPhase",
+    "Every",
     "Exhausted",
     "Fetch",
     "Finding",
@@ -60,24 +68,35 @@ __all__ = [
     "Frame",
     "Gradient",
     "GraphError",
+    "GuardWarning",
     "LimitError",
     "Loss",
+    "Microbatches",
     "Misuse",
     "Outcome",
     "Phase",
     "Predict",
+    "Repeat",
     "Runner",
+    "ScaledBackward",
+    "ScaledUpdate",
+    "Skip",
     "Stage",
     "StageError",
     "Train",
     "TrainingPhase",
+    "UndeclaredChange",
     "UnknownSlot",
     "Unpack",
+    "Unscale",
     "Update",
     "Validate",
     "ValidateBatch",
     "ValidateLoss",
+    "When",
+    "Window",
     "after",
+    "around",
     "assemble",
     "batch_size",
     "before",

@@ -1,19 +1,20 @@
-"""Callbacks: hooks before and after the slots of a tree, each with its own declared access."""
+"""Callbacks: hooks before, after and around the slots of a tree, each with its own declared access."""
 
 import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any, ClassVar, Literal, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, Self, TypedDict, Unpack
 
+from stages.binding import bound_copy
 from stages.contract import Contract, hook_contract
 from stages.errors import DeclarationError
 from stages.phases import Phase
 from stages.stage import refuse_if_bound
 from state.schema import Brought
 
-Side = Literal["before", "after"]
+Side = Literal["before", "around", "after"]
 Declared = Iterable[str] | Callable[[Any], Iterable[str]]
 
 _UNITS = {
@@ -45,10 +46,12 @@ class Count:
 
 
 class Options(TypedDict, total=False):
-    """What `before` and `after` take beside the target.
+    """What `before`, `after` and `around` take beside the target.
 
     state: the State class whose fields the hook needs, when it does not take `state` itself.
     reads, writes, touches: as in Stage, or a function of the callback that gives them.
+    restores: for `around`: parts that it changes and then gives back, bit for bit, however the stage ends.
+    unsafe: it may read and change everything, undeclared; everything is logged, and it shows in red.
     within: a phase class or a path: only places inside it.
     every, first: thin the hook out: every="100 batches" runs in the rounds whose number in the run, from 1, is a
         multiple; first="3 batches" in the first three. Units: batches, updates, epochs.
@@ -60,6 +63,8 @@ class Options(TypedDict, total=False):
     reads: Declared
     writes: Declared
     touches: Declared
+    restores: Declared
+    unsafe: bool
     within: str | type | None
     every: str | None
     first: str | None
@@ -103,6 +108,24 @@ def after(target: str | type, **options: Unpack[Options]) -> Point:
     return Point("after", target, options)
 
 
+def around(target: str | type, **options: Unpack[Options]) -> Point:
+    """Hook a generator around the slots of `target`: what stands before `outcome = yield` runs ahead of the stage, the
+    rest after it, whatever the outcome; nothing is ever thrown into it.
+
+    Example:
+        >>> from learner import Callback, around
+        >>> class Frozen(Callback):
+        ...     @around("validate", restores=("model.mode",))
+        ...     def freeze(self, model):
+        ...         flags = [parameter.requires_grad for parameter in model.parameters()]
+        ...         model.requires_grad_(False)
+        ...         outcome = yield
+        ...         for parameter, flag in zip(model.parameters(), flags):
+        ...             parameter.requires_grad_(flag)
+    """
+    return Point("around", target, options)
+
+
 class HookMethod:
     """A function with the points it is hooked to. On a callback it is a method as any other."""
 
@@ -125,7 +148,7 @@ class HookMethod:
 
 
 class Callback:
-    """One or more hooks that belong together. Decorate its methods with `before` and `after`.
+    """One or more hooks that belong together. Decorate its methods with `before`, `after` and `around`.
 
     Its settings are frozen once it is bound to a Learner: what changes during a run belongs into State, where it is
     logged and saved. A callback all of whose hooks are observers may keep what it likes.
@@ -150,6 +173,17 @@ class Callback:
             for name, hook, now in found
             if now is not None
         ]
+
+    def bind(self, **names: str) -> Self:
+        """A copy that works on other fields, "my name = State's name": `EMA().bind(model="critic", ema="slow")`."""
+        return bound_copy(self, names)
+
+    def within(self, place: str | type) -> Self:
+        """A copy that stands only inside a place: `Schedule(...).within("critic")`, by path or phase class."""
+        _refuse_target(type(self).__name__, "stands within", place)
+        made = bound_copy(self, {})
+        made.__dict__["_within"] = place
+        return made
 
     def __setattr__(self, name: str, value: Any) -> None:
         refuse_if_bound(self, name)
@@ -272,8 +306,9 @@ def _hook(
     _refuse_target(name, "stands " + point.side, point.target)
     if options.get("within") is not None:
         _refuse_target(name, "stands within", options["within"])
-    reads, writes, touches = (_given(options.get(which, ()), callback) for which in ("reads", "writes", "touches"))
-    contract = hook_contract(name, hook.function, reads, writes, touches, options.get("state"), method=bool(method))
+    declared = {which: _given(options.get(which, ()), callback) for which in ("reads", "writes", "touches", "restores")}
+    facts = {**declared, "unsafe": options.get("unsafe", False)}
+    contract = hook_contract(name, hook.function, point.side, facts, options.get("state"), method=bool(method))
     call = MethodType(hook.function, callback) if method else hook.function
     every, first = options.get("every"), options.get("first")
     return Hook(

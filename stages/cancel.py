@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-OutcomeKind = Literal["ok", "cancelled", "exhausted", "interrupted", "failed"]
+OutcomeKind = Literal["ok", "skipped", "cancelled", "exhausted", "interrupted", "failed"]
 
 
 class Cancel(BaseException):
@@ -33,12 +33,26 @@ class Exhausted(BaseException):
     """The loader has no further batch. `fetch` raises it; it ends the loop, whose outcome stays ok."""
 
 
+class Skip(BaseException):
+    """Raise it in a stage, or in a hook before or around one, to end that stage alone, here and now.
+
+    What follows it runs as always. Its after-hooks see the outcome "skipped"; fields it was to write are not written.
+
+    Attributes:
+        reason: why, for people.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a stage ended, as its after-hooks can read it.
 
     Attributes:
-        kind: "ok", "cancelled", "exhausted" (a loader's end), "interrupted" (Ctrl-C, a signal) or "failed".
+        kind: "ok", "skipped", "cancelled", "exhausted" (a loader's end), "interrupted" (Ctrl-C, a signal) or "failed".
         by: path of who cancelled, else "".
         scope: the scope that was cancelled, else "".
         reason: the reason given, or the error's text.
@@ -64,6 +78,8 @@ class Outcome:
                 return cls("cancelled", error.by, error.scope, error.reason)
             case Exhausted():
                 return cls("exhausted")
+            case Skip():
+                return cls("skipped", reason=error.reason)
             case KeyboardInterrupt() | SystemExit():
                 return cls("interrupted", reason=type(error).__name__, error=error)
             case _:
@@ -93,8 +109,8 @@ def forget(signal: BaseException) -> None:
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether values stay for the debugger: it is neither a Cancel nor a loader's end."""
-    return not isinstance(error, Cancel | Exhausted)
+    """Whether values stay for the debugger: it is no Cancel, no Skip and no loader's end."""
+    return not isinstance(error, Cancel | Exhausted | Skip)
 
 
 OK = Outcome()

@@ -1,8 +1,8 @@
 """The contract of an actor: its declaration and its signature, read once."""
 
 import inspect
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stages.errors import DeclarationError
@@ -59,85 +59,112 @@ def contract_of(stage: Stage) -> Contract:
     if isinstance(stage, FunctionStage):
         function: Callable[..., Any] = stage.__dict__["function"]
         facts = function.__stage__  # type: ignore[attr-defined]
-        return _stage_contract(
-            owner, function, facts["reads"], facts["writes"], facts["touches"], facts["state"], {}, facts["inline"]
-        )
+        made = _contract(owner, function, facts, facts["state"])
+        return _of_a_stage(owner, function, replace(made, inline=_names(owner, "inline", facts["inline"])))
     function = type(stage).run
+    facts = {what: getattr(stage, what) for what in ("reads", "writes", "touches", "restores", "spoils", "unsafe")}
+    inline = _names(owner, "inline", stage.inline)
     if function is Composite.run:
-        parameters: tuple[Parameter, ...] = ()
-        given = (_names(owner, what, getattr(stage, what)) for what in ("reads", "writes", "touches"))
-        inline = _names(owner, "inline", stage.inline)
-        return Contract(Access.of(*given), parameters, (), stage.fields(), inline, source_of(function, type(stage)))
-    return _stage_contract(
-        owner,
-        function,
-        stage.reads,
-        stage.writes,
-        stage.touches,
-        None,
-        stage.fields(),
-        stage.inline,
-        type(stage),
-        skip=1,
-    )
+        source = source_of(function, type(stage))
+        return Contract(_declared(owner, facts, ()), (), (), stage.fields(), inline, source)
+    made = _contract(owner, function, facts, None, type(stage), skip=1)
+    return _of_a_stage(owner, function, replace(made, brought=stage.fields(), inline=inline))
 
 
 def hook_contract(
-    owner: str,
-    function: Callable[..., Any],
-    reads: Iterable[str],
-    writes: Iterable[str],
-    touches: Iterable[str],
-    state: type | None,
-    *,
-    method: bool,
+    owner: str, function: Callable[..., Any], side: str, facts: Mapping[str, Any], state: type | None, *, method: bool
 ) -> Contract:
     """The contract of a hook. One that takes only `state` (and `outcome`) and declares nothing is an observer.
+
+    Args:
+        facts: its reads, writes and touches, and `restores` of one that stands around.
 
     Raises:
         DeclarationError: its signature or declaration cannot be used.
     """
-    made = _contract(owner, function, reads, writes, touches, state, {}, (), skip=1 if method else 0)
-    declares = made.access.reads or made.access.writes or made.access.touches
-    if made.takes_view and not declares:
-        return Contract(Access(observer=True), made.parameters, made.classes, {}, (), made.source)
-    return made
+    made = _contract(owner, function, facts, state, skip=1 if method else 0)
+    _refuse_side(owner, function, side, made)
+    access = made.access
+    declares = access.reads or access.writes or access.touches or access.restores or access.unsafe
+    return replace(made, access=Access(observer=True)) if made.takes_view and not declares else made
 
 
-def _stage_contract(owner: str, *given: Any, **how: Any) -> Contract:
+def _of_a_stage(owner: str, function: Callable[..., Any], made: Contract) -> Contract:
     """The contract of what runs in a slot; how it will end is nothing that it can ask for."""
-    made = _contract(owner, *given, **how)
     if any(parameter.name == "outcome" for parameter in made.parameters):
         told = "Only a hook knows how its stage ended; call the field of that name otherwise."
         raise DeclarationError(owner, f"takes 'outcome', which is reserved. {told}")
+    if is_generator(function):
+        raise DeclarationError(owner, "has a `yield`, so calling it would run nothing. Only a hook `around` yields.")
     return made
+
+
+def _refuse_side(owner: str, function: Callable[..., Any], side: str, made: Contract) -> None:
+    """Refuse what a hook on this side cannot be: a generator before or after, anything else around."""
+    if side != "around":
+        if is_generator(function):
+            told = "has a `yield`, so calling it would run nothing. A hook that yields stands around: @around(...)."
+            raise DeclarationError(owner, told)
+        if made.access.restores:
+            told = f"restores={list(made.access.restores)} is for a hook `around`, which changes and gives back."
+            raise DeclarationError(owner, told)
+        return
+    if not is_generator(function):
+        told = "stands around a stage and has no `yield`. Write `outcome = yield` where the stage is to run."
+        raise DeclarationError(owner, told)
+    if any(parameter.name == "outcome" for parameter in made.parameters):
+        raise DeclarationError(owner, "takes 'outcome' before there is one. It is what `yield` gives: outcome = yield.")
+    if made.access.field_writes and not made.takes_view:
+        told = f"writes {list(made.access.field_writes)} and returns nothing. Take `state`, and set them there."
+        raise DeclarationError(owner, told)
+
+
+def is_generator(function: Callable[..., Any]) -> bool:
+    """Whether calling it only makes a generator."""
+    return inspect.isgeneratorfunction(inspect.unwrap(function))
 
 
 def _contract(
     owner: str,
     function: Callable[..., Any],
-    reads: Iterable[str],
-    writes: Iterable[str],
-    touches: Iterable[str],
+    facts: Mapping[str, Any],
     state: type | None,
-    brought: Brought,
-    inline: tuple[str, ...],
     cls: type | None = None,
     skip: int = 0,
 ) -> Contract:
+    """What a function declares, by its signature and by `facts`: reads, writes, touches, restores, unsafe."""
     parameters, annotation = _signature(owner, function, skip)
     wanted = None if annotation is None else _state_class(owner, function, annotation, state is not None)
     fields = [p.name + ("?" if p.optional else "") for p in parameters if p.name not in RESERVED]
-    access = Access.of(
-        [*_names(owner, "reads", reads), *fields], _names(owner, "writes", writes), _names(owner, "touches", touches)
-    )
     classes = [wanted] if wanted is not None else []
     if state is not None:
         if not (isinstance(state, type) and issubclass(state, State)):
             raise DeclarationError(owner, f"state={state!r} is no State class.")
         classes.append(state)
-    names = _names(owner, "inline", inline)
-    return Contract(access, parameters, tuple(dict.fromkeys(classes)), brought, names, source_of(function, cls))
+    access = _declared(owner, facts, fields)
+    return Contract(access, parameters, tuple(dict.fromkeys(classes)), {}, (), source_of(function, cls))
+
+
+def _declared(owner: str, facts: Mapping[str, Any], parameters: Iterable[str]) -> Access:
+    """The access that `facts` and the parameters declare."""
+    which = ("reads", "writes", "touches", "restores")
+    reads, *others = (_names(owner, what, facts.get(what, ())) for what in which)
+    spoils = _names(owner, "spoils", facts.get("spoils", ()))
+    made = Access.of([*reads, *parameters], *others)
+    return replace(made, spoils=spoils, unsafe=bool(facts.get("unsafe", False)))
+
+
+def parameters_of(owner: str, function: Callable[..., Any]) -> tuple[tuple[str, bool], ...]:
+    """The fields that a function of fields takes, and whether each is optional.
+
+    Raises:
+        DeclarationError: its signature cannot be used, or it takes `state` or `outcome`.
+    """
+    parameters, _ = _signature(owner, function, 0)
+    for parameter in parameters:
+        if parameter.name in RESERVED:
+            raise DeclarationError(owner, f"takes {parameter.name!r}. Name the fields it reads: lambda updates: ...")
+    return tuple((parameter.name, parameter.optional) for parameter in parameters)
 
 
 def _signature(owner: str, function: Callable[..., Any], skip: int) -> tuple[tuple[Parameter, ...], Any]:

@@ -6,7 +6,8 @@ from textwrap import wrap
 
 from stages.assembly import Assembly
 from stages.place import CHECKPOINT, INLINE, HookPlace, Place, filled
-from stages.stage import Composite, Stage, slot_of, snake_case
+from stages.slots import snake_case
+from stages.stage import Composite, Stage, slot_of
 from state.access import Access
 from state.errors import short
 
@@ -46,10 +47,10 @@ def draw_mermaid(assembly: Assembly) -> str:
     Labels are escaped, so that no name can break out of its place in a page.
     """
     numbers = {id(place): f"n{number}" for number, place in enumerate(assembly.places)}
-    hooks = [hung for place in assembly.places for hung in (*place.before, *place.after)]
+    hooks = [hung for place in assembly.places for hung in place.hooks]
     numbers.update((id(hung), f"h{number}") for number, hung in enumerate(hooks))
     arrows: list[str] = []
-    lines = [*_mermaid_hooks(assembly.root.before, numbers, "  "), *_mermaid(assembly.root, numbers, arrows, "  ")]
+    lines = [*_mermaid_hooks(_ahead(assembly.root), numbers, "  "), *_mermaid(assembly.root, numbers, arrows, "  ")]
     lines += _mermaid_hooks(assembly.root.after, numbers, "  ")
     arrows += _arrows(_line(assembly.root), numbers)
     return "\n".join(["flowchart TD", *lines, *arrows])
@@ -67,10 +68,13 @@ def _rows(root: Place) -> Iterator[tuple[str, str]]:
         depth, item, place = waiting.pop()
         indent = "  " * depth
         if isinstance(item, HookPlace):
-            yield indent + _hook_label(item), _access(filled(item.hook.contract.access, place))
+            yield indent + _hook_label(item), _access(filled(item.hook.contract.access, place).renamed(item.names))
             continue
-        yield indent + _label(place), _access(place.contract.access) if place.kind == "stage" else ""
-        below: list[tuple[int, Place | HookPlace, Place]] = [(depth + 1, hung, place) for hung in place.before]
+        access = place.contract.access.renamed(place.names)
+        yield indent + _label(place), _access(access) if place.kind == "stage" else ""
+        below: list[tuple[int, Place | HookPlace, Place]] = [
+            (depth + 1, hung, place) for hung in (*place.before, *place.around)
+        ]
         below += [(depth + 1, child, child) for child in place.children.values()]
         below += [(depth + 1, hung, place) for hung in place.after]
         waiting.extend(reversed(below))
@@ -115,14 +119,16 @@ def _access(access: Access) -> str:
     """`inputs, model -> outputs  ~ model.buffers, rng`."""
     reads = [plain(name) + "?" if name in access.optional else plain(name) for name in access.reads]
     told = ", ".join(reads) + (f" ->{_GLUE}" if access.writes else "") + ", ".join(map(plain, access.writes))
-    return told.lstrip() + (f"  ~{_GLUE}{', '.join(map(plain, access.touches))}" if access.touches else "")
+    told += f"  ~{_GLUE}{', '.join(map(plain, access.touches))}" if access.touches else ""
+    told += f"  restores{_GLUE}{', '.join(map(plain, access.restores))}" if access.restores else ""
+    return told.lstrip()
 
 
 def _line(place: Place) -> list[Place | HookPlace]:
     """A place and its hooks in running order; a point without hooks is left out."""
-    if place.kind == CHECKPOINT and not (place.before or place.after):
+    if place.kind == CHECKPOINT and not place.hooks:
         return []
-    return [*place.before, place, *place.after]
+    return [*_ahead(place), place, *place.after]
 
 
 def _mermaid(place: Place, numbers: dict[int, str], arrows: list[str], indent: str) -> Iterator[str]:
@@ -136,11 +142,16 @@ def _mermaid(place: Place, numbers: dict[int, str], arrows: list[str], indent: s
     label = _label(place) + (f", each {each}" if each else "")
     yield f'{indent}subgraph {number}["{_escaped(label)}"]'
     for child in children:
-        yield from _mermaid_hooks(child.before, numbers, indent + "  ")
+        yield from _mermaid_hooks(_ahead(child), numbers, indent + "  ")
         yield from _mermaid(child, numbers, arrows, indent + "  ")
         yield from _mermaid_hooks(child.after, numbers, indent + "  ")
     yield f"{indent}end"
     arrows += _arrows([item for child in children for item in _line(child)], numbers)
+
+
+def _ahead(place: Place) -> list[HookPlace]:
+    """The hooks that stand before the stage, and those that stand around it."""
+    return [*place.before, *place.around]
 
 
 def _mermaid_hooks(hooks: list[HookPlace], numbers: dict[int, str], indent: str) -> Iterator[str]:

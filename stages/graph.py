@@ -107,7 +107,7 @@ def _nodes(assembly: Assembly) -> Iterator[tuple[str, dict[str, Any]]]:
     for place in assembly.places:
         kind = "composite" if place.is_composite else place.kind
         yield place.path, {"kind": kind, "label": place.slot, "source": place.contract.source}
-        for side, hooks in (("before", place.before), ("after", place.after)):
+        for side, hooks in (("before", place.before), ("around", place.around), ("after", place.after)):
             for hung in hooks:
                 hook = hung.hook
                 facts = {"side": side, "observer": hook.observes, "thinned": hook.is_thinned}
@@ -130,7 +130,7 @@ def _edges(assembly: Assembly) -> Iterator[tuple[str, str, str]]:
         if place.kind == "stage":
             names = dict.fromkeys((*place.access.writes, *(name for name in counted(place) if name in assembly.names)))
             yield from _access_edges(place.path, place.access, tuple(names))
-        for hung in (*place.before, *place.after):
+        for hung in place.hooks:
             yield from _access_edges(hung.path, hung.access, hung.access.writes)
     for name in _names(assembly):
         owner = name.rpartition(".")[0]
@@ -140,7 +140,7 @@ def _edges(assembly: Assembly) -> Iterator[tuple[str, str, str]]:
 
 def _line(place: Place) -> Iterator[str]:
     """A place and its hooks, in the order they run."""
-    yield from (hung.path for hung in place.before)
+    yield from (hung.path for hung in (*place.before, *place.around))
     yield place.path
     yield from (hung.path for hung in place.after)
 
@@ -154,7 +154,7 @@ def _names(assembly: Assembly) -> list[str]:
     """Every field and part of the schema, and what actors declare below parts, after what it is below."""
     names = {name: None for name in assembly.names}
     for place in assembly.places:
-        accesses = [hung.access for hung in (*place.before, *place.after)]
+        accesses = [hung.access for hung in place.hooks]
         for access in [place.access, *accesses] if place.kind == "stage" else accesses:
             for name in (*access.reads, *access.writes):
                 if name not in names:
@@ -195,7 +195,7 @@ class _FlowWalk:
     def walk(self, place: Place) -> None:
         opens = place.stage.opens if place.kind == "stage" else None
         hidden = self._take(opens)
-        for hook in place.before:
+        for hook in (*place.before, *place.around):
             self._act(hook)
         if place.kind == "stage":
             self._act(place)

@@ -1,13 +1,17 @@
 """Limits: where a `fit` ends."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from time import monotonic
 from typing import Any
 
 from stages.assembly import Assembly
-from stages.errors import LimitError
+from stages.check import actors
+from stages.errors import BatchError, LimitError
+from stages.phases import Phase
+from stages.place import Place
+from stages.supervised import Fetch
 from state.state import State
 
 TOTALS = {"epochs": "epochs_done", "batches": "batches_seen", "updates": "updates"}
@@ -43,6 +47,7 @@ def limit_of(given: Mapping[str, float | None], assembly: Assembly, state: State
 
     Raises:
         LimitError: not exactly one is given, it is no positive number, or no stage of the tree counts it.
+        BatchError: several epochs would read a loader that can be read once.
     """
     asked = {unit: number for unit, number in given.items() if number is not None}
     if len(asked) != 1:
@@ -61,4 +66,38 @@ def limit_of(given: Mapping[str, float | None], assembly: Assembly, state: State
     written = {name for place in assembly.places for name in place.access.writes}
     if total not in counted | written or total not in state.specs:
         raise LimitError(f"fit({text}) cannot end: no stage of this tree counts {unit} (writes {total!r}).")
+    if unit == "epochs" and number > 1:
+        _refuse_read_once(text, assembly, state)
     return Limit(total, state.__dict__[total] + int(number), 0.0, text)
+
+
+def _refuse_read_once(text: str, assembly: Assembly, state: State) -> None:
+    """Refuse a loader that every epoch reads and that has nothing for the second: a generator, `zip`, `map`.
+
+    Only an iterator of Python's own is known to be used up: a class may start anew, `itertools.cycle` has no end.
+    """
+    written = {name for _, access in actors(assembly.places) for name in access.writes}
+    for place in assembly.places:
+        phase = place.stage
+        if not isinstance(phase, Phase) or phase.loader in written or not _reads_all_in_each_epoch(phase, place):
+            continue
+        loader = state.__dict__.get(phase.loader)
+        if isinstance(loader, Iterator) and type(loader).__module__ == "builtins":
+            told = f"{place.path} reads {phase.loader!r} in each epoch, but that is an iterator of type "
+            told += f"{type(loader).__name__}, which can be read once."
+            ways = "Give a list, a DataLoader, or an object whose __iter__ starts anew."
+            raise BatchError(f"fit({text}): {told} {ways}")
+
+
+def _reads_all_in_each_epoch(phase: Phase, place: Place) -> bool:
+    """Whether a phase always runs once an epoch has begun, and takes all that its loader has."""
+    if place.kind != "stage" or type(phase).run is not Phase.run:
+        return False
+    if not any(type(held) is Fetch for held in phase.stages.values()):
+        return False
+    for above in place.ancestors():
+        if getattr(above.stage, "counts", (None, None))[1] == TOTALS["epochs"]:
+            return True
+        if getattr(above.stage, "runs", "1").startswith("0"):
+            return False
+    return False

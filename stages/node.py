@@ -5,16 +5,19 @@ from collections.abc import Callable, Mapping
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from stages.body import children_body, hook_body, stage_body
-from stages.cancel import OK, Cancel, Exhausted, Outcome, forget
-from stages.errors import Misuse
+from stages.body import children_body, stage_body
+from stages.cancel import OK, Cancel, Exhausted, Outcome, Reached, Skip, forget, is_failure
+from stages.errors import Misuse, StageError
+from stages.hooking import around_of, hook_body
 from stages.notes import noted
-from stages.place import CHECKPOINT, INLINE, Place
+from stages.pairs import Around, Entered
+from stages.place import CHECKPOINT, INLINE, Place, forbidden_in
 from stages.round import Round
 from stages.stage import Composite, Stage
-from state.access import Access, View, view_class
+from state.access import Access, Names, View, own_names, view_of
 from state.errors import FieldNotReady
 from state.state import writer
+from state.watch import Look
 
 if TYPE_CHECKING:
     from stages.runner import Runner
@@ -23,18 +26,25 @@ if TYPE_CHECKING:
 class Actor:
     """Who touches state: a stage or a hook at its place, with its view and its pen for each field it writes."""
 
-    def __init__(self, runner: "Runner", path: str, access: Access, kind: str, source: str) -> None:
+    def __init__(
+        self, runner: "Runner", path: str, access: Access, kind: str, source: str, names: Names | None = None
+    ) -> None:
         self.runner = runner
         self.path = path
         self.access = access
+        self.source = source
+        self.names: Names = names or {}
+        self.forbidden: dict[str, str] = {}  # what composites that it is inside of forbid, by their paths
         self.known = runner.state.specs
         self.each: str | None = None
         recording = runner.recording
         if recording is not None:
             recording.actor(path, kind, source)
+        fields = dict.fromkeys((*access.field_writes, *(self.known if access.unsafe else ())))
+        pens = {name: writer(runner.state, name, path, recording, self.slot("write", name, "write")) for name in fields}
+        self.pens = tuple(pens[name] for name in access.field_writes)
         self.writers: Mapping[str, Callable[[Any], None]] = {
-            name: writer(runner.state, name, path, recording, self.slot("write", name, "write"))
-            for name in access.field_writes
+            own: pen for name, pen in pens.items() for own in own_names(name, self.names)
         }
 
     def slot(self, kind: str, name: str | None, evidence: str) -> int | None:
@@ -44,12 +54,25 @@ class Actor:
 
     def view(self, kind: Any) -> View:
         """State as this actor may see it."""
-        access = self.access
-        readable = frozenset(self.known) if access.observer else access.readable
-        fields = frozenset(self.known)
-        cls: Any = view_class(kind, readable & fields, access.optional & fields, frozenset(access.field_writes))
-        made: View = cls(self, self.runner.values)
+        made: View = view_of(kind, self.access, self.known, self.names)(self, self.runner.values)
         return made
+
+    def settle(self) -> None:
+        """What changed so far is its doing, and not that of what runs next."""
+        if self.runner.audited and self.runner.guard is not None:
+            self.runner.guard.settle(self)
+
+    def ended_early(self, error: BaseException) -> BaseException:
+        """`error`, with which its code ended, or what the guard has to say of a code that ended by a signal."""
+        if self.runner.audited and self.runner.guard is not None:
+            if is_failure(error):
+                self.runner.guard.pass_by()  # what it had begun to change is not held against who runs next
+            else:
+                try:
+                    self.settle()
+                except StageError as violation:
+                    return violation
+        return error
 
     def not_ready(self, name: str) -> Exception:
         """The error for reading a field without a value."""
@@ -70,6 +93,15 @@ class StageView(View):
             )
         made: Round = node.round
         return made
+
+    def round_number(self, unit: str) -> int:
+        """The number in the run, from 1, of the round we are in: of "batches", "updates" or "epochs"."""
+        number: int = self._owner.runner.number_of(unit)
+        return number
+
+    def end_after_round(self) -> None:
+        """Let the loop that this stage stands in end with its round, as when its loader is exhausted."""
+        self._owner.runner.round.is_last = True
 
     def stage(self, name: str) -> "InlineEntry":
         """Enter the inline stage `name`: what is written inside is written by it."""
@@ -93,6 +125,7 @@ class InlineEntry:
 
     def __enter__(self) -> None:
         self.outer = self.view._owner
+        self.node.holder.settle()
         try:
             self.node.begin()
         except BaseException as error:
@@ -101,6 +134,11 @@ class InlineEntry:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         object.__setattr__(self.view, "_owner", self.outer)
+        if error is None:
+            try:
+                self.node.settle()
+            except BaseException as raised:
+                error = raised
         self.node.end(error)
 
 
@@ -117,9 +155,12 @@ class Node(Actor):
     """
 
     def __init__(self, runner: "Runner", place: Place, holder: "Node | None" = None) -> None:
-        super().__init__(runner, place.path, place.access, "stage", place.contract.source)
+        super().__init__(runner, place.path, place.access, "stage", place.contract.source, place.names)
         self.place = place
         self.stage = place.stage
+        self.forbidden = forbidden_in(place)
+        self.has_own_code = place.has_own_code
+        self.lent: list[Look] = []  # what it is to restore, as it was
         self.holder = holder or self
         is_stage = place.kind == "stage"
         self.opens = place.stage.opens if is_stage else None
@@ -134,7 +175,9 @@ class Node(Actor):
         }
         self.by_stage = {id(child.stage): child for child in self.children.values() if child.place.kind == "stage"}
         self.before = tuple(hook_body(runner, hook) for hook in place.before)
+        self.around = tuple(around_of(runner, hook) for hook in place.around)
         self.after = tuple(hook_body(runner, hook) for hook in place.after)
+        self.entered: list[tuple[Around, Entered, Look | None]] = []
         self.round: Round | None = None
         if is_stage and isinstance(place.stage, Composite) and place.stage.each is not None:
             self.round = Round(self, place.stage.each, place.stage.counts)
@@ -142,9 +185,9 @@ class Node(Actor):
             if counted is not None:
                 counted.count = self.round.count
             point = self.children.get(CHECKPOINT)
-            if point is not None and point.place.kind == CHECKPOINT and (point.before or point.after):
+            if point is not None and point.place.kind == CHECKPOINT and point.place.hooks:
                 self.round.point = point
-        self.is_bare = not (self.before or self.after or self.opens or self.count)
+        self.is_bare = not (place.hooks or self.opens or self.count)
         self.run_children = children_body(self)
         self.body = stage_body(self)
 
@@ -161,6 +204,8 @@ class Node(Actor):
             try:
                 self.begin()
                 self.body()
+                if self.runner.audited and self.has_own_code:
+                    self.settle()
             except BaseException as raised:
                 error = raised
             self.end(error)
@@ -169,13 +214,20 @@ class Node(Actor):
                 self.body()
             except BaseException as raised:
                 error = self.ended_by(raised)
+                if isinstance(error, Skip):
+                    forget(error)
+                    return
                 if error is raised:
                     raise
                 raise error from None
 
     def begin(self) -> None:
-        """Open the scope, if it opens one, and run the before-hooks."""
+        """Open the scope, if it opens one, run the before-hooks, enter those around it."""
         runner = self.runner
+        if runner.audited and runner.guard is not None:
+            runner.guard.begin()
+        if self.round is not None:
+            self.round.plain = None
         if runner.timed and runner.recording is not None and self.enter_slot is not None:
             self.started.append(perf_counter_ns())
             runner.recording.mark(self.enter_slot, None)
@@ -185,28 +237,46 @@ class Node(Actor):
             self.hidden.append(runner.open(self))
         for hook in self.before:
             hook(OK)
+        for around in self.around:
+            entered = around.enter()
+            if entered is not None:
+                self.entered.append((around, *entered))
+        if runner.guard is not None and self.access.restores and self.place.kind == "stage":
+            self.lent.append(runner.guard.look_at(self.access.restores))
 
     def end(self, error: BaseException | None) -> None:
-        """Count, run the after-hooks, close the scope; raise what is left of `error`."""
+        """Leave the hooks around it, count, run the after-hooks, close the scope; raise what is left of `error`."""
         if error is not None:
-            error = noted(self.runner, error, self)
+            error = noted(self.runner, self.ended_early(error) if self.has_own_code else error, self)
+        if self.lent and self.runner.guard is not None:
+            try:
+                self.runner.guard.prove(self, self.lent.pop())
+            except BaseException as raised:
+                error = _heavier(self.runner, error, noted(self.runner, raised, self))
+        while self.entered:
+            around, running, before = self.entered.pop()
+            try:
+                around.leave(running, before, self._outcome(error))
+            except BaseException as raised:
+                error = _heavier(self.runner, error, noted(self.runner, raised, self))
         if self.count is not None:
             self.count(error)
         for hook in self.after:
             try:
-                hook(OK if error is None else Outcome.of(error, is_loop=self.round is not None))
+                hook(self._outcome(error))
             except BaseException as raised:
                 error = _heavier(self.runner, error, noted(self.runner, raised, self))
         started = self.started.pop() if self.started else 0  # Ctrl-C may come before `begin` got that far
         if started or error is not None:
             self._tell_exit(error, perf_counter_ns() - started if started else None)
         if self.opens is not None and self.hidden:
-            signal = isinstance(error, Cancel | Exhausted)
-            self.runner.close(self, self.hidden.pop(), keep=error is not None and not signal)
+            self.runner.close(self, self.hidden.pop(), keep=error is not None and is_failure(error))
             if isinstance(error, Cancel) and error.scope == self.opens:
                 forget(error)
                 return
-        if error is not None:
+        if isinstance(error, Skip):
+            forget(error)
+        elif error is not None:
             raise error
 
     def ended_by(self, raised: BaseException) -> BaseException:
@@ -219,8 +289,11 @@ class Node(Actor):
         """A row in the log: how this place ended."""
         recording = self.runner.recording
         if recording is not None and self.exit_slot is not None:
-            outcome = OK if error is None else Outcome.of(error, is_loop=self.round is not None)
+            outcome = self._outcome(error)
             recording.mark(self.exit_slot, [outcome.kind, duration_ns, outcome.told])
+
+    def _outcome(self, error: BaseException | None) -> Outcome:
+        return OK if error is None else Outcome.of(error, is_loop=self.round is not None)
 
     def run_child(self, stage: Stage) -> None:
         """Run a stage that this one holds.
@@ -228,6 +301,7 @@ class Node(Actor):
         Raises:
             Misuse: it holds no such stage.
         """
+        self.settle()
         child = self.by_stage.get(id(stage))
         if child is None:
             raise Misuse(f"{self.path} runs {stage!r}, which it does not hold. It holds {list(self.children)}.")
@@ -239,15 +313,26 @@ class Node(Actor):
 
 
 def _heavier(runner: "Runner", error: BaseException | None, raised: BaseException) -> BaseException:
-    """Which of two exceptions goes on: an error before a Cancel, a wide Cancel before a narrow one, else the first."""
+    """Which of two exceptions goes on: an error before a Cancel, a wide Cancel before a narrow one, else the first.
+
+    A loader's end is wider than a Cancel of its round, and a Cancel of the run than the end that `fit` asked for.
+    """
 
     def weight(one: BaseException) -> float:
-        if isinstance(one, Exhausted):
-            return -math.inf
-        return -runner.scopes.depth(one.scope) if isinstance(one, Cancel) else 1
+        match one:
+            case Skip():
+                return -math.inf
+            case Exhausted():
+                return 0.5 - (runner.scopes.depth(runner.round.scope) if runner.round is not None else 0)
+            case Reached():
+                return -0.5
+            case Cancel():
+                return -runner.scopes.depth(one.scope)
+            case _:
+                return 1
 
     if error is None or raised is error or weight(raised) > weight(error):
         return raised
-    if not isinstance(raised, Cancel | Exhausted):
+    if is_failure(raised):
         error.add_note(f"Then an after-hook raised {type(raised).__name__}: {raised}")
     return error

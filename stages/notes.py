@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from stages.cancel import Cancel, Exhausted
+from stages.cancel import Cancel, Exhausted, Skip
 from stages.check import actors
 from stages.errors import StageError
 
@@ -23,7 +23,7 @@ def noted(runner: "Runner", error: BaseException, actor: "Actor") -> BaseExcepti
             told = f"{actor.path} cancels the scope {error.scope!r}, which is not open. Open are {scopes}."
             return with_note(runner, StageError(told), actor)
         return error
-    return error if isinstance(error, Exhausted) else with_note(runner, error, actor)
+    return error if isinstance(error, Exhausted | Skip) else with_note(runner, error, actor)
 
 
 def why_not_ready(runner: "Runner", name: str) -> str:

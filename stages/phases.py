@@ -19,17 +19,20 @@ class Phase(Composite):
     Args:
         stages, slots: what runs on each batch, as in Composite. `fetch` among them ends the loop.
         loader: the field that holds the data, if not the class's own.
+        slots: also `each="update"`, where a Window among the stages takes several batches for one update.
     """
 
     opens = "phase"
     each = "batch"
     runs = "1+"
     counts: ClassVar[tuple[str | None, str | None]] = ("batch_index", None)
-    touches = ("*.mode", "rng")
+    touches: ClassVar[tuple[str, ...]] = ("*.mode", "rng")
     loader: ClassVar[str] = ""
 
     def __init__(self, *stages: Stage | Callable[..., Any], loader: str = "", **slots: Any) -> None:
         super().__init__(*stages, **slots)
+        if self.each != "batch":  # a Window in it counts the batches
+            object.__setattr__(self, "counts", (None, None))
         if not isinstance(loader, str):
             told = "loader= names a field, such as 'noisy_loader'. The data go to Learner(valid={'noisy': ...})."
             raise DeclarationError(type(self).__name__, f"got a {type(loader).__name__}; {told}")
@@ -89,6 +92,8 @@ class TrainingPhase(Phase):
 class EvaluationPhase(Phase):
     """A phase that only looks: eval mode, no gradients. Afterwards each submodule has the mode it had before."""
 
+    touches = ("rng",)
+    restores = ("*.mode",)
     loader = "valid_loader"
 
     def mode(self, state: Any) -> AbstractContextManager[None]:

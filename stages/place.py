@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from stages.binding import names_of
 from stages.callbacks import Hook
 from stages.contract import Contract, contract_of
 from stages.errors import DeclarationError
 from stages.phases import Phase
-from stages.stage import Composite, Stage, fits, slot_of
-from state.access import Access
+from stages.slots import fits
+from stages.stage import Composite, Stage, slot_of
+from state.access import Access, Names
 
 CHECKPOINT = "checkpoint"
 """The point at the end of each round over data or epochs; no stage fills it."""
@@ -21,11 +23,20 @@ ROOT = "/"
 
 @dataclass
 class HookPlace:
-    """One hook at one place: `path` is its actor, `access` its declaration with `{phase}` filled in."""
+    """One hook at one place.
+
+    Attributes:
+        path: its actor.
+        access: its declaration in State's names, with `{phase}` filled in.
+        names: how it calls fields that State calls otherwise.
+        place: where it stands.
+    """
 
     hook: Hook
     path: str
     access: Access
+    names: Names
+    place: "Place"
 
 
 @dataclass
@@ -34,9 +45,11 @@ class Place:
 
     Attributes:
         kind: "stage", "inline" or "checkpoint".
-        access: what its stage declares, with `*.mode` and the like spelt out.
+        access: what its stage declares, in State's names, with `*.mode` and the like spelt out.
+        names: how its stage calls fields that State calls otherwise: what `bind` gave it and those above it.
         phase: the innermost phase it is in, itself included; None outside of any.
-        before, after: its hooks, in the order they run.
+        before, around, after: its hooks, in the order they run; those around it leave in reverse.
+        left_out: slots whose stage is this one or one that it is inside of, with the place of that; they are no places.
     """
 
     path: str
@@ -47,9 +60,22 @@ class Place:
     access: Access
     parent: "Place | None"
     phase: Phase | None
+    names: Names
     children: dict[str, "Place"] = field(default_factory=dict)
     before: list[HookPlace] = field(default_factory=list)
+    around: list[HookPlace] = field(default_factory=list)
     after: list[HookPlace] = field(default_factory=list)
+    left_out: "dict[str, Place]" = field(default_factory=dict)
+
+    @property
+    def hooks(self) -> "tuple[HookPlace, ...]":
+        """All hooks that stand here."""
+        return (*self.before, *self.around, *self.after)
+
+    @property
+    def has_own_code(self) -> bool:
+        """Whether its stage does anything itself, besides running the stages that it holds."""
+        return self.kind == "stage" and type(self.stage).run is not Composite.run
 
     @property
     def is_composite(self) -> bool:
@@ -75,8 +101,10 @@ class Place:
 def lay_out(root: Stage, contracts: dict[int, Contract]) -> Place:
     """The places of a tree, without hooks. `contracts` remembers what was read of each stage object.
 
+    A stage that stands inside itself has no place there: see `left_out`.
+
     Raises:
-        DeclarationError: a stage stands inside itself (the path is printed), or its declaration cannot be used.
+        DeclarationError: a declaration cannot be used.
     """
     top = _place(root, slot_of(root), None, contracts)
     waiting = [top]
@@ -87,7 +115,10 @@ def lay_out(root: Stage, contracts: dict[int, Contract]) -> Place:
         stage = place.stage
         if isinstance(stage, Composite):
             for slot, child in stage.stages.items():
-                _refuse_inside_itself(child, slot, place)
+                around = next((above for above in place.ancestors() if above.stage is child), None)
+                if around is not None:
+                    place.left_out[slot] = around
+                    continue
                 place.children[slot] = _place(child, slot, place, contracts)
             if stage.each is not None and stage.counts[0] is not None:
                 place.children[CHECKPOINT] = _point(place, CHECKPOINT, CHECKPOINT)
@@ -117,7 +148,7 @@ def filled(access: Access, place: Place) -> Access:
     Raises:
         DeclarationError: there is such a name, and the place is in no phase.
     """
-    names = (*access.reads, *access.writes, *access.touches)
+    names = (*access.reads, *access.writes, *access.touches, *access.restores)
     if not any("{" in name for name in names):
         return access
     if place.phase is None:
@@ -127,10 +158,22 @@ def filled(access: Access, place: Place) -> Access:
     def fill(given: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name.replace("{phase}", word).replace("{loader}", loader) for name in given)
 
+    reads, writes, touches = fill(access.reads), fill(access.writes), fill(access.touches)
     optional = frozenset(fill(tuple(access.optional)))
     return replace(
-        access, reads=fill(access.reads), writes=fill(access.writes), touches=fill(access.touches), optional=optional
+        access, reads=reads, writes=writes, touches=touches, restores=fill(access.restores), optional=optional
     )
+
+
+def forbidden_at(place: Place) -> tuple[str, ...]:
+    """What a place itself forbids inside it, in State's names."""
+    return Access(writes=getattr(place.stage, "forbids", ())).renamed(place.names).writes if place.is_composite else ()
+
+
+def forbidden_in(place: Place) -> dict[str, str]:
+    """What those forbid that a place is inside of, with their paths."""
+    above = list(place.ancestors())[1:]
+    return {name: ancestor.path for ancestor in reversed(above) for name in forbidden_at(ancestor)}
 
 
 def _place(stage: Stage, slot: str, parent: Place | None, contracts: dict[int, Contract]) -> Place:
@@ -139,7 +182,8 @@ def _place(stage: Stage, slot: str, parent: Place | None, contracts: dict[int, C
     contract = contracts.get(id(stage))
     if contract is None:
         contract = contracts[id(stage)] = contract_of(stage)
-    return Place(path, slot, "stage", stage, contract, contract.access, parent, phase)
+    names = {**(parent.names if parent else {}), **names_of(stage)}
+    return Place(path, slot, "stage", stage, contract, contract.access.renamed(names), parent, phase, names)
 
 
 def _point(parent: Place, slot: str, kind: str) -> Place:
@@ -149,13 +193,5 @@ def _point(parent: Place, slot: str, kind: str) -> Place:
             parent.path, f"has a stage in the slot {slot!r}, which it keeps for itself. Rename that slot."
         )
     contract = parent.contract
-    return Place(f"{parent.path}/{slot}", slot, kind, parent.stage, contract, contract.access, parent, parent.phase)
-
-
-def _refuse_inside_itself(child: Stage, slot: str, parent: Place) -> None:
-    for ancestor in parent.ancestors():
-        if ancestor.stage is child:
-            trail = [slot, *(above.slot for above in parent.ancestors())]
-            shown = " -> ".join(reversed(trail[: trail.index(ancestor.slot, 1) + 1]))
-            told = "Give the inner one a stage of its own."
-            raise DeclarationError(ancestor.path, f"{ancestor.slot!r} holds itself: {shown}. {told}")
+    path, access = f"{parent.path}/{slot}", parent.access
+    return Place(path, slot, kind, parent.stage, contract, access, parent, parent.phase, parent.names)

@@ -8,24 +8,27 @@ from stages.ancestors import scopes_above
 from stages.assembly import Assembly
 from stages.batch import moved
 from stages.cancel import OK, Cancel, Exhausted, Outcome, forget
-from stages.check import actors
+from stages.check import updates_open
+from stages.describing import describe
 from stages.errors import Misuse
 from stages.frame import Frame
+from stages.guard import Guard, GuardLevel, Schedule
 from stages.limit import TOTALS, Limit
 from stages.node import Actor, Node, StageView
 from stages.notes import noted, why_not_ready
 from stages.phases import Phase, TrainingPhase
 from stages.round import Position, Round
 from stages.scalars import Scalars
-from stages.stage import find_one, freeze
+from stages.slots import find_one
+from stages.stage import freeze
 from state.access import Access, View
-from state.fields import MISSING
 from state.openings import Openings
 from state.recording import Recording
 from state.scopes import Scopes
 from state.state import State, writer
 
-_SCOPES = {"batches": "batch", "epochs": "epoch"}
+_SCOPES = {"batches": ("batch",), "epochs": ("epoch",), "updates": ("update", "batch")}
+"""The rounds that each unit counts."""
 
 Opened = tuple[str, dict[str, Any] | None, Position, bool]
 """(scope, the values it hides, the position round it, whether the log was told of it)."""
@@ -39,6 +42,8 @@ class Runner:
 
     Attributes:
         timed: whether stages of this round are timed.
+        guard: what looks for undeclared changes, or None.
+        audited: whether it looks in this round.
         round: the innermost open round, or None.
         phase: slot of the innermost phase that runs, or None.
         limit: where `fit` ends, or None.
@@ -47,26 +52,37 @@ class Runner:
     """
 
     def __init__(
-        self, assembly: Assembly, state: State, recording: Recording | None = None, before: "Runner | None" = None
+        self,
+        assembly: Assembly,
+        state: State,
+        recording: Recording | None = None,
+        before: "Runner | None" = None,
+        guard: GuardLevel = "off",
     ) -> None:
         self.assembly = assembly
         self.scalars: Scalars = before.scalars if before is not None else Scalars(state, recording)
         self.state: State = state
         self.values: dict[str, Any] = state.__dict__
         self.recording: Recording | None = recording
-        self.scopes: Scopes = Scopes(state)
+        self.scopes: Scopes = Scopes(state, updates_open=updates_open(assembly.places))
         self.openings: Openings = Openings(recording, self.scopes)
         self.round: Round | None = None
         self.phase: str | None = None
         self.limit: Limit | None = None
         self.outcome: Outcome = before.outcome if before is not None else OK
         self.timed: bool = recording is not None
+        self.guard: Guard | None = None
+        self.audited = False
+        self._runs = Schedule()
         self._phases: list[str | None] = []
         self._entered: Node | None = None
         self._is_running = False
         self.is_closed = False
-        self._describe()
+        if recording is not None:
+            describe(recording, assembly)
         self._user = Actor(self, "user", Access(), "reserved", "")
+        self.external = Actor(self, "external", Access(), "reserved", "")
+        self.watch_by(guard)
         self.root = Node(self, assembly.root)
         self.nodes = {node.path: node for node in self.root.walk()}
         for place in assembly.places:
@@ -74,6 +90,10 @@ class Runner:
         for hook in assembly.hooks:
             if not hook.observes:
                 freeze(hook.callback)
+
+    def watch_by(self, level: GuardLevel, *, debug: bool = False) -> None:
+        """Look for undeclared changes from now on, or no longer."""
+        self.guard = None if level == "off" else Guard(self, level, is_debugging=debug)
 
     def find(self, path: str) -> Node:
         """The one node that `path` names.
@@ -149,9 +169,12 @@ class Runner:
     def enter(self, node: Node, scope: str, hidden: dict[str, Any] | None, *, numbered: bool = False) -> Opened:
         """Go to the position of a scope that was just opened, and tell the log of it where that has to be told."""
         around = inside = self.read_position()
-        told = self.openings.open(node.path, scope, inside, hides=hidden is not None, numbered=numbered)
         if self.recording is not None:
             around = self.recording.position
+            if scope not in ("phase", "batch"):  # the number may be that of a batch that is over
+                inside = (*inside[:2], around[2], inside[3])
+        told = self.openings.open(node.path, scope, inside, hides=hidden is not None, numbered=numbered)
+        if self.recording is not None:
             self.recording.cut()
             self.recording.position = inside
         return scope, hidden, around, told
@@ -174,8 +197,8 @@ class Runner:
 
     def number_of(self, unit: str) -> int:
         """The number in the run, from 1, of the round we are in; of the last one where none is open."""
-        round, scope = self.round, _SCOPES.get(unit, "batch")
-        while round is not None and round.scope != scope:
+        round, scopes = self.round, _SCOPES[unit]
+        while round is not None and round.scope not in scopes:
             round = round.outer
         total = self.values.get(TOTALS[unit], 0)
         if round is None:
@@ -262,6 +285,9 @@ class Runner:
                 self.round, self.phase, self.limit, self.outcome = None, None, limit, OK
                 self._phases.clear()
                 self.scalars.compare_hyper()
+                if self.guard is not None:
+                    self.audited = self._runs.is_due(0) or self.guard.is_debugging
+                    self.guard.start(raises=self._runs.is_early)
                 yield
             except (Cancel, Exhausted) as signal:
                 if isinstance(signal, Cancel) and not signal.by:
@@ -277,7 +303,7 @@ class Runner:
 
     def _leave(self) -> None:
         """What there is to do on every way out of a run."""
-        self.timed = self.recording is not None
+        self.timed, self.audited = self.recording is not None, False
         if self.recording is not None:
             self.scalars.compare_hyper()
             self.recording.flush()
@@ -292,6 +318,7 @@ class Runner:
         try:
             node.begin()
             with self._mode(node):
+                node.settle()
                 if below:
                     with node.round or nullcontext(), self._bracket(below):
                         yield
@@ -303,22 +330,8 @@ class Runner:
                         raise noted(self, signal, self._user) from None
                     finally:
                         self._entered = None
+            if node.place.has_own_code:
+                node.settle()
         except BaseException as raised:
             error = raised
         node.end(error)
-
-    def _describe(self) -> None:
-        """Tell the log the fields, and the reserved actors."""
-        if self.recording is None:
-            return
-        for actor in ("setup", "user", "external"):
-            self.recording.actor(actor, "reserved", "")
-        self.recording.field("tree", "run", "str", "edits of the tree", MISSING)
-        for name, spec in self.assembly.names.items():
-            scope = "batch" if name.endswith(".grads") else spec.scope
-            default = spec.default if "." not in name else MISSING
-            self.recording.field(name, scope, spec.type_text if "." not in name else "part", spec.description, default)
-        for _, access in actors(self.assembly.places):
-            for name in access.writes:
-                if name not in self.assembly.names:
-                    self.recording.field(name, "run", "part", "", MISSING)

@@ -1,13 +1,14 @@
 """Stage: logic that takes one state to the next; Composite: a stage that holds stages."""
 
 import copy
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
-from stages.errors import AmbiguousSlot, DeclarationError, Misuse, UnknownSlot
+from stages.binding import bound_copy
+from stages.errors import DeclarationError, Misuse
+from stages.slots import find_one, slot_name, snake_case
 from state.schema import Brought
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -25,8 +26,11 @@ class Stage(ABC):
         reads: further fields and parts it uses; `name?` is None when not ready.
         writes: fields it will have written when it ends well, and parts (`model.params`) it is there to change.
         touches: parts that may change in place on the way.
+        restores: parts that are another while it runs, and afterwards are what they were before.
+        spoils: parts that are of no use after it until somebody writes them anew, such as scaled gradients.
         inline: names it enters by `with state.stage(name)`.
         opens: a scope that is open while it runs, hooks included.
+        unsafe: it may read and change everything, undeclared; everything is logged, and it shows in red.
         slot: the name of its place, unless its parent gives another; by default its class name in snake case.
 
     Example:
@@ -41,8 +45,11 @@ class Stage(ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[tuple[str, ...]] = ()
     touches: ClassVar[tuple[str, ...]] = ()
+    restores: ClassVar[tuple[str, ...]] = ()
+    spoils: ClassVar[tuple[str, ...]] = ()
     inline: ClassVar[tuple[str, ...]] = ()
     opens: ClassVar[str | None] = None
+    unsafe: ClassVar[bool] = False
     slot: ClassVar[str] = ""
 
     @abstractmethod
@@ -52,6 +59,14 @@ class Stage(ABC):
     def fields(self) -> Brought:
         """Fields this stage brings, besides those of the class `state` is annotated with: name -> (type, default)."""
         return {}
+
+    def bind(self, **names: str) -> Self:
+        """A copy that works on other fields: `Update().bind(model="critic", updates="critic_updates")`.
+
+        Reads "my name = State's name". It covers parameters, parts (`model.grads` becomes `critic.grads`) and fields
+        that the stage brings; of a composite, all stages below it, where the inner bind of a name wins.
+        """
+        return bound_copy(self, names)
 
     def __call__(self, state: Any) -> None:
         """Run this stage as a child, from the `run` of the composite that holds it.
@@ -77,6 +92,8 @@ class Composite(Stage):
 
     Args:
         stages: stages in order; each fills the slot of its own name. Functions made by `@stage` are stages too.
+        forbids: fields and parts that nothing inside may write, such as "generator.params".
+        each, opens, unsafe: as the attributes of the class, for this object.
         slots: stages whose slot is the keyword, after the positional ones.
 
     Attributes:
@@ -90,13 +107,28 @@ class Composite(Stage):
         DeclarationError: two stages with one slot, one object twice, or something that is no stage.
     """
 
+    forbids: ClassVar[tuple[str, ...]] = ()
     each: ClassVar[str | None] = None
     runs: ClassVar[str] = "1"
     counts: ClassVar[tuple[str | None, str | None]] = (None, None)
     stages: Mapping[str, Stage]
 
-    def __init__(self, *stages: "Stage | Callable[..., Any]", **slots: "Stage | Callable[..., Any]") -> None:
+    def __init__(
+        self,
+        *stages: "Stage | Callable[..., Any]",
+        forbids: tuple[str, ...] = (),
+        each: str | None = None,
+        opens: str | None = None,
+        unsafe: bool = False,
+        **slots: "Stage | Callable[..., Any]",
+    ) -> None:
         owner = type(self).__name__
+        if isinstance(forbids, str):
+            raise DeclarationError(owner, f"forbids={forbids!r} is a string. Write forbids=({forbids!r},).")
+        settings = {"forbids": tuple(forbids), "each": each, "opens": opens, "unsafe": unsafe}
+        for setting, wanted in settings.items():
+            if wanted:
+                object.__setattr__(self, setting, wanted)
         held: dict[str, Stage] = {}
         for name, given in [*((None, given) for given in stages), *slots.items()]:
             stage = as_stage(given, owner)
@@ -172,9 +204,13 @@ class Composite(Stage):
             edited = {**held, parents[0]: child._with(parents[1:], edit)}
         else:
             edited = edit(held)
+        return self.holding(edited)
+
+    def holding(self, stages: Mapping[str, Stage]) -> "Self":
+        """A copy with other stages in its slots."""
         new = copy.copy(self)
-        object.__delattr__(new, "_bound") if "_bound" in vars(new) else None
-        object.__setattr__(new, "stages", MappingProxyType(edited))
+        vars(new).pop("_bound", None)
+        object.__setattr__(new, "stages", MappingProxyType(dict(stages)))
         return new
 
     def __getattr__(self, name: str) -> Any:
@@ -260,54 +296,11 @@ def slot_of(stage: Stage) -> str:
     return stage.slot or snake_case(type(stage).__name__)
 
 
-def slot_name(name: str, owner: str) -> str:
-    """`name`, if a path can hold it.
-
-    Raises:
-        DeclarationError: it is no name, or one with a sign that means something in paths and targets.
-    """
-    if not name.isidentifier():
-        told = "A slot is named as a variable is: letters, digits and '_'."
-        raise DeclarationError(owner, f"cannot call a slot {name!r}. {told}")
-    return name
-
-
-def snake_case(name: str) -> str:
-    """`ClearGradients` as `clear_gradients`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).strip("<>").lower()
-
-
 def paths_of(stage: Stage, path: str, above: tuple[Stage, ...] = ()) -> "list[str]":
     """The paths of a stage and all below it, in order; of one that stands inside itself (`above` it), its own."""
-    is_inside_itself = any(stage is other for other in above)  # refused when the tree is laid out
+    is_inside_itself = any(stage is other for other in above)  # a finding of the check
     below = stage.stages.items() if isinstance(stage, Composite) and not is_inside_itself else ()
     return [path, *(deep for slot, child in below for deep in paths_of(child, f"{path}/{slot}", (*above, stage)))]
-
-
-def fits(path: str, pattern: str) -> bool:
-    """Whether a path ends with the slots of `pattern`; `*` in it stands for any text of one slot."""
-    if path == pattern or path.endswith("/" + pattern):
-        return True
-    if "*" not in pattern:
-        return False
-    from fnmatch import fnmatchcase
-
-    parts, wanted = path.split("/"), pattern.split("/")
-    return len(parts) >= len(wanted) and all(map(fnmatchcase, parts[-len(wanted) :], wanted))
-
-
-def find_one(pattern: str, paths: list[str]) -> str:
-    """The one path that `pattern` fits.
-
-    Raises:
-        UnknownSlot, AmbiguousSlot: it fits none, or several.
-    """
-    found = [path for path in paths if fits(path, pattern)]
-    if not found:
-        raise UnknownSlot(pattern, paths)
-    if len(found) > 1:
-        raise AmbiguousSlot(pattern, found)
-    return found[0]
 
 
 def not_run_here(stage: Stage, state: object) -> Misuse:

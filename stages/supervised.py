@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +119,7 @@ class ClearGradients(Stage):
     """Set the gradients of the optimizer's parameters to None."""
 
     writes = ("model.grads",)
+    touches = ("*.grads",)
 
     def run(self, optimizer: Optimizer) -> None:
         optimizer.zero_grad()
@@ -160,26 +161,51 @@ class Backward(Stage):
 
     Reads:
         loss: scalar tensor.
+        loss_weight: number to multiply it by, where there is one.
     Writes:
         model.grads: added to `.grad` of each parameter, same shape and dtype, not scaled.
 
     Adds to earlier gradients: `ClearGradients` clears them, so that several batches can add up to one update. Where
-    State holds further modules (a critic, a teacher), only the parameters of `model` and of the loss, and those that
-    `optimizer` updates, get gradients.
+    State holds further modules (a critic, a teacher), only the parameters of `model` and of the loss get gradients, and
+    what else `optimizer` updates if it updates any of these.
     """
 
-    reads = ("loss", "model.grads", "*.params", "optimizer?")
-    writes = ("model.grads",)
+    reads: ClassVar[tuple[str, ...]] = ("loss", "model.grads", "*.params", "optimizer?", "loss_weight?")
+    writes: ClassVar[tuple[str, ...]] = ("model.grads",)
+    touches: ClassVar[tuple[str, ...]] = ("*.grads",)
 
     def run(self, state: Any) -> None:
+        loss, weight = state.loss, state.loss_weight
+        self.differentiate(loss if weight is None else loss * weight, state)
+
+    def differentiate(self, loss: Tensor, state: Any) -> None:
+        """Add the gradients of `loss`, a scalar, to those of the parameters."""
         modules = state.components(nn.Module)
         if modules.keys() <= {"model", "loss_fn"}:
-            state.loss.backward()
+            torch.autograd.backward(loss)
             return
         ours = [p for name in ("model", "loss_fn") if name in modules for p in modules[name].parameters()]
         if state.optimizer is not None:
-            ours += [p for group in state.optimizer.param_groups for p in group["params"]]
-        state.loss.backward(inputs=[p for p in dict.fromkeys(ours) if p.requires_grad])
+            updated = [p for group in state.optimizer.param_groups for p in group["params"]]
+            ours += updated if not {*map(id, ours)}.isdisjoint(map(id, updated)) else []  # else it is of another model
+        torch.autograd.backward(loss, inputs=[p for p in dict.fromkeys(ours) if p.requires_grad])
+
+
+class AverageGradients(Stage):
+    """Divide the gradients that a Window has added up by the number of its batches.
+
+    Writes:
+        model.grads: the mean over the batches, of those parameters that `optimizer` updates.
+    """
+
+    writes = ("model.grads",)
+    touches = ("*.grads",)
+
+    def run(self, optimizer: Optimizer, window_size: int) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.div_(window_size)
 
 
 class Update(Stage):
@@ -190,7 +216,7 @@ class Update(Stage):
     """
 
     reads = ("model.grads", "model.params")
-    writes = ("model.params", "optimizer.state", "updates")
+    writes: ClassVar[tuple[str, ...]] = ("model.params", "optimizer.state", "updates")
 
     def run(self, optimizer: Optimizer, updates: int) -> int:
         optimizer.step()

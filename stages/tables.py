@@ -12,7 +12,7 @@ from stages.draw import WIDTH, plain
 from stages.graph import Flow, counted, flow
 from stages.order import covers
 from stages.place import HookPlace, Place
-from stages.stage import find_one
+from stages.slots import find_one
 from state.access import Access
 from state.fields import MISSING
 from state.scopes import RUN
@@ -100,13 +100,14 @@ def explain(assembly: Assembly, path: str) -> str:
     flows = flow(assembly)
     lines = [f"{place.path}  {_kind(place)}"]
     if place.kind == "stage":
-        inside = list(actors(place.walk()))[len(place.before) : -len(place.after) or None]
+        ahead = len(place.before) + len(place.around)
+        inside = list(actors(place.walk()))[ahead : -len(place.after) or None]
         lines += _explain_access(assembly, place, inside, flows)
-    for side, hooks in (("before", place.before), ("after", place.after)):
+    for side, hooks in (("before", place.before), ("around", place.around), ("after", place.after)):
         if hooks:
             lines.append(f"  hooks {side} it, in this order:")
             lines += _explain_hooks(assembly, hooks)
-    if not place.before and not place.after:
+    if not place.hooks:
         lines.append("  no hooks")
     return "\n".join(plain(line) for line in lines)
 
@@ -195,6 +196,7 @@ def _explain_hooks(assembly: Assembly, hooks: list[HookPlace]) -> Iterator[str]:
         access = hung.access
         does = [f"reads {', '.join(access.reads)}"] if access.reads else []
         does += [f"writes {', '.join(access.writes)}"] if access.writes else []
+        does += [f"restores {', '.join(access.restores)}"] if access.restores else []
         told = "an observer" if hung.hook.observes else "; ".join(does) or "reads and writes nothing"
         yield f"    {number}. {hung.hook.name}: {told}"
         for edge in assembly.edges:

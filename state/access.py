@@ -1,7 +1,7 @@
 """Access: what an actor declares to read and write, and the view of State that holds it to that."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -9,6 +9,9 @@ from state.errors import AccessDenied, UnknownField, short
 from state.fields import FieldSpec
 
 Kind = TypeVar("Kind")
+
+Names = Mapping[str, str]
+"""How an actor calls fields -> how State calls them, where that differs."""
 
 
 @dataclass(frozen=True)
@@ -19,23 +22,50 @@ class Access:
         reads: fields and parts it uses. Reading a component covers its parts, `grads` excepted.
         writes: fields it will have written when it ends well, and parts it is there to change.
         touches: parts that may change in place on the way; they provide nothing and order nothing.
+        spoils: parts that are of no use after it until somebody writes them anew: gradients that are scaled.
+        restores: parts that may be others in between, and are afterwards what they were before.
         optional: those of `reads` that may have no value; they are given as None then.
         observer: reads everything, declares nothing, changes nothing.
+        unsafe: reads and writes everything; what it declares is what others may rest on.
     """
 
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     touches: tuple[str, ...] = ()
+    restores: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset()
+    spoils: tuple[str, ...] = ()
     observer: bool = False
+    unsafe: bool = False
 
     @classmethod
-    def of(cls, reads: Iterable[str] = (), writes: Iterable[str] = (), touches: Iterable[str] = ()) -> "Access":
+    def of(
+        cls,
+        reads: Iterable[str] = (),
+        writes: Iterable[str] = (),
+        touches: Iterable[str] = (),
+        restores: Iterable[str] = (),
+    ) -> "Access":
         """An access from declared names, where `name?` is an optional read."""
         asked = tuple(reads)
         optional = frozenset(name[:-1] for name in asked if name.endswith("?"))
         plain = tuple(dict.fromkeys(name.removesuffix("?") for name in asked))
-        return cls(plain, tuple(dict.fromkeys(writes)), tuple(dict.fromkeys(touches)), optional)
+        changes = [tuple(dict.fromkeys(names)) for names in (writes, touches, restores)]
+        return cls(plain, changes[0], changes[1], changes[2], optional)
+
+    def renamed(self, names: Names) -> "Access":
+        """The declaration in State's names, of an actor that calls fields by others."""
+        if not names:
+            return self
+
+        def each(given: Iterable[str]) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(rename(name, names) for name in given))
+
+        reads, writes, touches = each(self.reads), each(self.writes), each(self.touches)
+        restores, spoils, optional = each(self.restores), each(self.spoils), frozenset(each(self.optional))
+        return replace(
+            self, reads=reads, writes=writes, touches=touches, restores=restores, spoils=spoils, optional=optional
+        )
 
     @property
     def field_writes(self) -> tuple[str, ...]:
@@ -50,7 +80,8 @@ class Access:
     @property
     def readable(self) -> frozenset[str]:
         """The fields whose object the actor gets: those it reads, and the owners of the parts it names."""
-        owners = (name.partition(".")[0] for name in (*self.part_writes, *self.touches) if "." in name)
+        parts = (name for name in (*self.part_writes, *self.touches, *self.restores, *self.spoils) if "." in name)
+        owners = (name.partition(".")[0] for name in parts)
         return frozenset(name.partition(".")[0] for name in self.reads) | frozenset(owners)
 
 
@@ -73,7 +104,7 @@ class View:
     """
 
     __slots__ = ("_owner", "_values", "_written")
-    declared: ClassVar[tuple[str, ...]] = ()
+    declared: ClassVar[Mapping[str, str]] = {}  # how this actor calls a field -> how State calls it
 
     def __init__(self, owner: Owner, values: dict[str, Any]) -> None:
         object.__setattr__(self, "_owner", owner)
@@ -82,24 +113,26 @@ class View:
 
     def ready(self, name: str) -> bool:
         """Whether field `name` has a value now."""
-        if name not in self._owner.known:
+        field = type(self).declared.get(name, name)
+        if field not in self._owner.known:
             raise UnknownField(name, self._owner.known)
-        return name in self._values
+        return field in self._values
 
     def components(self, kind: type[Kind]) -> dict[str, Kind]:
         """The declared values that are a `kind` now, by field."""
         values = self._values
         found: dict[str, Kind] = {}
-        for name in type(self).declared:
-            if name in values and isinstance(values[name], kind):
-                found[name] = values[name]
+        for name, field in type(self).declared.items():
+            if field in values and isinstance(values[field], kind):
+                found[name] = values[field]
         return found
 
     def values_of(self, scope: str) -> dict[str, Any]:
         """The values that declared fields of `scope` have now, by field."""
         values, specs = self._values, self._owner.known
-        declared = type(self).declared
-        return {n: values[n] for n, spec in specs.items() if spec.scope == scope and n in values and n in declared}
+        called = {field: name for name, field in type(self).declared.items()}
+        fields = (field for field, spec in specs.items() if spec.scope == scope and field in called)
+        return {called[field]: values[field] for field in fields if field in values}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -131,26 +164,68 @@ class View:
 
     def __repr__(self) -> str:
         owner: Owner = self._owner
-        rows = [f"state of {owner.path}:"]
-        for name in type(self).declared:
-            rights = ("r" if name in owner.access.readable or owner.access.observer else "-") + (
-                "w" if name in owner.writers else "-"
-            )
-            value = short(self._values[name]) if name in self._values else "not ready"
-            rows.append(f"  {name:<20} {rights}  {value}")
-        return "\n".join(rows)
+        access, declared = owner.access, type(self).declared
+        sees_all = access.observer or access.unsafe
+        rights = {
+            name: ("r" if sees_all or field in access.readable else "-") + ("w" if name in owner.writers else "-")
+            for name, field in declared.items()
+        }
+        values = {name: self._values[field] for name, field in declared.items() if field in self._values}
+        return view_table(owner.path, rights, values)
+
+
+def view_table(path: str, rights: Mapping[str, str], values: Mapping[str, Any]) -> str:
+    """What a view prints as: a line for each name with its rights, "rw", and its value."""
+    rows = [f"state of {path}:"]
+    for name, right in rights.items():
+        value = short(values[name]) if name in values else "not ready"
+        rows.append(f"  {name:<20} {right}  {value}")
+    return "\n".join(rows)
+
+
+def rename(name: str, names: Names) -> str:
+    """State's name for a field or part: "model.grads" is "critic.grads" where model is called so."""
+    owner, dot, rest = name.partition(".")
+    return names.get(owner, owner) + dot + rest
+
+
+def own_names(field: str, names: Names) -> tuple[str, ...]:
+    """How an actor calls a field of State."""
+    own = tuple(own for own, other in names.items() if other == field)
+    return own if field in names else (*own, field)
+
+
+def view_of(kind: Any, access: Access, known: Iterable[str], names: Names) -> type[Any]:
+    """The view of an actor with this access to the `known` fields, as a subclass of `kind`."""
+    fields = frozenset(known)
+    readable = fields if access.observer or access.unsafe else access.readable & fields
+    called = frozenset((own, field) for field in fields for own in own_names(field, names)) if names else frozenset()
+    writable = fields if access.unsafe else frozenset(access.field_writes)
+    return view_class(kind, readable, access.optional & fields, writable, called)
 
 
 @cache
-def view_class(kind: Any, readable: frozenset[str], optional: frozenset[str], writable: frozenset[str]) -> type[Any]:
-    """The view that knows `readable` and `writable` names, as a subclass of `kind`; one class per set of names."""
-    names = tuple(sorted(readable | writable))
-    body: dict[str, Any] = {"__slots__": (), "declared": names}
-    for name in names:
-        if name in optional:
-            body[name] = property(_optional(name))
+def view_class(
+    kind: Any,
+    readable: frozenset[str],
+    optional: frozenset[str],
+    writable: frozenset[str],
+    called: frozenset[tuple[str, str]] = frozenset(),
+) -> type[Any]:
+    """The view that knows `readable` and `writable` fields, as a subclass of `kind`; one class per set of names.
+
+    `called` are pairs of the actor's name for a field and State's, where some differ.
+    """
+    fields = readable | writable
+    pairs = sorted((own, field) for own, field in called if field in fields) or [
+        (name, name) for name in sorted(fields)
+    ]
+    body: dict[str, Any] = {"__slots__": (), "declared": dict(pairs)}
+    for own, field in pairs:
+        if field in optional:
+            body[own] = property(_optional(field))
         else:
-            body[name] = property(_reader(name) if name in readable else _own(name))
+            body[own] = property(_reader(field) if field in readable else _own(own, field))
     return type(kind.__name__, (kind,), body)
 
 
@@ -168,7 +243,7 @@ def _optional(name: str) -> Callable[[View], Any]:
     return lambda view: view._values.get(name)
 
 
-def _own(name: str) -> Callable[[View], Any]:
+def _own(name: str, field: str) -> Callable[[View], Any]:
     """Read back what this actor has set in this call; the value from before needs `reads` too."""
 
     def read(view: View) -> Any:
@@ -176,8 +251,8 @@ def _own(name: str) -> Callable[[View], Any]:
             remedy = f"It may read {name!r} back once it has set it; add it to its reads for the value from before."
             raise AccessDenied(view._owner.path, name, "read", view._owner.access.reads, remedy)
         try:
-            return view._values[name]
+            return view._values[field]
         except KeyError:  # its scope has closed since
-            raise view._owner.not_ready(name) from None
+            raise view._owner.not_ready(field) from None
 
     return read

@@ -1,9 +1,10 @@
 """Scopes: how long the value of a field is valid, kept as a stack."""
 
+from collections.abc import Callable
 from typing import Any
 
 from state.fields import MISSING
-from state.state import State
+from state.state import State, writer
 
 RUN = "run"
 
@@ -14,26 +15,33 @@ SCOPES = (RUN, "epoch", "phase", "update", "batch")
 class Scopes:
     """Opens and closes the scopes of one State.
 
-    Opening a scope gives its fields their defaults and takes every other value from them. Opening one that is open
-    already (a validation inside a batch) starts it empty; closing it gives the outer values back.
+    Opening a scope gives its fields their defaults and takes every other value from them. What a factory makes is
+    checked as any write; a default was, when its class was made. Opening a scope that is open already (a validation
+    inside a batch) starts it empty; closing it gives the outer values back.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, *, updates_open: bool = True) -> None:
+        """Args:
+        state: whose fields.
+        updates_open: whether something opens the scope "update"; if not, its fields live as long as the batch.
+        """
         self._state = state
         self._values = state.__dict__
         self._names: dict[str, tuple[str, ...]] = {}
         self._constants: dict[str, tuple[tuple[str, Any], ...]] = {}
-        self._factories: dict[str, tuple[tuple[str, Any], ...]] = {}
+        self._factories: dict[str, tuple[tuple[Callable[[Any], None], Callable[[State], Any]], ...]] = {}
         self._open: dict[str, int] = {}
         self._kept: set[str] = set()  # scopes that are closed and whose values are still there
         for name, spec in type(state).specs.items():
-            if spec.scope == RUN:
+            scope = spec.scope if updates_open or spec.scope != "update" else "batch"
+            if scope == RUN:
                 continue
-            self._names[spec.scope] = (*self._names.get(spec.scope, ()), name)
+            self._names[scope] = (*self._names.get(scope, ()), name)
             if spec.default is not MISSING:
-                self._constants[spec.scope] = (*self._constants.get(spec.scope, ()), (name, spec.default))
+                self._constants[scope] = (*self._constants.get(scope, ()), (name, spec.default))
             if spec.factory is not None:
-                self._factories[spec.scope] = (*self._factories.get(spec.scope, ()), (name, spec.factory))
+                write = writer(state, name, "its factory", None, None)
+                self._factories[scope] = (*self._factories.get(scope, ()), (write, spec.factory))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -49,7 +57,11 @@ class Scopes:
         return 0 if scope == RUN else 1 + list(self._open).index(scope)
 
     def open(self, scope: str) -> dict[str, Any] | None:
-        """Open `scope`; the answer is for `close`: the values that it hides, if it was open already."""
+        """Open `scope`; the answer is for `close`: the values that it hides, if it was open already.
+
+        Raises:
+            InvalidValue: a factory made what its field does not take. The scope is closed again.
+        """
         while self._kept:  # whoever opens a scope does not debug any more
             self._drop(self._kept.pop())
         depth = self._open.get(scope, 0)
@@ -60,8 +72,8 @@ class Scopes:
         for name, default in self._constants.get(scope, ()):
             values[name] = default
         try:
-            for name, factory in self._factories.get(scope, ()):
-                values[name] = factory(self._state)
+            for write, factory in self._factories.get(scope, ()):
+                write(factory(self._state))
         except BaseException:
             self.close(scope, hidden)
             raise

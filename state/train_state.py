@@ -48,6 +48,7 @@ class TrainState(State):
     targets: Any = field(scope="batch", description="what the outputs are compared with, one per input")
     outputs: Any = field(scope="batch", description="what the model made of the inputs")
     loss: Tensor = field(scope="batch", description="scalar, mean over the batch")
+    loss_weight: float = field(scope="batch", description="what the loss is multiplied by to be differentiated, if set")
     scratch: Scratch = field(
         scope="batch", factory=lambda state: Scratch(), description="whatever has no field, for this batch"
     )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from learner.errors import ArgumentError
 from stages import Callback, Phase, after
-from stages.stage import snake_case
+from stages.slots import snake_case
 from state import field
 from state.errors import MissingExtra
 

@@ -98,10 +98,20 @@ def test_loader_that_changes_its_structure_is_stopped_there(stopped: Any) -> Non
     assert learner.state.batches_seen == 1
 
 
-def test_generator_is_stopped_on_the_second_epoch_with_the_remedy(stopped: Any) -> None:
+def test_generator_is_stopped_on_its_second_reading_with_the_remedy() -> None:
     learner = toy_learner(train=(BATCH for _ in range(3)))
-    stopped(learner, BatchError, "A generator can be read once; give a list, a DataLoader", "at epoch 1, fit, batch 0")
+    learner.fit(epochs=1)
+    with pytest.raises(BatchError, match="A generator can be read once; give a list, a DataLoader") as caught:
+        learner.fit(batches=4)
+    assert "at epoch 1, fit, batch 0" in caught.value.__notes__[0]
     assert (learner.state.epochs_done, learner.state.updates) == (1, 3)
+
+
+@pytest.mark.parametrize("argument", ["train", "valid"])
+def test_generator_that_several_epochs_would_read_is_refused_before_the_first(argument: str, refused: Any) -> None:
+    learner = toy_learner(**{argument: (BATCH for _ in range(3))})
+    told = f"fit\\(epochs=2\\): .* reads '{argument}_loader' in each epoch, .* of type generator, which can be read"
+    refused(learner, lambda: learner.fit(epochs=2), BatchError, told)
 
 
 @pytest.mark.parametrize("loader", [3, None, print])

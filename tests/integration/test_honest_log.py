@@ -47,7 +47,7 @@ def test_learning_rate_set_between_two_fits_is_external() -> None:
 
 
 def test_learning_rate_set_by_an_observer_is_not_blamed_on_the_declared_writer() -> None:
-    learner = toy_learner()
+    learner = toy_learner(guard="off")
     learner.after("epoch", writes=("optimizer.hyper",))(halve)
 
     @learner.after("fit")

@@ -18,6 +18,7 @@ class Notes(TrainState):
     of_epoch: int = field(scope="epoch")
     of_phase: int = field(scope="phase")
     of_batch: int = field(scope="batch")
+    of_update: int = field(scope="update")
     of_inner: int = field(scope="inner", default=0)
 
 
@@ -141,6 +142,25 @@ def test_rounds_of_a_scope_of_ones_own_are_told_apart_within_a_batch() -> None:
     learner = toy_learner(stages=supervised().insert(Turns(note, turns=Turns(note)), before="gradient"))
     learner.fit(batches=2)
     check(learner, seen)
+
+
+def test_updates_of_several_batches_are_told_apart_and_their_batches_by_their_numbers() -> None:
+    note, seen = noting("of_update", "of_batch")
+    learner = toy_learner(stages=supervised(accumulate=3, valid=False).insert(note, before="gradient"))
+    learner.fit(epochs=2)
+    check(learner, seen)
+    kinds = [(change.kind, change.evidence) for change in learner.log.changes() if change.kind in ("open", "close")]
+    assert set(kinds) == {("open", "run"), ("open", "update"), ("close", "update")}
+    updated = learner.log.history("model.params")
+    assert {change.position.batch for change in updated} == {None}, "an update stands behind its batches"
+
+
+def test_field_of_an_update_that_nobody_opens_lives_as_long_as_the_batch() -> None:
+    note, seen = noting("of_update")
+    learner = toy_learner(stages=supervised().insert(note, before="gradient"))
+    learner.fit(batches=3)
+    check(learner, seen)
+    assert [before for _, before in seen] == [None, 1, None, 3, None, 5]
 
 
 class Twice(Composite):

@@ -167,6 +167,66 @@ def test_recorder_begins_with_what_it_was_given() -> None:
     assert recorder.log.blame("optimizer.hyper.lr").actor == "setup"
 
 
+def test_each_block_is_entered_and_left_at_its_position() -> None:
+    recorder = Recorder(line_state())
+    loop(recorder, [(torch.ones(2, 1), torch.ones(2, 1))] * 2)
+    seen = [(row.position.batch, row.kind, row.actor) for row in recorder.log.tail(100) if row.kind != "write"]
+    blocks = [
+        ("enter", "batch"),
+        ("enter", "batch/gradient"),
+        ("enter", "batch/gradient/forward"),
+        ("exit", "batch/gradient/forward"),
+        ("exit", "batch/gradient"),
+        ("enter", "batch/update"),
+        ("exit", "batch/update"),
+        ("exit", "batch"),
+    ]
+    assert seen == [(batch, *block) for batch in (0, 1) for block in blocks]
+
+
+def test_view_prints_every_field_with_its_value() -> None:
+    recorder = Recorder(line_state())
+    with recorder.stage("batch", opens="batch") as state:
+        state.inputs = torch.ones(2, 1)
+        with recorder.stage("forward"):
+            lines = repr(state).splitlines()
+    assert lines[0] == "state of batch/forward:"
+    assert [line.split()[0] for line in lines[1:]] == list(recorder.state.specs)
+    assert "  inputs               rw  float32[2, 1]" in lines
+    assert "  targets              rw  not ready" in lines
+
+
+def test_view_lists_every_field() -> None:
+    recorder = Recorder(line_state())
+    with recorder.stage("batch") as state:
+        assert dir(state) == sorted(recorder.state.specs)
+
+
+def test_view_whose_block_has_ended_prints_that() -> None:
+    with Recorder(line_state()).stage("batch") as state:
+        pass
+    assert repr(state) == "state of a block that has ended"
+    assert dir(state) == []
+
+
+def test_block_whose_scope_cannot_open_was_not_entered() -> None:
+    class Ratio(State):
+        """A value of the turn that is made of another."""
+
+        parts: int = 0
+        ratio: float = field(scope="turn", factory=lambda state: 1 / state.parts)
+
+    recorder = Recorder(Ratio())
+    with pytest.raises(ZeroDivisionError), recorder.stage("turn", opens="turn"):
+        pass
+    assert recorder.path == ""
+    assert not [change for change in recorder.log.tail() if change.kind == "enter"]
+    with recorder.stage("before") as state:
+        state.parts = 2
+    with recorder.stage("turn", opens="turn") as state:
+        assert state.ratio == 0.5
+
+
 def test_any_state_will_do() -> None:
     class Tiny(State):
         """One field."""
@@ -212,7 +272,7 @@ def test_value_before_a_write_is_of_the_same_block_where_no_position_tells_them_
                     write(state, "outputs")
                 write(state, "train_loss")
     names = {name for name, _ in found}
-    changes = [change for change in recorder.log.changes() if change.kind in ("write", "exit")]
+    changes = [change for change in recorder.log.changes() if change.kind not in ("open", "close")]
     assert [(c.field, c.before) for c in changes if c.field in names and c.actor != "setup"] == found
     assert list(recorder.log.tail(len(recorder.log))) == changes
 
@@ -238,4 +298,4 @@ def test_batches_keep_their_numbers_round_and_after_other_scopes() -> None:
 def test_plain_loop_has_no_records_of_scopes() -> None:
     recorder = Recorder(line_state())
     loop(recorder, [(torch.ones(2, 1), torch.ones(2, 1))] * 3)
-    assert {change.kind for change in recorder.log.changes()} == {"write", "exit"}
+    assert {change.kind for change in recorder.log.changes()} == {"write", "enter", "exit"}

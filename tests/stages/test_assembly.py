@@ -68,6 +68,33 @@ def test_all_findings_are_raised_together() -> None:
     assert "Did you mean 'loss'?" in str(caught.value)
 
 
+class Holds(Composite):
+    """Holds whatever is put into it later."""
+
+    def hold(self, **stages: Stage) -> "Holds":
+        object.__setattr__(self, "stages", stages)
+        return self
+
+
+def test_stage_inside_itself_is_a_finding_with_the_way_to_it() -> None:
+    inner = Holds()
+    outer = Holds().hold(middle=inner)
+    inner.hold(middle=Composite(again=outer))
+    (found,) = assemble(Composite(tree=outer), [], TrainState).findings
+    assert (found.severity, found.kind, found.actors) == ("error", "stage inside itself", ("composite/tree",))
+    way = "tree -> middle -> middle -> again"
+    assert found.message == f"composite/tree holds itself: {way}. Give the inner one a stage of its own."
+
+
+def test_stage_inside_itself_hides_no_other_finding() -> None:
+    loop = Holds()
+    tree = supervised().insert(loop.hold(own=loop), before="gradient").remove("clear_gradients")
+    with pytest.raises(GraphError) as caught:
+        toy_learner(stages=tree, callbacks=[after("lss")(lambda state: None)])
+    kinds = sorted(finding.kind for finding in caught.value.findings)
+    assert kinds == ["read before write", "stage inside itself", "unmatched target"]
+
+
 def test_nothing_has_changed_when_a_tree_is_refused(tmp_path: Any) -> None:
     state = TrainState()
     kind = type(state)

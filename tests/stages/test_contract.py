@@ -25,8 +25,7 @@ def contract(function: Callable[..., Any], **declared: Any) -> Contract:
 
 
 def hook(function: Callable[..., Any], **declared: Any) -> Contract:
-    given = {"reads": (), "writes": (), "touches": (), "state": None, **declared}
-    return hook_contract("hook", function, **given, method=False)
+    return hook_contract("hook", function, "after", declared, declared.pop("state", None), method=False)
 
 
 def test_parameters_are_reads_and_come_after_the_declared_ones() -> None:

@@ -1,15 +1,20 @@
 """Limits: where a `fit` ends, from where the state is, and which questions have no answer."""
 
+import itertools
 from typing import Any
 
 import pytest
+import torch
 
-from learner import StageError
+from learner import Cancel, Composite, StageError, after, before, stage, supervised
+from learner.recipes import validate
 from learner.testing import toy_learner
-from stages.errors import LimitError
+from stages.cancel import Exhausted
+from stages.errors import BatchError, LimitError
 from stages.limit import limit_of
 from stages.supervised import Epoch, Fetch, Train, Unpack
 
+BATCH = (torch.ones(4, 1), torch.ones(4, 1))
 NOTHING: dict[str, float | None] = {"epochs": None, "batches": None, "updates": None, "minutes": None}
 
 
@@ -88,6 +93,83 @@ def test_fit_ends_where_it_was_asked_to(given: dict[str, Any], counts: tuple[int
     learner.fit(**given)
     state = learner.state
     assert (state.epochs_done, state.batches_seen, state.updates, state.samples_seen) == counts
+    assert learner.outcome.ok
+
+
+class Rewound:
+    """Its own iterator, as many a prefetcher is; `iter` starts it anew."""
+
+    def __iter__(self) -> "Rewound":
+        self.left = 3
+        return self
+
+    def __next__(self) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise StopIteration
+        return BATCH
+
+
+@before("fit", writes=("train_loader",))
+def refill() -> Any:
+    return (BATCH for _ in range(3))
+
+
+@after("batch")
+def stop(state: Any) -> None:
+    if state.batch_index == 2:
+        raise Cancel("phase", "enough")
+
+
+class First(Composite):
+    """Runs what it holds in the first epoch only."""
+
+    runs = "0-1"
+    reads = ("epoch",)
+
+    def run(self, state: Any) -> None:
+        if state.epoch == 0:
+            super().run(state)
+
+
+@stage(writes=("batch",))
+def one_batch(batches: Any, batch_index: int) -> Any:
+    if batch_index == 1:
+        raise Exhausted
+    return next(batches)
+
+
+@pytest.mark.parametrize(
+    ("loader", "kind"),
+    [(iter([BATCH]), "list_iterator"), (zip([BATCH[0]], [BATCH[1]], strict=True), "zip"), (map(id, []), "map")],
+    ids=["list", "zip", "map"],
+)
+def test_iterators_of_python_can_be_read_in_one_epoch_only(loader: Any, kind: str) -> None:
+    learner = toy_learner(train=loader)
+    with pytest.raises(BatchError, match=rf"fit\(epochs=2\): train/epoch/fit reads .* of type {kind}, which can be"):
+        learner.fit(epochs=2)
+    assert learner.state.epochs_done == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "fitted"),
+    [
+        ({"train": Rewound()}, {"epochs": 2}),
+        ({"train": itertools.cycle([BATCH]), "callbacks": [stop]}, {"epochs": 2}),
+        ({"train": (BATCH for _ in range(3)), "callbacks": [refill]}, {"epochs": 2}),
+        ({"train": (BATCH for _ in range(3)), "stages": supervised().swap("fit/fetch", one_batch)}, {"epochs": 2}),
+        (
+            {"valid": (BATCH for _ in range(3)), "stages": supervised().swap("validate", First(validate()))},
+            {"epochs": 2},
+        ),
+        ({"train": (BATCH for _ in range(3))}, {"batches": 3}),
+        ({"train": (BATCH for _ in range(3))}, {"epochs": 1}),
+    ],
+    ids=["rewound", "endless", "refilled", "own fetch", "sometimes", "batches", "one epoch"],
+)
+def test_iterator_that_may_have_more_is_not_refused(given: dict[str, Any], fitted: dict[str, Any]) -> None:
+    learner = toy_learner(**given)
+    learner.fit(**fitted)
     assert learner.outcome.ok
 
 

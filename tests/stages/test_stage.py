@@ -27,7 +27,8 @@ from stages import (
     ValidateBatch,
     stage,
 )
-from stages.stage import as_stage, find_one, fits, paths_of, slot_of, snake_case
+from stages.slots import find_one, fits, snake_case
+from stages.stage import as_stage, paths_of, slot_of
 from state import State
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, ones, zeros
 
-from state import FieldNotReady, State, field
+from state import FieldNotReady, InvalidValue, State, field, invariant
 from state.scopes import Scopes
 
 
@@ -160,6 +160,58 @@ def test_a_factory_that_fails_leaves_the_scope_as_it_was() -> None:
     scopes.close("batch", hidden)
     assert not scopes.is_open("batch")
     assert not state.ready("loss")
+
+
+@pytest.mark.parametrize("scope", ["phase", "batch", "fold"])
+def test_what_a_factory_makes_is_checked_and_a_refusal_leaves_the_scope_as_it_was(scope: str) -> None:
+    class Made(State):
+        start: Any = 1
+        first: int = field(scope=scope, default=7)
+        count: int = field(scope=scope, ge=0, factory=lambda state: state.start)
+
+    state = Made()
+    scopes = Scopes(state)
+    hidden = scopes.open(scope)
+    for wrong in ("many", -1, None):
+        state.start = wrong
+        with pytest.raises(InvalidValue, match="its factory may not set 'count' to .* The field is ") as caught:
+            scopes.open(scope)
+        assert (caught.value.field, caught.value.value) == ("count", wrong)
+        assert (state.first, state.count) == (7, 1)
+    scopes.close(scope, hidden)
+    assert not scopes.is_open(scope)
+
+
+def test_what_a_factory_makes_has_to_be_of_the_class_each_time() -> None:
+    class Sums:
+        """No value that pydantic knows."""
+
+    class Made(State):
+        kind: Any = Sums
+        sums: Sums = field(scope="phase", factory=lambda state: state.kind())
+
+    state = Made()
+    scopes = Scopes(state)
+    for _ in range(2):
+        scopes.close("phase", scopes.open("phase"))
+    state.kind = dict
+    with pytest.raises(InvalidValue, match="its factory may not set 'sums' to {}"):
+        scopes.open("phase")
+
+
+def test_rule_between_fields_holds_for_what_a_factory_makes() -> None:
+    class Ruled(State):
+        most: int = 3
+        size: int = field(scope="batch", factory=lambda state: 4)
+
+        @invariant("most", "size")
+        def fits(self) -> bool:
+            return self.size <= self.most
+
+    state = Ruled()
+    with pytest.raises(InvalidValue, match="breaks the invariant .*fits"):
+        Scopes(state).open("batch")
+    assert not state.ready("size")
 
 
 def test_names_and_what_is_open() -> None:

@@ -16,7 +16,7 @@ SCOPES = {
     + ["updates", "epochs_done", "batches_seen", "samples_seen"],
     "epoch": ["epoch", "train_loss", "valid_loss"],
     "phase": ["batches", "batch_index"],
-    "batch": ["batch", "inputs", "targets", "outputs", "loss", "scratch"],
+    "batch": ["batch", "inputs", "targets", "outputs", "loss", "loss_weight", "scratch"],
 }
 
 

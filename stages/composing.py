@@ -1,0 +1,124 @@
+"""Composing: the schema of a tree, from the fields of the user's State and of all actors."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from stages.binding import brought_as
+from stages.callbacks import Hook
+from stages.check import Finding
+from stages.place import Place
+from state.access import Access
+from state.errors import SchemaError
+from state.fields import MISSING, FieldSpec
+from state.schema import Brought, compose
+from state.state import State
+
+
+def composed(
+    classes: list[tuple[str, type[State]]], brought: list[tuple[str, Brought]]
+) -> tuple[type[State], list[Finding], list[type[State]]]:
+    """The schema; where it has conflicts, the one without those who cause them, and a finding for each of these.
+
+    So that one conflict does not hide what else is wrong. The classes that were left out come last.
+    """
+    try:
+        return compose(classes, brought), [], []
+    except SchemaError:
+        pass
+    kept, left_out = classes[:1], []
+    fitting: list[tuple[str, Brought]] = []
+    found: list[Finding] = []
+    for who, cls in classes[1:]:
+        try:
+            compose([*kept, (who, cls)])
+            kept.append((who, cls))
+        except SchemaError as error:
+            found.append(Finding("error", "schema conflict", (who,), str(error)))
+            left_out.append(cls)
+    for who, fields in brought:
+        for name, given in fields.items():
+            try:
+                compose(kept, [*fitting, (who, {name: given})])
+                fitting.append((who, {name: given}))
+            except SchemaError as error:
+                found.append(Finding("error", "schema conflict", (who,), str(error)))
+    return compose(kept, fitting), found, left_out
+
+
+def classes_of(schema: type[State], places: list[Place], hooks: list[Hook]) -> list[tuple[str, type[State]]]:
+    """Who needs which State class; the user's own first."""
+    classes = {schema: schema.__name__}
+    for place in places:
+        for cls in place.contract.classes:
+            classes.setdefault(cls, place.path)
+    for hook in hooks:
+        for cls in hook.contract.classes:
+            classes.setdefault(cls, hook.name)
+    return [(who, cls) for cls, who in classes.items()]
+
+
+def brought_of(
+    places: list[Place], classes: list[tuple[str, type[State]]], findings: list[Finding]
+) -> Iterator[tuple[str, Brought]]:
+    """The fields that stages and callbacks bring; names with `{phase}` once for each phase they stand in.
+
+    Two callbacks that bring one field, which each takes for its own, go to `findings`.
+    """
+    shared: set[tuple[str, str]] = set()
+    known = {name for _, cls in classes for name in cls.specs}
+    seen: set[tuple[int, frozenset[tuple[str, str]]]] = set()
+    bringers: dict[str, Hook] = {}
+    for place in places:
+        key = (id(place.stage), frozenset(place.names.items()))
+        if place.kind == "stage" and key not in seen:
+            seen.add(key)
+            brought = brought_as(place.contract.brought, place.contract.classes, place.names, known)
+            if brought:
+                yield place.path, brought
+        for hung in place.hooks:
+            fields = hung.hook.callback.fields()
+            word = place.phase.word if place.phase else "{phase}"
+            own = {name.replace("{phase}", word): given for name, given in fields.items()}
+            named = brought_as(own, hung.hook.contract.classes, hung.names, known)
+            for name in named:
+                other = bringers.setdefault(name, hung.hook)
+                if other.callback is not hung.hook.callback and (other.name, hung.hook.name) not in shared:
+                    shared.add((other.name, hung.hook.name))
+                    told = f"{other.name} and {hung.hook.name} both bring the field {name!r}, and would share it."
+                    ways = "Give one of them another name=, or remove it."
+                    findings.append(Finding("error", "schema conflict", (hung.path,), f"{told} {ways}"))
+            yield hung.path, {name: given for name, given in named.items() if "{" not in name}
+
+
+def spelt_out(access: Access, names: Mapping[str, FieldSpec]) -> Access:
+    """`*.mode` as the mode of every component that has one."""
+
+    declared = (*access.reads, *access.writes, *access.touches, *access.restores)
+    spelt = {name for name in declared if name.startswith("*.")}
+    if not spelt:
+        return access
+    parts = {name: [known for known in names if known.count(".") == 1 and known.endswith(name[1:])] for name in spelt}
+
+    def spell(given: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(known for name in given for known in parts.get(name, [name])))
+
+    anyone = {known for name in access.reads for known in parts.get(name, ())}  # whichever components there are
+    optional = access.optional | (anyone - set(access.reads))
+    reads, writes, touches = spell(access.reads), spell(access.writes), spell(access.touches)
+    return replace(
+        access, reads=reads, writes=writes, touches=touches, restores=spell(access.restores), optional=optional
+    )
+
+
+def given_fields(schema: type[State], state: State | None) -> set[str]:
+    """The fields that have a value before anything runs."""
+    run = {name: spec for name, spec in schema.specs.items() if spec.scope == "run"}
+    if state is None:
+        return set(run)
+    own = type(state).specs
+    made = {name for name, spec in run.items() if spec.factory is not None or (name not in own and _has_default(spec))}
+    return made | {name for name in run if name in state.__dict__}
+
+
+def _has_default(spec: FieldSpec) -> bool:
+    return spec.default is not MISSING

@@ -1,0 +1,244 @@
+"""Control: composites that decide how often, and on what, the stages they hold run."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from stages.batch import batch_size, detached, joined
+from stages.callbacks import Count
+from stages.cancel import Cancel, Exhausted
+from stages.contract import parameters_of
+from stages.errors import BatchError, DeclarationError
+from stages.stage import Composite
+from state.errors import short
+from state.fields import field
+
+
+class Chain(Composite):
+    """Stages in order, under one name: a part of a tree that is bound, forbidden something or swapped as a whole."""
+
+
+class Repeat(Composite):
+    """Run its stages several times.
+
+    Args:
+        times: how often.
+        stages, slots: what to repeat, as in Composite.
+        each: a scope that each time opens, so that fields of that scope start anew: `Repeat(5, ..., each="inner")`.
+
+    Raises:
+        DeclarationError: `times` is no positive whole number.
+    """
+
+    runs = "1+"
+
+    def __init__(self, times: int, *stages: Any, **slots: Any) -> None:
+        object.__setattr__(self, "times", _whole(times, "Repeat"))
+        super().__init__(*stages, **slots)
+
+    times: int
+
+    def run(self, state: Any) -> None:
+        for _ in range(self.times):
+            if self.each is None:
+                super().run(state)
+            else:
+                with state.round():
+                    super().run(state)
+
+
+class When(Composite):
+    """Run its stages if a condition holds.
+
+    Args:
+        condition: a function whose parameters are the fields it reads: `When(lambda updates: updates > 100, ...)`.
+
+    Raises:
+        DeclarationError: its parameters cannot be fields.
+    """
+
+    runs = "0-1"
+
+    def __init__(self, condition: Callable[..., object], *stages: Any, **slots: Any) -> None:
+        if not callable(condition):
+            told = "It wants a function of fields first: When(lambda updates: updates > 100, ...)."
+            raise DeclarationError("When", f"got {short(condition)} as its condition. {told}")
+        object.__setattr__(self, "condition", condition)
+        object.__setattr__(self, "asked", parameters_of("When", condition))
+        super().__init__(*stages, **slots)
+
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]  # they are those of the condition
+        return tuple(name + ("?" if optional else "") for name, optional in self.asked)
+
+    condition: Callable[..., object]
+    asked: tuple[tuple[str, bool], ...]
+
+    def run(self, state: Any) -> None:
+        if self.condition(*[getattr(state, name) for name, _ in self.asked]):
+            super().run(state)
+
+
+class Every(Composite):
+    """Run its stages in each round whose number in the run, from 1, is a multiple: `Every("100 batches", ...)`.
+
+    Args:
+        rounds: "100 batches", "50 updates" or "2 epochs".
+
+    Raises:
+        DeclarationError: `rounds` is none of these.
+    """
+
+    runs = "0-1"
+
+    def __init__(self, rounds: str, *stages: Any, **slots: Any) -> None:
+        object.__setattr__(self, "rounds", Count.parse(rounds, "Every"))
+        super().__init__(*stages, **slots)
+
+    rounds: Count
+
+    def run(self, state: Any) -> None:
+        if state.round_number(self.rounds.unit) % self.rounds.number == 0:
+            super().run(state)
+
+
+class Window(Composite):
+    """Several batches for one update: gradients add up over them, and `AverageGradients` divides them.
+
+    Args:
+        batches: how many. The last window of a phase may have fewer.
+
+    Writes:
+        window_size: how many batches it had; cancelled ones do not count. Where all were cancelled there is no update:
+            the update is cancelled. What a batch added to the gradients before it was cancelled stays in them.
+
+    Its rounds are batches; the loop round it has `each="update"`. It ends early, and lets the update follow, when the
+    loader is exhausted or `fit(batches=...)` has what it asked for.
+
+    Raises:
+        DeclarationError: `batches` is no positive whole number.
+    """
+
+    each = "batch"
+    runs = "1+"
+    counts = ("batch_index", "batches_seen")
+    writes: ClassVar[tuple[str, ...]] = ("window_size",)
+
+    def __init__(self, batches: int, *stages: Any, **slots: Any) -> None:
+        object.__setattr__(self, "batches", _whole(batches, "Window"))
+        super().__init__(*stages, **slots)
+
+    batches: int
+
+    def fields(self) -> dict[str, Any]:
+        return {"window_size": (int, field(scope="update", description="batches of the window behind this update"))}
+
+    def run(self, state: Any) -> None:
+        size = 0
+        for _ in range(self.batches):
+            try:
+                with state.round():
+                    super().run(state)
+                    size += 1
+            except Exhausted:
+                if not size:
+                    raise
+                state.end_after_round()
+                break
+        if not size:
+            raise Cancel("update", "every batch of the window was cancelled")
+        state.window_size = size
+
+
+class Microbatches(Composite):
+    """Cut each batch in parts that fit into memory, each with its own forward, loss and backward.
+
+    Args:
+        parts: into how many; the last may be smaller, and there are never more than samples.
+        split: fields that are cut along their first dimension.
+        join: fields whose parts are put together again, detached.
+
+    Writes:
+        loss: of the whole batch: the mean of the parts, weighted by their samples, detached.
+        loss_weight: inside, the share of a part in the batch, by which `Backward` multiplies its loss. So the gradients
+            are those of the whole batch, where the loss is a mean over samples.
+
+    Raises:
+        DeclarationError: `parts` is no positive whole number.
+        BatchError: a field that is to be cut is no tensor, tuple, list or mapping of tensors of one length.
+    """
+
+    each = "microbatch"
+    runs = "1+"
+
+    def __init__(
+        self,
+        parts: int,
+        *stages: Any,
+        split: tuple[str, ...] = ("inputs", "targets"),
+        join: tuple[str, ...] = ("outputs",),
+        **slots: Any,
+    ) -> None:
+        settings = {"parts": _whole(parts, "Microbatches"), "split": tuple(split), "join": tuple(join)}
+        for name, value in settings.items():
+            object.__setattr__(self, name, value)
+        super().__init__(*stages, **slots)
+
+    parts: int
+    split: tuple[str, ...]
+    join: tuple[str, ...]
+
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]  # they are settings
+        return (*self.split, "loss", *self.join)
+
+    @property
+    def writes(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (*self.split, "loss", *self.join, "loss_weight")
+
+    def run(self, state: Any) -> None:
+        whole = {name: getattr(state, name) for name in self.split}
+        size = batch_size(next(iter(whole.values())))
+        length = -(-size // self.parts)
+        loss: Any = 0.0
+        outputs: dict[str, list[Any]] = {name: [] for name in self.join}
+        try:
+            for start in range(0, size, length):
+                part = {name: _cut(name, value, start, length, size) for name, value in whole.items()}
+                with state.round():
+                    for name, value in part.items():
+                        setattr(state, name, value)
+                    state.loss_weight = weight = min(length, size - start) / size
+                    super().run(state)
+                    loss = loss + state.loss.detach() * weight
+                    for name, held in outputs.items():
+                        held.append(detached(getattr(state, name)))
+        finally:
+            for name, value in whole.items():
+                setattr(state, name, value)
+        state.loss = loss
+        for name, held in outputs.items():
+            setattr(state, name, joined(held))
+
+
+def _cut(name: str, value: Any, start: int, length: int, size: int) -> Any:
+    """The samples from `start` on of a tensor, or of the tensors in a tuple, list or mapping."""
+    if isinstance(value, Tensor):
+        if not value.dim() or value.shape[0] != size:
+            told = f"the batch has {size} samples, and a tensor in it has the shape {list(value.shape)}."
+            raise BatchError(f"Microbatches cannot cut {name!r}: {told} Name what is to be cut by split=(...).")
+        return value[start : start + length]
+    if isinstance(value, dict):
+        return {key: _cut(name, one, start, length, size) for key, one in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)([_cut(name, one, start, length, size) for one in value])
+    told = f"it is {short(value)}, no tensor and no tuple, list or mapping of tensors."
+    raise BatchError(f"Microbatches cannot cut {name!r}: {told} Name what is to be cut by split=(...).")
+
+
+def _whole(number: object, owner: str) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        told = f"{owner}(4, ...) wants a positive whole number first, then its stages."
+        raise DeclarationError(owner, f"got {short(number)}. {told}")
+    return number

@@ -1,0 +1,105 @@
+"""Hooking: the functions that run the hooks of one place, each given how the stage ended."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from stages.body import tell_parts_of, watched_parts, watching
+from stages.calling import call_of
+from stages.cancel import OK, Outcome
+from stages.notes import noted
+from stages.pairs import Around
+from stages.place import forbidden_in
+from state.access import View
+from state.errors import FieldNotReady
+
+if TYPE_CHECKING:
+    from stages.node import Actor
+    from stages.place import HookPlace
+    from stages.runner import Runner
+
+HookBody = Callable[[Outcome], None]
+
+
+def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
+    """The function that runs one hook at one place, given how the stage ended."""
+    from stages.node import Actor
+
+    hook = placed.hook
+    actor = Actor(runner, placed.path, placed.access, "hook", hook.contract.source, placed.names)
+    actor.forbidden = forbidden_in(placed.place)
+    tell_parts = tell_parts_of(actor)
+    outcome: list[Outcome] = []
+    inner = call_of(actor, hook.call, hook.contract, View, outcome)
+    watched = watched_parts(actor)
+    if watched:
+        inner = watching(inner, watched)
+    has_parts = bool(placed.access.part_writes)
+    takes_outcome = any(parameter.name == "outcome" for parameter in hook.contract.parameters)
+    needed = (placed.access.readable - placed.access.optional) & actor.known.keys()
+
+    def run(how: Outcome) -> None:
+        if takes_outcome:
+            outcome[:] = [how]
+        elif how is not OK and not runner.values.keys() >= needed:
+            return  # the stage ended early, before there was what this hook reads
+        try:
+            inner()
+            if runner.audited:
+                actor.settle()
+        except BaseException as raised:
+            raised = actor.ended_early(raised)
+            if hook.observes and not takes_outcome and _is_gone(raised, how, actor):
+                return
+            error = noted(runner, raised, actor)
+            if error is raised:
+                raise
+            raise error from None
+        if has_parts:
+            tell_parts()
+
+    is_wanted = thinned(runner, placed, actor)
+    if is_wanted is None:
+        return run
+
+    def run_sometimes(how: Outcome) -> None:
+        if is_wanted(how):
+            run(how)
+
+    return run_sometimes
+
+
+def around_of(runner: "Runner", placed: "HookPlace") -> Around:
+    """A hook around one place, ready to be entered."""
+    from stages.node import Actor
+
+    actor = Actor(runner, placed.path, placed.access, "hook", placed.hook.contract.source, placed.names)
+    actor.forbidden = forbidden_in(placed.place)
+    return Around(actor, placed, thinned(runner, placed, actor))
+
+
+def thinned(runner: "Runner", placed: "HookPlace", actor: "Actor") -> Callable[[Outcome], bool] | None:
+    """Whether a hook runs now, by `every`, `first` and `when`; None where it always does."""
+    hook = placed.hook
+    if not hook.is_thinned:
+        return None
+    every, first, when = hook.every, hook.first, hook.point.options.get("when")
+    everything = runner.observer_view(actor.path)
+
+    def is_wanted(how: Outcome) -> bool:
+        if every is not None and runner.number_of(every.unit) % every.number:
+            return False
+        if first is not None and runner.number_of(first.unit) > first.number:
+            return False
+        try:
+            return when is None or bool(when(everything))
+        except FieldNotReady as raised:
+            if not _is_gone(raised, how, actor):
+                raise
+            return False
+
+    return is_wanted
+
+
+def _is_gone(raised: BaseException, how: Outcome, actor: "Actor") -> bool:
+    """Whether a hook only missed a value that there would be, had the stage not ended early."""
+    return how is not OK and isinstance(raised, FieldNotReady) and raised.actor == actor.path

@@ -1,0 +1,90 @@
+"""Around: the hooks that stand around a stage, each a generator that is resumed with the outcome."""
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+from stages.cancel import OK, Outcome
+from stages.errors import ContractBroken
+from stages.notes import noted
+from state.access import View
+from state.watch import Look
+
+if TYPE_CHECKING:
+    from stages.node import Actor
+    from stages.place import HookPlace
+
+Entered = Generator[Any, Outcome, Any]
+
+
+class Around:
+    """One hook around one place. What it restores is on record when it is lent and when it is given back."""
+
+    def __init__(self, actor: "Actor", placed: "HookPlace", is_wanted: Callable[[Outcome], bool] | None) -> None:
+        self.actor = actor
+        self.hook = placed.hook
+        self.view = actor.view(View)
+        self.is_wanted = is_wanted
+        self.lent, self.returned = (
+            [slot for name in placed.access.restores if (slot := actor.slot("write", name, evidence)) is not None]
+            for evidence in ("until restored", "restored")
+        )
+        self.changed = [
+            slot for name in placed.access.part_writes if (slot := actor.slot("write", name, "inferred")) is not None
+        ]
+
+    def enter(self) -> tuple[Entered, Look | None] | None:
+        """Run it up to its `yield`; None where it is thinned out."""
+        if self.is_wanted is not None and not self.is_wanted(OK):
+            return None
+        guard, restores = self.actor.runner.guard, self.actor.access.restores
+        before = guard.look_at(restores) if guard is not None and restores else None
+        running = self._started()
+        self._tell(self.lent)
+        if guard is not None and self.actor.runner.audited:
+            guard.settle(self.actor)
+        return running, before
+
+    def leave(self, running: Entered, before: Look | None, how: Outcome) -> None:
+        """Resume it with the outcome, to its end; what it lent has to be what it was `before`."""
+        guard = self.actor.runner.guard
+        try:
+            running.send(how)
+        except StopIteration:
+            self._tell(self.changed)
+            self._tell(self.returned)
+            if guard is not None and before is not None:
+                guard.prove(self.actor, before)
+            if guard is not None and self.actor.runner.audited:
+                guard.settle(self.actor)
+            return
+        except BaseException as raised:
+            raise noted(self.actor.runner, raised, self.actor) from None
+        running.close()
+        raise ContractBroken(self.actor.path, "yields twice. It stands around one run of its stage: yield once.")
+
+    def _started(self) -> Entered:
+        values, names = self.actor.runner.values, self.actor.names
+        given: list[Any] = []
+        for parameter in self.hook.contract.parameters:
+            field = names.get(parameter.name, parameter.name)
+            if parameter.name == "state":
+                given.append(self.view)
+            elif parameter.optional or field in values:
+                given.append(values.get(field))
+            else:
+                raise self.actor.not_ready(field)
+        running: Entered = self.hook.call(*given)
+        try:
+            next(running)
+        except StopIteration:
+            told = "ended without `yield`, so the stage would have run outside of it. Yield on every way through."
+            raise ContractBroken(self.actor.path, told) from None
+        except BaseException as raised:
+            raise noted(self.actor.runner, raised, self.actor) from None
+        return running
+
+    def _tell(self, slots: list[int]) -> None:
+        recording = self.actor.runner.recording
+        if recording is not None:
+            for slot in slots:
+                recording.mark(slot, None)
