@@ -136,7 +136,7 @@ def _plain_values(brought: Brought) -> Iterator[tuple[str, Any]]:
 
 
 def spelt_out(access: Access, names: Mapping[str, FieldSpec]) -> Access:
-    """`*.mode` as the mode of every component that has one, and what is touched as `loss_fn.buffers?` if it is there."""
+    """`*.mode` as the mode of every component that has one; what is touched as `loss_fn.buffers?`, if it is there."""
     if any(name.endswith("?") for name in access.touches):
         there = (name.removesuffix("?") for name in access.touches if not name.endswith("?") or name[:-1] in names)
         access = replace(access, touches=tuple(there))

@@ -33,6 +33,7 @@ class Round:
         self.index_name, self.total_name = (name if name in specs else None for name in counts)
         self.index_restarts = self.index_name is not None and specs[self.index_name].scope == scope
         self.is_sampled = scope in ("batch", "update")  # else its rounds are looked at as what they stand in
+        self.is_numbered = scope == "batch" and self.index_name == "batch_index" and self._is_alone()
         self.schedule = Schedule() if self.is_sampled or scope == "epoch" else None
         self.samples = "samples_seen" if scope == "batch" and self.total_name and "samples_seen" in specs else None
         index = self.index_name if self.index_restarts else None  # else it is told by the position of each record
@@ -47,11 +48,11 @@ class Round:
         self.outer_raises = True
         self.number = 0
         self.position: Position = (None, None, None, None)
+        self.around: Position = (None, None, None, None)  # the position outside
+        self.is_told = False  # whether the log was told that it began
 
     def __enter__(self) -> None:
         runner, values, recording = self.runner, self.runner.values, self.runner.recording
-        if recording is not None:
-            recording.cut()
         self.outer, self.outer_timed, self.outer_audited = runner.round, runner.timed, runner.audited
         self.hidden = runner.scopes.open(self.scope)
         self.is_counted = self.is_last = False
@@ -68,6 +69,15 @@ class Round:
         get = values.get
         self.position = (get("epoch"), runner.phase, get("batch_index"), get("updates"))  # Runner.read_position
         if recording is not None:
+            self.around = recording.position
+            if self.index_name != "batch_index":  # its number may be that of a batch that is over
+                self.position = (*self.position[:2], self.around[2], self.position[3])
+            if self.hidden is not None or runner.openings.told or not self.is_numbered:
+                hides = self.hidden is not None
+                self.is_told = runner.openings.open(
+                    self.node.path, self.scope, self.position, hides=hides, numbered=self.is_numbered
+                )
+            recording.cut()
             recording.position = self.position
             if self.index_slot is not None:
                 recording.mark(self.index_slot, index)
@@ -89,6 +99,12 @@ class Round:
         if exhausted and runner.recording is not None:
             runner.recording.position = self._outside()
         runner.scopes.close(self.scope, self.hidden, failed)
+        if self.is_told:
+            self.is_told = False
+            runner.openings.close(self.node.path, self.scope, self._outside(), keep=failed)
+            if self.point is not None and runner.recording is not None:
+                runner.recording.cut()
+                runner.recording.position = self.position
         try:
             if self.point is not None and not failed and not exhausted:
                 self.node.settle()
@@ -153,7 +169,14 @@ class Round:
             if recording is not None and self.samples_slot is not None:
                 recording.mark(self.samples_slot, samples)
 
+    def _is_alone(self) -> bool:
+        """Whether the field that tells this round is its own: kept by the phase it is in, changed by no loop inside."""
+        phase = self.node.place.phase
+        if phase is None or phase.opens != self.runner.state.specs["batch_index"].scope:
+            return False
+        inner = (node.round for node in self.node.walk()[1:] if node.place.phase is phase)
+        return all(round is None or round.index_name != self.index_name for round in inner)
+
     def _outside(self) -> Position:
-        """The position between two rounds: of the loop, in no batch of it."""
-        epoch, phase, batch, updates = self.runner.read_position()
-        return (epoch, phase, None if self.is_sampled else batch, updates)
+        """The position between two rounds: that of the loop, after all updates."""
+        return (*self.around[:3], self.runner.values.get("updates"))
