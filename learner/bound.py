@@ -9,7 +9,8 @@ from learner.components import check_loader, check_optimizers
 from learner.errors import ArgumentError
 from learner.history import History, RecordHistory, has_batches, has_epochs, numbers_of
 from learner.opening import seed_everything, tell_setup
-from learner.recipes import predict
+from learner.precision import DTYPES, Precision, autocasts, check_precision
+from learner.recipes import predict, scaled
 from stages import Composite, EvaluationPhase, Runner, assemble
 from stages.assembly import Assembly, refuse_orphans
 from stages.batch import joined
@@ -33,7 +34,13 @@ class Bound:
     """
 
     def __init__(
-        self, state: State, tree: Composite, callbacks: Iterable[Any], data: Mapping[str, Any], guard: GuardLevel
+        self,
+        state: State,
+        tree: Composite,
+        callbacks: Iterable[Any],
+        data: Mapping[str, Any],
+        precision: Precision,
+        guard: GuardLevel,
     ) -> None:
         levels = get_args(GuardLevel)
         if guard not in levels:
@@ -44,7 +51,8 @@ class Bound:
             raise ArgumentError("Learner", "stages", f"stages= is {short(tree)}. {told}")
         self.state = state
         self.history = History()
-        self.tree = tree
+        self.tree = scaled(tree) if check_precision(precision) == "fp16" else tree
+        self._dtype = DTYPES[precision]
         self.callbacks = _listed(callbacks)
         self.recording: Recording | None = None
         self._guard: GuardLevel = guard
@@ -53,7 +61,7 @@ class Bound:
         self._data = data
         self._told: set[str] = set()  # fields whose first value is on record
         check_optimizers(state)
-        self.assembly = self._assemble(tree, self.callbacks)
+        self.assembly = self._assemble(self.tree, self.callbacks)
         self.assembly.require_sound()
         unread = sorted(data.keys() - self.assembly.schema.specs.keys())
         if unread:
@@ -133,7 +141,9 @@ class Bound:
         self.runner.refuse_if_running()
         check_loader(loader, "loader")
         given = {"predict_loader": loader, "predictions": []}
-        assembly = assemble(predict(self.tree), [], type(self.state), self.state, given)
+        tree = predict(self.tree)
+        hooks = hooks_of(autocasts(tree, self._dtype) if self._dtype is not None else ())
+        assembly = assemble(tree, hooks, type(self.state), self.state, given)
         assembly.require_sound()
         cls = type(self.state)
         upgrade(self.state, assembly.schema)
@@ -155,6 +165,8 @@ class Bound:
 
     def _assemble(self, tree: Composite, callbacks: list[Any]) -> Assembly:
         own: list[Callback] = [*self._means] if has_batches(tree) else []
+        if self._dtype is not None:
+            own += autocasts(tree, self._dtype)
         own = [*own, *([RecordHistory(self.history)] if has_epochs(tree) else [])]
         return assemble(tree, hooks_of([*own, *callbacks]), type(self.state), self.state, self._data)
 

@@ -13,6 +13,7 @@ from learner.components import Loaders, Models, Optimizers
 from learner.edits import Edits
 from learner.history import History
 from learner.opening import Audit, open_recording
+from learner.precision import Precision
 from learner.recipes import supervised
 from stages import Assembly, Composite, Finding, Frame, Outcome
 from stages.draw import draw_tree
@@ -37,6 +38,8 @@ class Learner(Edits):
         callbacks: a tuple among them declares the order of its members.
         run_dir: a family of runs such as "runs/digits": this run gets the next number. None: nothing on disk.
         device: where model and batches are moved; "auto" is the accelerator if there is one.
+        precision: "bf16" or "fp16" run forward and loss under autocast; "fp16" also scales gradients, and skips updates
+            whose gradients overflow.
         seed: seeds torch, numpy and random when the first run starts; not the model's initialisation.
         guard: what looks for undeclared changes: "off", "parts" (by identity, version counter and value) or "contents"
             (also what moves no version counter). See docs/explanation/guard.md for when it looks.
@@ -64,6 +67,7 @@ class Learner(Edits):
         callbacks: Iterable[Any] = (),
         run_dir: str | Path | None = None,
         device: str | torch.device = "auto",
+        precision: Precision = "fp32",
         seed: int | None = None,
         audit: Audit = "summary",
         guard: GuardLevel = "contents",
@@ -71,7 +75,7 @@ class Learner(Edits):
         data = components.data_fields(train, valid)
         state = components.make_state(model, loss_fn, optimizer, components.pick_device(device))
         tree = supervised(valid=components.validation_sets(valid)) if stages is None else stages
-        bound = Bound(state, tree, callbacks, data, guard)
+        bound = Bound(state, tree, callbacks, data, precision, guard)
         for module in state.components(torch.nn.Module).values():
             module.to(device=state.device)
         self._start(state, bound, run_dir, seed, audit)
@@ -86,6 +90,7 @@ class Learner(Edits):
         valid: Loaders = None,
         callbacks: Iterable[Any] = (),
         run_dir: str | Path | None = None,
+        precision: Precision = "fp32",
         seed: int | None = None,
         audit: Audit = "summary",
         guard: GuardLevel = "contents",
@@ -99,7 +104,7 @@ class Learner(Edits):
         components.check_state(state)
         learner = cls.__new__(cls)
         data = components.data_fields(train, valid)
-        learner._start(state, Bound(state, stages, callbacks, data, guard), run_dir, seed, audit)
+        learner._start(state, Bound(state, stages, callbacks, data, precision, guard), run_dir, seed, audit)
         return learner
 
     def _start(self, state: State, bound: Bound, run_dir: str | Path | None, seed: int | None, audit: Audit) -> None:

@@ -2,7 +2,10 @@
 
 import copy
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, TypeVar
+
+from pydantic.fields import FieldInfo
 
 from stages.errors import DeclarationError
 from state.access import Names, rename
@@ -44,7 +47,7 @@ def brought_as(brought: Brought, classes: Iterable[type[State]], names: Names, k
     """
     if not names:
         return brought
-    fields = {rename(name, names): given for name, given in brought.items()}
+    fields = {rename(name, names): _made_of(name, given, names) for name, given in brought.items()}
     held = {*known, *fields}
     for cls in classes:
         for name, spec in cls.specs.items():
@@ -52,6 +55,33 @@ def brought_as(brought: Brought, classes: Iterable[type[State]], names: Names, k
             if other not in held and other != name:
                 fields[other] = _as_field(spec)
     return fields
+
+
+class BoundState:
+    """State under the names that an actor has for its fields, as its factories see it."""
+
+    def __init__(self, state: State, names: Names) -> None:
+        self._state = state
+        self._names = names
+
+    def ready(self, name: str) -> bool:
+        """Whether a field has a value."""
+        return self._state.ready(self._names.get(name, name))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, self._names.get(name, name))
+
+
+def _made_of(name: str, given: tuple[Any, Any], names: Names) -> tuple[Any, Any]:
+    """A field whose factory, if it has one, is given State under these names."""
+    annotation, default = given
+    if not isinstance(default, FieldInfo):
+        return given
+    spec = FieldSpec.of(name, FieldInfo.from_annotated_attribute(annotation, default), "bind")
+    factory = spec.factory
+    if factory is None:
+        return given
+    return _as_field(replace(spec, factory=lambda state: factory(BoundState(state, names))))
 
 
 def _as_field(spec: FieldSpec) -> tuple[Any, Any]:

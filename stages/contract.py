@@ -62,7 +62,7 @@ def contract_of(stage: Stage) -> Contract:
         made = _contract(owner, function, facts, facts["state"])
         return _of_a_stage(owner, function, replace(made, inline=_names(owner, "inline", facts["inline"])))
     function = type(stage).run
-    facts = {what: getattr(stage, what) for what in ("reads", "writes", "touches", "restores", "unsafe")}
+    facts = {what: getattr(stage, what) for what in ("reads", "writes", "touches", "restores", "spoils", "unsafe")}
     inline = _names(owner, "inline", stage.inline)
     if function is Composite.run:
         source = source_of(function, type(stage))
@@ -149,7 +149,9 @@ def _declared(owner: str, facts: Mapping[str, Any], parameters: Iterable[str]) -
     """The access that `facts` and the parameters declare."""
     which = ("reads", "writes", "touches", "restores")
     reads, *others = (_names(owner, what, facts.get(what, ())) for what in which)
-    return replace(Access.of([*reads, *parameters], *others), unsafe=bool(facts.get("unsafe", False)))
+    spoils = _names(owner, "spoils", facts.get("spoils", ()))
+    made = Access.of([*reads, *parameters], *others)
+    return replace(made, spoils=spoils, unsafe=bool(facts.get("unsafe", False)))
 
 
 def parameters_of(owner: str, function: Callable[..., Any]) -> tuple[tuple[str, bool], ...]:

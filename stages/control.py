@@ -7,7 +7,7 @@ from torch import Tensor
 
 from stages.batch import batch_size, detached, joined
 from stages.callbacks import Count
-from stages.cancel import Exhausted
+from stages.cancel import Cancel, Exhausted
 from stages.contract import parameters_of
 from stages.errors import BatchError, DeclarationError
 from stages.stage import Composite
@@ -110,7 +110,8 @@ class Window(Composite):
         batches: how many. The last window of a phase may have fewer.
 
     Writes:
-        window_size: how many batches it had; cancelled ones do not count.
+        window_size: how many batches it had; cancelled ones do not count. Where all were cancelled there is no update:
+            the update is cancelled. What a batch added to the gradients before it was cancelled stays in them.
 
     Its rounds are batches; the loop round it has `each="update"`. It ends early, and lets the update follow, when the
     loader is exhausted or `fit(batches=...)` has what it asked for.
@@ -145,6 +146,8 @@ class Window(Composite):
                     raise
                 state.end_after_round()
                 break
+        if not size:
+            raise Cancel("update", "every batch of the window was cancelled")
         state.window_size = size
 
 

@@ -104,7 +104,7 @@ class Guard:
     def pass_by(self) -> None:
         """What runs now is not looked at."""
         if self._last is not None:
-            self._gone, self._last = self._last, None
+            self._gone, self._last = self._last.lasting(), None
 
     def look_at(self, names: Iterable[str]) -> Look:
         """What there is of the parts that a pair is to give back."""
@@ -230,7 +230,7 @@ def all_declared(places: "Iterable[Place]") -> Access:
 
 
 def _may_change(access: Access) -> tuple[str, ...]:
-    return (*access.writes, *access.touches, *access.restores)
+    return (*access.writes, *access.touches, *access.restores, *access.spoils)
 
 
 def _is_allowed(access: Access, one: Moved) -> bool:

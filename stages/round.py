@@ -81,7 +81,7 @@ class Round:
             failed = not exhausted and not isinstance(error, Cancel)
         is_over = error is None or cancelled
         if runner.guard is not None:
-            self._end_sample(runner.guard)
+            self._end_sample(runner.guard, failed)
         if is_over and not self.is_counted:
             self.count(None)
         if exhausted and self.index_name is not None and not self.index_restarts:
@@ -104,6 +104,8 @@ class Round:
             raise Reached("run", str(runner.limit))
         if is_over and self.is_last:
             raise Exhausted
+        if exhausted and self.scope == "update" and runner.limit is not None and runner.limit.is_reached(runner.values):
+            raise Reached("run", str(runner.limit)) from None  # of a window whose batches were all cancelled
         if cancelled and error is not None:
             forget(error)
         return cancelled
@@ -127,9 +129,9 @@ class Round:
             if self.plain is None and self.is_sampled:
                 self.plain = guard.watch.plain()
 
-    def _end_sample(self, guard: Guard) -> None:
+    def _end_sample(self, guard: Guard, failed: bool) -> None:
         """Compare the plain values of parts, which is done in every round."""
-        if self.plain is not None:
+        if self.plain is not None and not failed:
             self.plain = guard.compare_plain(self.plain, self.declared)
         if self.schedule is not None:
             guard.raises = self.outer_raises

@@ -7,6 +7,7 @@ from typing import Any
 from stages.assembly import Assembly
 from stages.batch import moved
 from stages.cancel import OK, Cancel, Exhausted, Outcome, forget, is_failure
+from stages.check import updates_open
 from stages.describing import describe
 from stages.errors import Misuse
 from stages.frame import Frame
@@ -59,7 +60,7 @@ class Runner:
         self.state: State = state
         self.values: dict[str, Any] = state.__dict__
         self.recording: Recording | None = recording
-        self.scopes: Scopes = Scopes(state)
+        self.scopes: Scopes = Scopes(state, updates_open=updates_open(assembly.places))
         self.round: Round | None = None
         self.phase: str | None = None
         self.limit: Limit | None = None

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -170,9 +170,9 @@ class Backward(Stage):
     what else `optimizer` updates if it updates any of these.
     """
 
-    reads = ("loss", "model.grads", "*.params", "optimizer?", "loss_weight?")
-    writes = ("model.grads",)
-    touches = ("*.grads",)
+    reads: ClassVar[tuple[str, ...]] = ("loss", "model.grads", "*.params", "optimizer?", "loss_weight?")
+    writes: ClassVar[tuple[str, ...]] = ("model.grads",)
+    touches: ClassVar[tuple[str, ...]] = ("*.grads",)
 
     def run(self, state: Any) -> None:
         loss, weight = state.loss, state.loss_weight
@@ -216,7 +216,7 @@ class Update(Stage):
     """
 
     reads = ("model.grads", "model.params")
-    writes = ("model.params", "optimizer.state", "updates")
+    writes: ClassVar[tuple[str, ...]] = ("model.params", "optimizer.state", "updates")
 
     def run(self, optimizer: Optimizer, updates: int) -> int:
         optimizer.step()

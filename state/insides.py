@@ -9,72 +9,84 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from state.contents import contents
+from state.contents import Reader
+
+COLLECTIONS = (dict, tuple, list, Mapping)
+"""What a field may hold tensors in."""
 
 _ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device})
-_BELOW = ("_modules", "_parameters", "_buffers")  # where a module has what it holds
+_MOST = 1_000
 _SCALER = ("_scale", "_growth_tracker", "_growth_factor", "_backoff_factor", "_growth_interval")
 
 
-COLLECTIONS = (tuple, list, Mapping)
-"""What a field may hold tensors in."""
-
-
 class Inside(NamedTuple):
-    """Names, and for each a tensor as it is, or a plain value that no one else can change. No name is "the value"."""
+    """Names, and for each a tensor or a plain value that nobody else can change. An empty name: the field itself."""
 
     names: list[str]
     values: list[Any]
 
 
 class Tree:
-    """The insides of a module as they stood when it was made; `is_current` says whether they stand so still.
+    """The submodules, parameters and buffers of a module when it was made; `is_current` tells whether they still are.
 
-    Tied parameters have every name that leads to them.
+    A parameter that several modules hold stands there under each name.
+
+    Attributes:
+        root: the module.
+        modules: it and its submodules.
+        params: the parameters by dotted name.
+        buffers: the buffers by dotted name.
     """
 
-    __slots__ = ("root", "params", "buffers", "_modules", "_below", "_mode")
+    __slots__ = ("root", "modules", "params", "buffers", "_below", "_modes")
 
     def __init__(self, root: nn.Module) -> None:
-        self.root = root
         named = {f"{name}." if name else "": module for name, module in root.named_modules()}
-        self._modules = list(named.values())
-        self._below = self._found()
+        self.root = root
+        self.modules = list(named.values())
         self.params = _owned((prefix, module._parameters) for prefix, module in named.items())
         self.buffers = _owned((prefix, module._buffers) for prefix, module in named.items())
         flags = [f"{prefix}training" for prefix in named]
-        self._mode = flags + [f"{name}.requires_grad" for name in self.params.names]
+        self._modes = flags + [f"{name}.requires_grad" for name in self.params.names]
+        self._below = self._found()
 
     def is_current(self) -> bool:
-        """Whether submodules, parameters and buffers are the same objects. No more reading of names than needed."""
-        pairs = zip(self._found(), self._below, strict=True)
-        return all(len(now) == len(then) and all(map(is_, now, then)) for now, then in pairs)
+        """Whether the module and all below it hold the same objects as then."""
+        now, then = self._found(), self._below
+        return len(now) == len(then) and all(map(is_, now, then))
 
     def part(self, name: str) -> Inside:
-        """What is in the part of this name, if the tree is current."""
-        return getattr(self, name) if name in ("params", "buffers") else getattr(self, name)()
+        """What is in `params`, `buffers` or `grads`."""
+        return self.params if name == "params" else self.buffers if name == "buffers" else self.grads()
 
     def grads(self) -> Inside:
         """The gradients of the parameters; None where there is none."""
         return Inside(self.params.names, [each.grad if each.is_leaf else None for each in self.params.values])
 
-    def mode(self) -> Inside | None:
-        """The training flag of each submodule, and requires_grad of each parameter; None if the names are not right."""
-        flags = [module.training for module in self._modules]
-        for module in self._modules:
-            flags += [each.requires_grad for each in module._parameters.values() if each is not None]
-        return Inside(self._mode, flags) if len(flags) == len(self._mode) else None
+    def flags(self) -> list[bool]:
+        """The training flag of each submodule, then requires_grad of each parameter."""
+        flags = [module.training for module in self.modules]
+        return flags + [parameter.requires_grad for parameter in self.params.values]
 
-    def _found(self) -> list[list[Any]]:
-        modules = self._modules
-        return [[each for module in modules for each in module.__dict__[kind].values()] for kind in _BELOW]
+    def mode(self) -> Inside:
+        """The flags by name: `0.training`, `0.weight.requires_grad`."""
+        return Inside(self._modes, self.flags())
+
+    def _found(self) -> list[Any]:
+        found: list[Any] = []
+        for module in self.modules:
+            found += module._modules.values()
+            found += module._parameters.values()
+            found.append(None)  # so that nothing moves from one kind to the next unseen
+            found += module._buffers.values()
+        return found
 
 
 def hyper(optimizer: Optimizer) -> Inside:
-    """What the parameter groups hold, one value per group where there are several; of parameters the identities."""
+    """What the parameter groups hold, one value for each where they are several; of parameters their identities."""
     groups = [
         {
-            name: value if type(value) in _ATOMS else _ids(value) if name == "params" else frozen(value)
+            name: value if type(value) in _ATOMS else tuple(map(id, value)) if name == "params" else frozen(value)
             for name, value in group.items()
         }
         for group in optimizer.param_groups
@@ -85,26 +97,39 @@ def hyper(optimizer: Optimizer) -> Inside:
     return Inside(names, [tuple(group.get(name) for group in groups) for name in names])
 
 
-def optimizer_state(optimizer: Optimizer, names: Mapping[int, str]) -> Inside:
-    """What the optimizer keeps for each parameter, by the name in `names` (by identity), else by its number."""
+def is_fixed(optimizer: Optimizer) -> bool:
+    """Whether no hyper-parameter can change in place, as lists and tensors can."""
+    values = [value for group in optimizer.param_groups for name, value in group.items() if name != "params"]
+    return all(type(value) in _ATOMS or (isinstance(value, tuple) and _is_flat(value)) for value in values)
+
+
+def optimizer_state(optimizer: Optimizer) -> Inside:
+    """What the optimizer keeps for each parameter, by the parameter's number: `0.exp_avg`."""
     found = Inside([], [])
-    for index, (owner, entry) in enumerate(optimizer.state.items()):
-        _gather(entry, owner if isinstance(owner, str) else names.get(id(owner), str(index)), found)
+    numbers = {id(owner): str(number) for number, owner in enumerate(optimized(optimizer))}
+    for index, (owner, kept) in enumerate(optimizer.state.items()):
+        name = owner if isinstance(owner, str) else numbers.get(id(owner), f"other{index}")
+        _gather(kept, name, found)
     return found
+
+
+def optimized(optimizer: Optimizer) -> list[Tensor]:
+    """The parameters of all groups, in order."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def stateful(component: Any) -> Inside | None:
     """What `state_dict` gives. None if it raises, or if a gradient scaler was not used yet.
 
-    Metrics of torchmetrics leave their sums out of `state_dict`, and scalers on an accelerator wait for it: of those the
-    tensors themselves.
+    Metrics of torchmetrics leave their sums out of `state_dict`, and scalers on an accelerator wait for it: of these it
+    is the tensors themselves.
     """
     found = Inside([], [])
     try:
         if isinstance(component, nn.Module):
-            for prefix, module in component.named_modules():
-                own = {name: getattr(module, name) for name in getattr(module, "_defaults", ())}
-                _gather({**own, **module._parameters, **module._buffers}, prefix, found)
+            for name, module in component.named_modules():
+                sums = {key: getattr(module, key) for key in getattr(module, "_defaults", ())}
+                _gather({**sums, **module._parameters, **module._buffers}, name, found)
         elif isinstance(component, torch.amp.GradScaler):
             if component._scale is None:
                 return None
@@ -116,41 +141,50 @@ def stateful(component: Any) -> Inside | None:
     return found
 
 
-def collection(value: Any) -> Inside | None:
-    """A tensor, or what a tuple, list or mapping with tensors holds at any depth; None if there are no tensors."""
+def in_field(value: Any) -> Inside | None:
+    """A tensor, or what a tuple, list or mapping with tensors holds at any depth.
+
+    None if there are no tensors, or more than a thousand entries: that is no batch, and reading it would take long.
+    """
     if isinstance(value, Tensor):
-        return Inside([""], [value])
-    if value and _ATOMS.issuperset(map(type, value.values() if isinstance(value, Mapping) else value)):
-        return None
+        return Inside(["", "requires_grad"], [value, value.requires_grad])
     found = Inside([], [])
     try:
+        kinds = set(map(type, value.values() if isinstance(value, Mapping) else value))
+        if len(value) > _MOST or (kinds and not any(issubclass(kind, (Tensor, *COLLECTIONS)) for kind in kinds)):
+            return None
         _gather(value, "", found)
-    except RecursionError:  # it holds itself
+    except Exception:  # it holds itself, or a mapping of somebody's cannot be read now
         return None
-    return found if not value or any(isinstance(each, Tensor) for each in found.values) else None
+    return found if not kinds or any(isinstance(each, Tensor) for each in found.values) else None
 
 
 def frozen(value: Any) -> Any:
-    """A plain value as nobody can change it, and so that it can be compared with another one by ==.
+    """A plain value as nobody can change it, fit to be compared by ==.
 
-    Tensors are read on the CPU only: elsewhere that would be a device sync. Of objects that have no equality of their
-    own only the type counts.
+    Tensors are read on the CPU only: elsewhere that would be a device sync. Of objects without an equality of their own
+    only the type counts.
     """
     kind = type(value)
-    if kind in _ATOMS or isinstance(value, enum.Enum):
+    if kind in _ATOMS:
         return value
-    if isinstance(value, Tensor):
-        bits = contents([value])[0] if value.is_cpu else None
-        return (value.dtype, str(value.device), bits or (id(value), value._version))
     if isinstance(value, tuple | list):
-        return tuple(map(frozen, value))
+        return tuple(value if _is_flat(value) else map(frozen, value))
+    if isinstance(value, Tensor):
+        bits = Reader().read(value) if value.is_cpu else None
+        return (value.dtype, str(value.device), (id(value), value._version) if bits is None else bits)
     if isinstance(value, Mapping):
         return tuple((frozen(key), frozen(below)) for key, below in value.items())
     if isinstance(value, set | frozenset):
         return frozenset(value)
-    if kind.__module__ == "numpy":
+    if kind.__module__ == "numpy" and hasattr(value, "tobytes"):
         return (str(value.dtype), value.shape, value.tobytes())
-    return value if isinstance(value, Hashable) and kind.__eq__ is not object.__eq__ else f"a {kind.__qualname__}"
+    has_equality = isinstance(value, enum.Enum) or any("__eq__" in vars(each) for each in kind.__mro__[:-1])
+    return value if has_equality and isinstance(value, Hashable) else f"a {kind.__qualname__}"
+
+
+def _is_flat(value: Iterable[Any]) -> bool:
+    return _ATOMS.issuperset(map(type, value))
 
 
 def _owned(holders: Iterable[tuple[str, Mapping[str, Tensor | None]]]) -> Inside:
@@ -159,17 +193,19 @@ def _owned(holders: Iterable[tuple[str, Mapping[str, Tensor | None]]]) -> Inside
 
 
 def _gather(value: Any, name: str, found: Inside) -> None:
-    """Add what is in `value` to `found`, below `name`."""
+    """Add to `found` what is in `value`, below `name`."""
     if isinstance(value, Mapping):
-        for key, below in value.items():
-            _gather(below, f"{name}.{key}" if name else str(key), found)
-    elif isinstance(value, tuple | list) and not _ATOMS.issuperset(map(type, value)):
-        for index, below in enumerate(value):
-            _gather(below, f"{name}.{index}" if name else str(index), found)
+        below: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, tuple | list) and not _is_flat(value):
+        below = enumerate(value)
     else:
         found.names.append(name)
         found.values.append(value if isinstance(value, Tensor) else frozen(value))
-
-
-def _ids(tensors: Iterable[Tensor]) -> tuple[int, ...]:
-    return tuple(map(id, tensors))
+        return
+    prefix = f"{name}." if name else ""
+    for key, each in below:
+        if isinstance(each, Tensor):  # the common case, without a call
+            found.names.append(f"{prefix}{key}")
+            found.values.append(each)
+        else:
+            _gather(each, f"{prefix}{key}", found)

@@ -20,7 +20,11 @@ class Scopes:
     inside an epoch) starts it empty; closing it gives the outer values back.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, *, updates_open: bool = True) -> None:
+        """Args:
+        state: whose fields.
+        updates_open: whether something opens the scope "update"; if not, its fields live as long as the batch.
+        """
         self._state = state
         self._values = state.__dict__
         self._names: dict[str, tuple[str, ...]] = {}
@@ -28,14 +32,15 @@ class Scopes:
         self._factories: dict[str, tuple[tuple[Callable[[Any], None], Callable[[State], Any]], ...]] = {}
         self._open: dict[str, int] = {}
         for name, spec in type(state).specs.items():
-            if spec.scope == RUN:
+            scope = spec.scope if updates_open or spec.scope != "update" else "batch"
+            if scope == RUN:
                 continue
-            self._names[spec.scope] = (*self._names.get(spec.scope, ()), name)
+            self._names[scope] = (*self._names.get(scope, ()), name)
             if spec.default is not MISSING:
-                self._constants[spec.scope] = (*self._constants.get(spec.scope, ()), (name, spec.default))
+                self._constants[scope] = (*self._constants.get(scope, ()), (name, spec.default))
             if spec.factory is not None:
                 write = writer(state, name, "its factory", None, None)
-                self._factories[spec.scope] = (*self._factories.get(spec.scope, ()), (write, spec.factory))
+                self._factories[scope] = (*self._factories.get(scope, ()), (write, spec.factory))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,16 +1,17 @@
 """Watch: looks at what can change in place in the values of a State, and tells what did between two looks."""
 
 import weakref
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter, is_
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from state.contents import Generators, contents
-from state.insides import COLLECTIONS, Inside, Tree, collection, hyper, optimizer_state, stateful
+from state.contents import Generators, Reader
+from state.insides import COLLECTIONS, Inside, Tree, hyper, in_field, is_fixed, optimized, optimizer_state, stateful
 from state.parts import RNG, parts_of
 from state.state import State
 
@@ -18,7 +19,6 @@ EVIDENCE = ("identity", "version", "value", "contents")
 """How a move is known, the weakest first: another object or memory, a version counter, a plain value, the bits."""
 
 _OF_OBJECTS = ("params", "buffers")  # another object with the same bits is a move there, and nowhere else
-_PLAIN = (".mode", ".hyper")  # made of plain values
 _ABSENT = object()
 
 
@@ -38,36 +38,45 @@ class Moved:
 
 
 class Seen(NamedTuple):
-    """What a look keeps of a tensor. `form` is what it is besides its values; `bits` tell its values apart."""
+    """What a look keeps of a tensor: which one it is, what it is besides its values, and what tells those apart."""
 
     identity: int
-    memory: int
+    memory: int | None
     version: int | None
     form: tuple[Any, ...]
-    bits: bytes | None
+    bits: bytes | bytearray | None
 
 
 class Look(NamedTuple):
-    """What a Watch saw at one time: plain values, and of tensors a `Seen`.
+    """What a Watch saw at one time: plain values, and a `Seen` of each tensor.
 
-    A look keeps alive no graph and no gradient, but the parameters and buffers that it saw, and a field's list, tuple or
-    mapping with all it holds: let go of a look once the next one is taken.
+    It keeps no graph and no gradient alive, but the modules and parameters that it saw, and of a field its list, tuple
+    or mapping with all that is in it: let go of a look once the next one is taken.
 
     Attributes:
         parts: what it saw, by the name of the part or field.
         holders: what each field held; where another object stands now, it was written and did not move.
-        kept: objects that were identified. Were they freed, another one might get the same identity.
+        trees: the modules by field, with the parameters and buffers that are told apart by identity. Were they freed,
+            another object could get the same one.
+        optimized: the parameters of each optimizer, likewise.
     """
 
     parts: dict[str, Inside]
     holders: dict[str, Any]
-    kept: list[list[Tensor]]
+    trees: dict[str, Tree]
+    optimized: dict[str, list[Tensor]]
 
     def memory(self, name: str, inside: Collection[str]) -> set[int]:
-        """Where the tensors of a part or field have their memory: all of them, or those with these names inside."""
-        found = self.parts.get(name)
-        pairs = [] if found is None else zip(found.names, found.values, strict=True)
-        return {value.memory for below, value in pairs if isinstance(value, Seen) and (not inside or below in inside)}
+        """Where the tensors of a part or field have their memory: those with these names inside, or all of them."""
+        pairs = zip(*self.parts.get(name, ((), ())), strict=True)
+        seen = (value for below, value in pairs if isinstance(value, Seen) and (not inside or below in inside))
+        return {value.memory for value in seen if value.memory is not None}
+
+    def lasting(self) -> "Look":
+        """The same without the fields' own values: this one can be kept over rounds, and keeps no batch alive."""
+        parts = {name: inside for name, inside in self.parts.items() if "." in name or name == RNG}
+        owners = {name.partition(".")[0] for name in parts}
+        return self._replace(parts=parts, holders={f: held for f, held in self.holders.items() if f in owners})
 
 
 class Watch:
@@ -76,20 +85,21 @@ class Watch:
     Looking draws no random number, moves no version counter and builds no graph.
     """
 
-    __slots__ = ("_generators", "_optimizers", "_state", "_trees")
+    __slots__ = ("_generators", "_optimizers", "_plain", "_state", "_trees")
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._generators = Generators()
-        self._trees: dict[str, Tree] = {}
+        self._trees: dict[str, Tree] = {}  # by field, of the last look that was not plain
         self._optimizers: dict[str, Optimizer] = {}
+        self._plain: tuple[list[Any], Look] | None = None
 
     def look(self, *, contents: bool) -> Look:
-        """Look at all parts of all components, at the generators, and at the tensors that fields hold.
+        """Look at all parts of all components, at the generators, and at the tensors in fields.
 
         Args:
-            contents: whether to read the tensors. If not, of a tensor count identity, memory, version counter, shape
-                and dtype, and of the generators only torch's.
+            contents: whether to read the tensors, and the generators of Python and numpy. If not, of a tensor count
+                identity, memory, version counter, shape, dtype and device.
         """
         return self._look(None, contents)
 
@@ -98,85 +108,115 @@ class Watch:
         return self._look(names, contents)
 
     def plain(self) -> Look:
-        """Look only at what is made of plain Python values: the modes of modules and what parameter groups hold.
+        """Look only at what is made of plain Python values: modes of modules, and what parameter groups hold.
 
-        Components that came to State since the last other look are left out.
+        The same look again, as long as nothing changes. It goes by the modules, parameters and optimizers that the last
+        other look found.
         """
+        values = self._state.__dict__
         if not self._trees and not self._optimizers:
-            self._look((), False)
-        found = Look({}, {}, [])
-        values = self._state.__dict__
+            self._look((), contents=False)
+        now: list[Any] = []
         for field, tree in self._trees.items():
-            if values.get(field) is tree.root:
-                found.parts[f"{field}.mode"] = tree.mode() or self._tree(field, tree.root).mode()
-                found.holders[field] = weakref.ref(tree.root)
+            now.append(values.get(field))
+            now += tree.flags()
         for field, optimizer in self._optimizers.items():
-            if values.get(field) is optimizer:
-                found.parts[f"{field}.hyper"] = hyper(optimizer)
-                found.holders[field] = weakref.ref(optimizer)
-                found.kept.extend(list(group["params"]) for group in optimizer.param_groups)
-        return found
+            now.append(values.get(field))
+            for group in optimizer.param_groups:
+                now += group.values()
+                now += group["params"]
+        if self._plain is None or len(now) != len(self._plain[0]) or not all(map(is_, now, self._plain[0])):
+            names = [f"{field}.mode" for field in self._trees] + [f"{field}.hyper" for field in self._optimizers]
+            look = self._look(names, contents=False)
+            if not all(map(is_fixed, self._optimizers.values())):
+                return look
+            self._plain = now, look
+        return self._plain[1]
 
-    def _look(self, only: Collection[str] | None, in_contents: bool) -> Look:
-        values = self._state.__dict__
-        ready = [(field, values[field]) for field in type(self._state).specs if field in values]
-        watched = [(field, value, parts) for field, value in ready if (parts := _parts(type(value)))]
-        self._trees = {field: self._tree(field, value) for field, value, parts in watched if "mode" in parts}
-        self._optimizers = {field: value for field, value, parts in watched if "hyper" in parts}
-        found = Look({}, {}, [])
-        for field, value, parts in watched:
+    def _look(self, only: Collection[str] | None, contents: bool) -> Look:
+        values = self._state.__dict__.items()
+        found = [(field, value, _parts(type(value))) for field, value in values]  # type: ignore[arg-type]  # hashable
+        self._trees = {field: self._tree(field, value) for field, value, parts in found if "mode" in parts}
+        self._optimizers = {field: value for field, value, parts in found if "hyper" in parts}
+        look = Look({}, {}, self._trees, {field: optimized(value) for field, value in self._optimizers.items()})
+        eye = _Eye(contents)
+        for field, value, parts in found:
             for part in parts:
                 name = f"{field}.{part}" if part else field
-                inside = self._inside(field, value, part) if only is None or name in only else None
+                inside = self._inside(field, value, part, eye) if only is None or name in only else None
                 if inside is not None:
-                    found.parts[name] = inside
-                    found.holders[field] = _held(value)
-                    if part in _OF_OBJECTS:
-                        found.kept.append(inside.values)
-        self._see(found.parts, in_contents)
+                    look.parts[name] = inside
+                    look.holders[field] = _held(value)
         if only is None or RNG in only:
-            found.parts[RNG] = Inside(*map(list, zip(*self._generators.look(contents=in_contents).items())))
-        return found
+            states = self._generators.look(contents=contents)
+            look.parts[RNG] = Inside(list(states), list(states.values()))
+        eye.reader.finish()
+        return look
 
     def _tree(self, field: str, module: nn.Module) -> Tree:
         tree = self._trees.get(field)
         return tree if tree and tree.root is module and tree.is_current() else Tree(module)
 
-    def _inside(self, field: str, value: Any, part: str) -> Inside | None:
-        """What is in a part now, tensors as they are; None if that cannot be looked at."""
-        if not part:
-            return collection(value)
-        if field in self._trees:
-            return self._trees[field].part(part)
+    def _inside(self, field: str, value: Any, part: str, eye: "_Eye") -> Inside | None:
+        """What is in a part now, as the eye sees it; None if that cannot be looked at."""
+        tree = self._trees.get(field)
+        if tree:
+            return tree.mode() if part == "mode" else eye.see(tree.part(part))
         if part == "hyper":
             return hyper(value)
         if field in self._optimizers:
-            return optimizer_state(value, self._parameter_names())
-        return None if type(self._state).specs[field].saved == "volatile" else stateful(value)
+            return eye.see(optimizer_state(value))
+        if part:
+            is_saved = type(self._state).specs[field].saved != "volatile"
+            return eye.see_copies(stateful(value)) if is_saved else None
+        return None if self._is_data(field) else eye.see(in_field(value))
 
-    def _parameter_names(self) -> dict[int, str]:
-        """The dotted names of all parameters of modules, by identity."""
-        pairs = [(field, *pair) for field, tree in self._trees.items() for pair in zip(*tree.params)]
-        return {id(parameter): f"{field}.{name}" for field, name, parameter in reversed(pairs)}
+    def _is_data(self, field: str) -> bool:
+        """Whether a field holds what a run is made on, such as a list of batches: much to read, and nobody's part."""
+        spec = type(self._state).specs[field]
+        return spec.scope == "run" and spec.saved == "volatile"
 
-    def _see(self, parts: dict[str, Inside], in_contents: bool) -> None:
-        """Put what tells it apart in the place of each tensor."""
-        mixed = {name: inside for name, inside in parts.items() if not name.endswith(_PLAIN)}
-        copied = {name for name in mixed if name.endswith(".state") and name[:-6] not in self._optimizers}
-        read = {
-            id(each): each
-            for name, inside in mixed.items()
-            if in_contents or name in copied
-            for each in inside.values
-            if isinstance(each, Tensor) and (in_contents or each.is_cpu)
-        }
-        bits = dict(zip(read, contents(read.values()), strict=True))
-        for name, inside in mixed.items():
-            see = _form_only if name in copied else _tokens
-            parts[name] = Inside(
-                inside.names,
-                [see(each, bits.get(id(each))) if isinstance(each, Tensor) else each for each in inside.values],
-            )
+
+class _Eye:
+    """Sees the tensors of one look, each once."""
+
+    __slots__ = ("reader", "_contents", "_known", "_open")
+
+    def __init__(self, contents: bool) -> None:
+        self.reader = Reader()
+        self._contents = contents
+        self._known: dict[int, Seen] = {}
+        self._open: list[Inside] = []  # so that none of its tensors is freed and leaves its identity to another one
+
+    def see(self, inside: Inside | None) -> Inside | None:
+        """The same names, and in the place of each tensor what is seen of it."""
+        if inside is None:
+            return None
+        self._open.append(inside)
+        known, read, values = self._known, self.reader.read if self._contents else None, []
+        for value in inside.values:
+            if isinstance(value, Tensor):
+                identity = id(value)
+                if identity not in known:
+                    known[identity] = _seen(value, read(value) if read else None)
+                value = known[identity]
+            values.append(value)
+        return Inside(inside.names, values)
+
+    def see_copies(self, inside: Inside | None) -> Inside | None:
+        """The same for tensors that may be made for the asking, other ones the next time: only what is in them counts.
+
+        Those on the CPU are read in any look.
+        """
+        if inside is None:
+            return None
+        read, values = self.reader.read, []
+        for value in inside.values:
+            if isinstance(value, Tensor):
+                seen = _seen(value, read(value) if self._contents or value.is_cpu else None)
+                value = Seen(0, None, None, seen.form, seen.bits)
+            values.append(value)
+        return Inside(inside.names, values)
 
 
 def moved(before: Look, after: Look) -> list[Moved]:
@@ -196,22 +236,30 @@ def moved(before: Look, after: Look) -> list[Moved]:
             if (evidence := _evidence(old, new, part))
         }
         if differ:
-            inside = tuple(below for below in differ if below)
+            inside = tuple(_told(after, field, below) for below in differ if below)
             found.append(Moved(name, inside, max(differ.values(), key=EVIDENCE.index)))
     return found
 
 
 def _paired(one: Inside, other: Inside, only_common: bool) -> Iterable[tuple[str, Any, Any]]:
-    """The values of both looks by name; a name that one of them has alone is a difference, if not `only_common`."""
+    """The values of two looks by name. What only one of them has is a difference, or left out if `only_common`."""
     if one.names == other.names:
         return zip(one.names, one.values, other.values, strict=True)
     old, new = dict(zip(*one, strict=True)), dict(zip(*other, strict=True))
-    names = dict.fromkeys((*old, *new))
-    return [
-        (name, old.get(name, _ABSENT), new.get(name, _ABSENT))
-        for name in names
-        if not only_common or (name in old and name in new)
-    ]
+    names = old.keys() & new.keys() if only_common else old.keys() | new.keys()
+    return [(name, old.get(name, _ABSENT), new.get(name, _ABSENT)) for name in (*old, *new) if name in names]
+
+
+def _told(look: Look, field: str, below: str) -> str:
+    """A name below a part as one tells it: that of the parameter for its number in an optimizer."""
+    number, _, kept = below.partition(".")
+    parameters = look.optimized.get(field, [])
+    if number.isdigit() and int(number) < len(parameters):
+        for owner, tree in look.trees.items():
+            for name, parameter in zip(*tree.params, strict=True):
+                if parameter is parameters[int(number)]:
+                    return f"{owner}.{name}.{kept}"
+    return below
 
 
 def _evidence(old: Any, new: Any, part: str) -> str | None:
@@ -220,14 +268,16 @@ def _evidence(old: Any, new: Any, part: str) -> str | None:
         if isinstance(old, Seen) or isinstance(new, Seen):
             return "identity"
         return None if old is new or old == new or (old != old and new != new) else "value"
-    if old.form != new.form:
-        return "value" if old.bits == new.bits else "contents"
     if old.bits is not None and new.bits is not None:
         if old.bits != new.bits:
             return "contents"
+        if old.form != new.form:
+            return "value"
         return "identity" if part in _OF_OBJECTS and old.identity != new.identity else None
     if (old.identity, old.memory) != (new.identity, new.memory):
         return "identity"
+    if old.form != new.form:
+        return "value"
     return "version" if old.version != new.version else None
 
 
@@ -240,15 +290,23 @@ def _parts(kind: type) -> tuple[str, ...]:
 def _held(value: Any) -> Any:
     """What tells a value from another one in its place, and keeps it from being freed only if there is no other way."""
     try:
-        return weakref.ref(value)  # the same one for the same object, as long as it lives
+        return weakref.ref(value)  # one and the same for an object as long as it lives
     except TypeError:
         return value
 
 
-def _tokens(tensor: Tensor, bits: bytes | None) -> Seen:
-    return Seen(id(tensor), tensor.data_ptr(), tensor._version, (tensor.dtype, tensor.shape, tensor.device), bits)
+def _seen(tensor: Tensor, bits: bytes | bytearray | None) -> Seen:
+    try:
+        form = (tensor.dtype, tensor.shape, tensor.device)
+        return Seen(id(tensor), tensor.data_ptr(), tensor._version, form, bits)
+    except Exception:  # inference tensors have no version, sparse ones no memory, lazy ones no shape
+        form = tuple(_asked(tensor, attrgetter(name)) for name in ("dtype", "shape", "device"))
+        version = _asked(tensor, attrgetter("_version"))
+        return Seen(id(tensor), _asked(tensor, Tensor.data_ptr), version, form, bits)
 
 
-def _form_only(tensor: Tensor, bits: bytes | None) -> Seen:
-    """Of a tensor that may be a copy made for the asking: another one next time."""
-    return Seen(0, 0, None, (tensor.dtype, tensor.shape, tensor.device), bits)
+def _asked(tensor: Tensor, question: Callable[[Tensor], Any]) -> Any:
+    try:
+        return question(tensor)
+    except Exception:
+        return None

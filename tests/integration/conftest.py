@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from learner import Cancel, Learner, StageError, StateError
 from learner.errors import LearnerError
@@ -31,17 +32,22 @@ def outcome_of(build: Callable[[], SimpleNamespace], run: Run) -> dict[str, Any]
     """Everything a run comes to, the state of the random generator included."""
     torch.manual_seed(3)
     parts = build()
-    start = {name: value.clone() for name, value in parts.model.state_dict().items()}
+    start = {name: [value.clone() for value in part.parameters()] for name, part in modules_of(parts).items()}
     losses = run(parts)
-    modules = {name: part for name, part in vars(parts).items() if isinstance(part, nn.Module)}
-    assert not all(torch.equal(start[name], value) for name, value in parts.model.state_dict().items())
+    modules = modules_of(parts)
+    assert not all(all(map(torch.equal, start[name], modules[name].parameters())) for name in start), "nothing learned"
     return {
         "losses": losses,
         "weights": {name: module.state_dict() for name, module in modules.items()},
         "modes": {name: [part.training for part in module.modules()] for name, module in modules.items()},
-        "optimizer": parts.optimizer.state_dict(),
+        "optimizers": {name: one.state_dict() for name, one in vars(parts).items() if isinstance(one, Optimizer)},
         "rng": torch.get_rng_state(),
     }
+
+
+def modules_of(parts: SimpleNamespace) -> dict[str, nn.Module]:
+    """The modules of a program, by name."""
+    return {name: part for name, part in vars(parts).items() if isinstance(part, nn.Module)}
 
 
 def assert_same(ours: Any, theirs: Any, told: str, path: str = "") -> None:
