@@ -1,9 +1,18 @@
-"""Describing: what the log is told of a tree before anything runs, so that its records have names."""
+"""Describing: what the log is told of a tree: the names of its records before anything runs, and edits."""
 
 from stages.assembly import Assembly
 from stages.check import actors
 from state.fields import MISSING
 from state.recording import Recording
+
+
+def tell_edit(recording: Recording | None, what: str) -> None:
+    """Log an edit of the tree, by the user."""
+    if recording is not None:
+        slot = recording.slot("user", "write", "tree", "write")
+        if slot is not None:
+            recording.write(slot, what)
+        recording.flush()
 
 
 def describe(recording: Recording, assembly: Assembly) -> None:

@@ -139,11 +139,11 @@ class Guard:
             self._record(actor, found)
             return
         own = [one for one in found if _is_allowed(actor.access, one)]
-        forbidden = [one for one in own if any(covers(name, one.name) for name in actor.forbidden)]
+        forbidden = [one for one in own if any(_forbids(rule, one.name) for rule in actor.forbidden)]
         memory = {place for one in own if one not in forbidden for place in self._memory(one)}
         others = [one for one in found if one not in own and not self._is_excused(actor, one, memory)]
         if forbidden:
-            owners = {owner for name, owner in actor.forbidden.items() for one in forbidden if covers(name, one.name)}
+            owners = {owner for rule, owner in actor.forbidden.items() for one in forbidden if _forbids(rule, one.name)}
             self._report(actor, forbidden, f"{' and '.join(sorted(owners))} forbids that inside.")
         if others:
             self._report(actor, others, _remedy(actor, others))
@@ -239,6 +239,11 @@ def _is_allowed(access: Access, one: Moved) -> bool:
     if any(covers(name, one.name) for name in names):
         return True
     return bool(one.inside) and all(any(covers(name, f"{one.name}.{below}") for name in names) for below in one.inside)
+
+
+def _forbids(rule: str, name: str) -> bool:
+    """Whether a name in `forbids`, which may be `*.params`, means this part."""
+    return covers(name.partition(".")[0] + rule[1:] if rule.startswith("*.") else rule, name)
 
 
 def _remedy(actor: "Actor", found: list[Moved]) -> str:

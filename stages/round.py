@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from stages.batch import batch_size
-from stages.cancel import Cancel, Exhausted, Reached, forget
+from stages.cancel import Cancel, Exhausted, Reached, forget, is_failure
 from stages.guard import Guard, Schedule, all_declared
 from state.watch import Look
 
@@ -78,7 +78,7 @@ class Round:
         if error is not None:
             cancelled = isinstance(error, Cancel) and error.scope == self.scope
             exhausted = isinstance(error, Exhausted)
-            failed = not exhausted and not isinstance(error, Cancel)
+            failed = is_failure(error)
         is_over = error is None or cancelled
         if runner.guard is not None:
             self._end_sample(runner.guard, failed)
@@ -98,7 +98,8 @@ class Round:
             if runner.recording is not None:
                 runner.recording.cut()
                 runner.recording.position = self._outside()
-        if is_over and self.may_end_run and runner.limit is not None and runner.limit.is_reached(runner.values):
+        may_end = is_over or (exhausted and self.scope == "update")  # also after a window of cancelled batches alone
+        if may_end and self.may_end_run and runner.limit is not None and runner.limit.is_reached(runner.values):
             if self.outer is not None and self.outer.scope == "update":
                 raise Exhausted  # the update of these batches follows; then the loop round it ends the run
             raise Reached("run", str(runner.limit))

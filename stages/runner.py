@@ -14,14 +14,14 @@ from stages.frame import Frame
 from stages.guard import Guard, GuardLevel, Schedule
 from stages.limit import TOTALS, Limit
 from stages.node import Actor, Node, StageView
-from stages.notes import noted, why_not_ready
+from stages.notes import not_entered, noted, why_not_ready
 from stages.phases import Phase, TrainingPhase
 from stages.place import Place
 from stages.round import Position, Round
 from stages.scalars import Scalars
 from stages.slots import find_one
 from stages.stage import freeze
-from state.access import Access, View
+from state.access import Access, Names, View
 from state.recording import Recording
 from state.scopes import Scopes
 from state.state import State, writer
@@ -125,10 +125,14 @@ class Runner:
         node = self.find(path)
         if node.round is None:
             raise Misuse(f"inside({path!r}) needs a loop such as 'fit'; {node.path} is none. Use run({path!r}).")
+        is_entered = False
         with self._running(None):
             chain = [self.nodes[place.path] for place in node.place.ancestors()][::-1]
             with self._bracket(chain):
+                is_entered = True
                 yield
+        if not is_entered:
+            raise not_entered(node.path, self.outcome)
 
     def run_batch(self, batch: Any) -> Frame:
         """One round of a training phase on `batch`, which is given instead of fetched.
@@ -188,18 +192,10 @@ class Runner:
         """Why a field has no value now: who writes it, and when."""
         return why_not_ready(self, name)
 
-    def observer_view(self, path: str) -> View:
-        """A view that reads everything."""
-        actor = Actor(self, path, Access(observer=True), "hook", "")
+    def observer_view(self, path: str, names: Names) -> View:
+        """A view that reads everything, by the names that `bind` gave."""
+        actor = Actor(self, path, Access(observer=True), "hook", "", names)
         return actor.view(View)
-
-    def tell_edit(self, what: str) -> None:
-        """Log an edit of the tree, by the user."""
-        if self.recording is not None:
-            slot = self._user_slot("tree")
-            if slot is not None:
-                self.recording.write(slot, what)
-            self.recording.flush()
 
     def refuse_if_running(self) -> None:
         """Refuse what may not be done while stages run.
@@ -311,6 +307,7 @@ class Runner:
         """The nodes of `chain` round whatever runs inside, each in a round of the one before."""
         node, *below = chain
         error: BaseException | None = None
+        is_entered = False
         node.started.clear()
         try:
             node.begin()
@@ -318,10 +315,12 @@ class Runner:
                 node.settle()
                 if below:
                     with node.round or nullcontext(), self._bracket(below):
+                        is_entered = True
                         yield
                 else:
                     self._entered = node
                     try:
+                        is_entered = True
                         yield
                     except Cancel as signal:
                         raise noted(self, signal, self._user) from None
@@ -332,6 +331,8 @@ class Runner:
         except BaseException as raised:
             error = raised
         node.end(error)
+        if not is_entered:
+            raise not_entered(chain[-1].path, OK if error is None else Outcome.of(error))
 
     def _set_positions(self, above: list[Place]) -> None:
         """Give the ancestors' rounds their positions: the epoch is the one after those that are done."""

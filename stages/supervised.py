@@ -147,6 +147,7 @@ class Loss(Stage):
     """
 
     writes = ("loss",)
+    touches = ("loss_fn.buffers?", "rng")
 
     def run(self, loss_fn: Any, outputs: Any, targets: Any) -> Any:
         return loss_fn(outputs, targets)

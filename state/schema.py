@@ -137,6 +137,9 @@ def _same(seen: dict[str, tuple[FieldSpec, str]], spec: FieldSpec, who: str) -> 
     other, owner = seen[spec.name]
     if (other.annotation, other.scope) == (spec.annotation, spec.scope):
         return False
-    told = f"{owner} declares it {other.type_text} in scope {other.scope!r}"
-    here = f"{who} declares it {spec.type_text} in scope {spec.scope!r}"
+    first, second = other.type_text, spec.type_text
+    if first == second and other.scope == spec.scope:  # they differ in their constraints
+        first, second = str(other.annotation), str(spec.annotation)
+    told = f"{owner} declares it {first} in scope {other.scope!r}"
+    here = f"{who} declares it {second} in scope {spec.scope!r}"
     raise SchemaError(f"Field {spec.name!r} is declared twice: {told}; {here}. Rename one of them.")

@@ -203,12 +203,14 @@ def test_a_look_keeps_no_graph_and_no_gradient_alive() -> None:
 def test_a_lasting_look_keeps_no_batch_alive() -> None:
     state = TrainState(model=nn.Linear(2, 2))
     state.batch = [torch.ones(2, requires_grad=True) * 2]
-    look = Watch(state).look(contents=True)
+    watch = Watch(state)
+    look, plain = watch.look(contents=True), watch.plain()
     gone = weakref.ref(state.batch[0])
     del state.__dict__["batch"]
     gc.collect()
     assert gone() is not None
     look = look.lasting()
+    assert "batch" not in plain.holders
     gc.collect()
     assert gone() is None
     state.model.eval()
