@@ -227,6 +227,19 @@ class Guard:
         return self._last.memory(one.name, one.inside)
 
 
+def schedule_text(guard: Guard | None) -> str:
+    """When a guard looks, and what follows from what it finds."""
+    if guard is None:
+        return "off: nothing is looked at"
+    if guard.is_debugging:
+        return "debug: contents at every boundary of every round; an undeclared change raises"
+    return (
+        f"{guard.level}: at every boundary in the first {FIRST} rounds of each loop, where an undeclared change raises; "
+        f"then in 1 of {EVERY} on average, the first of a pass if it can, where it is recorded and warned of once; "
+        "plain values (mode, requires_grad, hyper) after every batch"
+    )
+
+
 def all_declared(places: "Iterable[Place]") -> Access:
     """What somebody at these places may change."""
     everyone = [access for _, access in actors(places)]
