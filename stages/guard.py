@@ -234,8 +234,8 @@ def schedule_text(guard: Guard | None) -> str:
     if guard.is_debugging:
         return "debug: contents at every boundary of every round; an undeclared change raises"
     return (
-        f"{guard.level}: at every boundary in the first {FIRST} rounds of each loop, where an undeclared change raises; "
-        f"then in 1 of {EVERY} on average, the first of a pass if it can, where it is recorded and warned of once; "
+        f"{guard.level}: at every boundary in the first {FIRST} rounds of each loop, where undeclared changes raise; "
+        f"then in 1 of {EVERY} on average, the first of a pass if it can, where they are recorded and warned of once; "
         "plain values (mode, requires_grad, hyper) after every batch"
     )
 
