@@ -1,7 +1,7 @@
 """The null tree: the default tree with leaves that do nothing. What is left is ours.
 
-It is run by a Learner, so the mean of the loss that every Learner keeps is part of what is measured. The guard is off: what
-it takes is measured in guarding.py.
+It is run by a Learner, so the mean of the loss that every Learner keeps is part of what is measured. The guard is off:
+what it takes is measured in guarding.py.
 """
 
 from collections.abc import Callable, Iterator
