@@ -247,7 +247,18 @@ def _forbids(rule: str, name: str) -> bool:
 
 
 def _remedy(actor: "Actor", found: list[Moved]) -> str:
-    names = ", ".join(repr(one.name) for one in found)
+    """What to declare. Fields and the generators change on the way only: in `writes` a field means a new value."""
+    parts = tuple(one.name for one in found if "." in one.name)
+    others = tuple(one.name for one in found if "." not in one.name)
     if actor.access.observer:
-        return f"An observer changes nothing. Declare writes=({found[0].name!r},) to make it a hook that may."
-    return f"Add {names} to its writes if it is there to change that, to its touches if that may change on the way."
+        wanted = [f"{what}={names!r}" for what, names in (("writes", parts), ("touches", others)) if names]
+        return f"An observer changes nothing. Declare {' and '.join(wanted)} to make it a hook that may."
+    told = []
+    if parts:
+        told.append(f"Add {_quoted(parts)} to its writes if it is there to change that, ")
+        told.append("to its touches if that may change on the way." + " " * bool(others))
+    return "".join([*told, f"Add {_quoted(others)} to its touches." if others else ""])
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(map(repr, names))
