@@ -230,7 +230,8 @@ class Guard:
 def all_declared(places: "Iterable[Place]") -> Access:
     """What somebody at these places may change."""
     everyone = [access for _, access in actors(places)]
-    return Access(touches=tuple({name for one in everyone for name in _may_change(one)}))
+    names = {name for one in everyone for name in _may_change(one)}
+    return Access(touches=tuple(names), unsafe=any(one.unsafe for one in everyone))
 
 
 def _may_change(access: Access) -> tuple[str, ...]:
@@ -240,7 +241,7 @@ def _may_change(access: Access) -> tuple[str, ...]:
 def _is_allowed(access: Access, one: Moved) -> bool:
     """Whether an actor with this access may change what moved: the part as a whole, or each name in it."""
     names = _may_change(access)
-    if any(covers(name, one.name) for name in names):
+    if access.unsafe or any(covers(name, one.name) for name in names):
         return True
     return bool(one.inside) and all(any(covers(name, f"{one.name}.{below}") for name in names) for below in one.inside)
 
