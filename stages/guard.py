@@ -243,7 +243,8 @@ def schedule_text(guard: Guard | None) -> str:
 def all_declared(places: "Iterable[Place]") -> Access:
     """What somebody at these places may change."""
     everyone = [access for _, access in actors(places)]
-    return Access(touches=tuple({name for one in everyone for name in _may_change(one)}))
+    names = {name for one in everyone for name in _may_change(one)}
+    return Access(touches=tuple(names), unsafe=any(one.unsafe for one in everyone))
 
 
 def _may_change(access: Access) -> tuple[str, ...]:
@@ -253,7 +254,7 @@ def _may_change(access: Access) -> tuple[str, ...]:
 def _is_allowed(access: Access, one: Moved) -> bool:
     """Whether an actor with this access may change what moved: the part as a whole, or each name in it."""
     names = _may_change(access)
-    if any(covers(name, one.name) for name in names):
+    if access.unsafe or any(covers(name, one.name) for name in names):
         return True
     return bool(one.inside) and all(any(covers(name, f"{one.name}.{below}") for name in names) for below in one.inside)
 
@@ -264,7 +265,18 @@ def _forbids(rule: str, name: str) -> bool:
 
 
 def _remedy(actor: "Actor", found: list[Moved]) -> str:
-    names = ", ".join(repr(one.name) for one in found)
+    """What to declare. Fields and the generators change on the way only: in `writes` a field means a new value."""
+    parts = tuple(one.name for one in found if "." in one.name)
+    others = tuple(one.name for one in found if "." not in one.name)
     if actor.access.observer:
-        return f"An observer changes nothing. Declare writes=({found[0].name!r},) to make it a hook that may."
-    return f"Add {names} to its writes if it is there to change that, to its touches if that may change on the way."
+        wanted = [f"{what}={names!r}" for what, names in (("writes", parts), ("touches", others)) if names]
+        return f"An observer changes nothing. Declare {' and '.join(wanted)} to make it a hook that may."
+    told = []
+    if parts:
+        told.append(f"Add {_quoted(parts)} to its writes if it is there to change that, ")
+        told.append("to its touches if that may change on the way." + " " * bool(others))
+    return "".join([*told, f"Add {_quoted(others)} to its touches." if others else ""])
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(map(repr, names))

@@ -63,7 +63,7 @@ def inside_themselves(places: list[Place]) -> Iterator[Finding]:
             yield Finding("error", "stage inside itself", (outer.path,), told)
 
 
-def forbidden_writes(places: list[Place]) -> Iterator[Finding]:
+def forbidden_writes(places: list[Place], names: Mapping[str, FieldSpec]) -> Iterator[Finding]:
     """What a composite forbids and something inside it is there to do. What is only touched, the guard watches."""
     for place in places:
         if not place.forbids:
@@ -71,7 +71,7 @@ def forbidden_writes(places: list[Place]) -> Iterator[Finding]:
         inside = [one for child in place.children.values() for one in child.walk()]
         for path, access in actors(inside):
             for name in access.writes:
-                rule = next((rule for rule in place.forbids if overlaps(_spelt(rule, name), name)), None)
+                rule = next((rule for rule in place.forbids if _means(rule, name, names)), None)
                 if rule is not None:
                     told = f"{path} writes {name!r}, which {place.path} forbids (forbids {rule!r})."
                     ways = "Take it out of there, or take the name out of forbids."
@@ -152,6 +152,7 @@ def unknown_binds(places: list[Place]) -> Iterator[Finding]:
                 yield Finding("error", "unknown field", (path,), f"{told}{near} It uses {sorted(used - {'*'})}.")
 
 
-def _spelt(rule: str, name: str) -> str:
-    """`*.params` as the params of the component that `name` belongs to."""
-    return name.partition(".")[0] + rule[1:] if rule.startswith("*.") else rule
+def _means(rule: str, name: str, names: Mapping[str, FieldSpec]) -> bool:
+    """Whether a name in `forbids`, which may be `*.params`, means what is written; no field without such a part."""
+    spelt = name.partition(".")[0] + rule[1:] if rule.startswith("*.") else rule
+    return overlaps(spelt, name) and (spelt == rule or spelt in names)
