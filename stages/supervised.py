@@ -199,6 +199,7 @@ class AverageGradients(Stage):
         model.grads: the mean over the batches, of those parameters that `optimizer` updates.
     """
 
+    reads = ("model.grads",)
     writes = ("model.grads",)
     touches = ("*.grads",)
 
