@@ -91,7 +91,7 @@ def scaled(tree: Composite) -> Composite:
             if kind in (AverageGradients, Update) and optimizer not in unscaled:
                 unscaled.add(optimizer)
                 is_free = "unscale" not in {*stages, *held.stages}
-                stages["unscale" if is_free else f"unscale_{slot}"] = Unscale().bind(**names)
+                stages["unscale" if is_free else f"unscale_{slot}"] = _bound(Unscale(), names)
             if kind is Backward:
                 stages[slot] = ScaledBackward().bind(**names)
             elif kind is Update:

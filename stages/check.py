@@ -154,8 +154,8 @@ class Readiness:
         later = [writer for writer in writers if writer not in self.acted and self._shares(writer, scope)]
         if name in self.spoiled:
             told = f"which is of no use after {self.spoiled[name]} until somebody writes it anew."
-            others = [writer for writer in later if writer != path]
-            after = _list(others) if others else "a stage that does, such as Unscale() for scaled gradients"
+            anew = [writer for writer in later if writer != path]
+            after = _list(anew) if anew else "a stage that does, such as Unscale() for scaled gradients"
             return "read before write", f"{told} Put the reader after {after}."
         if later == [path] and name.endswith(".grads"):
             told = "which nobody has cleared before: gradients of earlier batches would add up."

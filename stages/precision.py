@@ -4,7 +4,7 @@ float16 has no room for small gradients. The scale is a component of State, a `t
 when gradients overflow, and up again (Micikevicius et al., "Mixed Precision Training", 2018; dynamic scaling).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ class ScaledUpdate(Update):
     An update that is left out ends with the outcome "skipped": `updates` stays, and so do schedules.
     """
 
-    reads = (*Update.reads, "scaled")
+    reads: ClassVar[tuple[str, ...]] = (*Update.reads, "scaled")
     writes = (*Update.writes, "scaler.state")
 
     def fields(self) -> dict[str, Any]:

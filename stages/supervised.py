@@ -217,7 +217,7 @@ class Update(Stage):
         updates: one more.
     """
 
-    reads = ("model.grads", "model.params")
+    reads: ClassVar[tuple[str, ...]] = ("model.grads", "model.params")
     writes: ClassVar[tuple[str, ...]] = ("model.params", "optimizer.state", "updates")
 
     def run(self, optimizer: Optimizer, updates: int) -> int:
