@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from learner import Learner, TrainState, field, stage
+from learner import Learner, TrainState, stage
 from learner.testing import toy_learner
 from stages import UndeclaredChange
 
