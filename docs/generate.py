@@ -159,7 +159,8 @@ def members() -> str:
 
     rows: list[Row] = [("member", "what it does")]
     for owner in (Learner, ChangeLog):
-        for name, thing in vars(owner).items():
+        ours = [base for base in owner.__mro__ if base.__module__.partition(".")[0] in ("learner", "state")]
+        for name, thing in (pair for base in ours for pair in vars(base).items()):
             if name.startswith("_"):
                 continue
             function = thing.__func__ if isinstance(thing, classmethod) else thing

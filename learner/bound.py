@@ -2,22 +2,25 @@
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from learner.callbacks.mean import Mean
 from learner.components import check_loader, check_optimizers
 from learner.errors import ArgumentError
 from learner.history import History, RecordHistory, has_batches, has_epochs, numbers_of
 from learner.opening import seed_everything, tell_setup
-from learner.recipes import predict
+from learner.precision import DTYPES, Precision, autocasts, check_precision
+from learner.recipes import predict, scaled
 from stages import Composite, EvaluationPhase, Runner, assemble
 from stages.assembly import Assembly, refuse_orphans
 from stages.batch import joined
 from stages.callbacks import Callback, FunctionCallback, HookMethod, Options, Point, Side, as_callback, hooks_of
 from stages.composing import values_brought
+from stages.describing import tell_edit
 from stages.graph import refuse_starving
+from stages.guard import GuardLevel
 from state import State
-from state.errors import short
+from state.errors import nearest, short, suggestion
 from state.recording import Recording
 from state.schema import build, upgrade
 from state.state import Link
@@ -32,21 +35,36 @@ class Bound:
         tree: the stages. callbacks: the user's. assembly: both put together and checked. runner: what runs them.
     """
 
-    def __init__(self, state: State, tree: Composite, callbacks: Iterable[Any], data: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        state: State,
+        tree: Composite,
+        callbacks: Iterable[Any],
+        data: Mapping[str, Any],
+        precision: Precision,
+        guard: GuardLevel,
+    ) -> None:
+        levels = get_args(GuardLevel)
+        if guard not in levels:
+            near = suggestion(nearest(str(guard), levels))
+            raise ArgumentError("Learner", "guard", f"guard={guard!r} is none of {list(levels)}.{near}")
         if not isinstance(tree, Composite):
             told = "It wants a tree that holds stages: learner.recipes.supervised(), or Train(...)."
             raise ArgumentError("Learner", "stages", f"stages= is {short(tree)}. {told}")
         self.state = state
         self.history = History()
-        self.tree = tree
+        self.tree = scaled(tree) if check_precision(precision) == "fp16" else tree
+        self._dtype = DTYPES[precision]
         self.callbacks = _listed(callbacks)
         self.recording: Recording | None = None
+        self._guard: GuardLevel = guard
+        self._is_debugging = False
         self._means = [Mean("loss")] if {"loss", "batch"} <= state.specs.keys() else []  # one, so that its name stays
         self._data = data
         self._given = frozenset(state.specs)  # fields of the user's own
         self._told: set[str] = set()  # fields whose first value is on record
         check_optimizers(state)
-        self.assembly = self._assemble(tree, self.callbacks)
+        self.assembly = self._assemble(self.tree, self.callbacks)
         self.assembly.require_sound()
         unread = sorted(data.keys() - self.assembly.schema.specs.keys())
         if unread:
@@ -84,7 +102,7 @@ class Bound:
             refuse_starving(self.assembly, assembly, swapped)
         self._bind(assembly)
         self.tree = tree
-        self.runner.tell_edit(what)
+        tell_edit(self.recording, what)
 
     def set_callbacks(self, callbacks: list[Any]) -> None:
         """Take other callbacks, if the tree is sound with them."""
@@ -95,7 +113,7 @@ class Bound:
         after = [hook.name for hook in self.assembly.hooks]
         edits = [f"add {name}" for name in after if name not in before]
         edits += [f"remove {name}" for name in before if name not in after]
-        self.runner.tell_edit(", ".join(edits) or "exchange hooks")
+        tell_edit(self.recording, ", ".join(edits) or "exchange hooks")
 
     def hook(self, side: Side, target: str | type, options: Options) -> Callable[[Function], Function]:
         """A decorator that adds a function as a callback, and gives it back as it is."""
@@ -105,6 +123,11 @@ class Bound:
             return function
 
         return add
+
+    def debug(self, on: bool) -> None:
+        """Look at everything in every round, or only as the guard's level asks."""
+        self._is_debugging = on
+        self.runner.watch_by("contents" if on else self._guard, debug=on)
 
     def validate(self) -> dict[str, float]:
         """Run every evaluation phase once; what each came to."""
@@ -121,7 +144,9 @@ class Bound:
         self.runner.refuse_if_running()
         check_loader(loader, "loader")
         given = {"predict_loader": loader, "predictions": []}
-        assembly = assemble(predict(self.tree), [], type(self.state), self.state, given)
+        tree = predict(self.tree)
+        hooks = hooks_of(autocasts(tree, self._dtype) if self._dtype is not None else ())
+        assembly = assemble(tree, hooks, type(self.state), self.state, given)
         assembly.require_sound()
         cls = type(self.state)
         upgrade(self.state, assembly.schema)
@@ -143,6 +168,8 @@ class Bound:
 
     def _assemble(self, tree: Composite, callbacks: list[Any]) -> Assembly:
         own: list[Callback] = [*self._means] if has_batches(tree) else []
+        if self._dtype is not None:
+            own += autocasts(tree, self._dtype)
         own = [*own, *([RecordHistory(self.history)] if has_epochs(tree) else [])]
         return assemble(tree, hooks_of([*own, *callbacks]), type(self.state), self.state, self._data)
 
@@ -176,6 +203,7 @@ class Bound:
         """From now on this assembly runs."""
         self.assembly = assembly
         self.runner = Runner(assembly, self.state, self.recording, getattr(self, "runner", None))
+        self.debug(self._is_debugging)
         owner: Callable[[], object | None] = self._owner
         explain = weakref.WeakMethod(self.explain)  # a State that is kept does not keep the Learner
         self.state._link = Link(owner, self.recording, lambda name: _ask(explain(), name))

@@ -13,10 +13,12 @@ from learner.components import Loaders, Models, Optimizers
 from learner.edits import Edits
 from learner.history import History
 from learner.opening import Audit, open_recording
+from learner.precision import Precision
 from learner.recipes import supervised
 from stages import Assembly, Composite, Finding, Frame, Outcome
 from stages.draw import draw_tree
 from stages.graph import graph_of
+from stages.guard import GuardLevel
 from stages.limit import limit_of
 from stages.tables import FieldTable, explain, fields_table
 from state import ChangeLog, State
@@ -36,7 +38,11 @@ class Learner(Edits):
         callbacks: a tuple among them declares the order of its members.
         run_dir: a family of runs such as "runs/digits": this run gets the next number. None: nothing on disk.
         device: where model and batches are moved; "auto" is the accelerator if there is one.
+        precision: "bf16" or "fp16" run forward and loss under autocast; "fp16" also scales gradients, and skips updates
+            whose gradients overflow.
         seed: seeds torch, numpy and random when the first run starts; not the model's initialisation.
+        guard: what looks for undeclared changes: "off", "parts" (by identity, version counter and value) or "contents"
+            (also what moves no version counter). See docs/explanation/guard.md for when it looks.
         audit: what the change log keeps: "off", "writes", "summary", or one of these per field, "*" for the rest.
 
     Attributes:
@@ -61,13 +67,15 @@ class Learner(Edits):
         callbacks: Iterable[Any] = (),
         run_dir: str | Path | None = None,
         device: str | torch.device = "auto",
+        precision: Precision = "fp32",
         seed: int | None = None,
         audit: Audit = "summary",
+        guard: GuardLevel = "contents",
     ) -> None:
         data = components.data_fields(train, valid)
         state = components.make_state(model, loss_fn, optimizer, components.pick_device(device))
         tree = supervised(valid=components.validation_sets(valid)) if stages is None else stages
-        bound = Bound(state, tree, callbacks, data)
+        bound = Bound(state, tree, callbacks, data, precision, guard)
         for module in state.components(torch.nn.Module).values():
             module.to(device=state.device)
         self._start(state, bound, run_dir, seed, audit)
@@ -82,8 +90,10 @@ class Learner(Edits):
         valid: Loaders = None,
         callbacks: Iterable[Any] = (),
         run_dir: str | Path | None = None,
+        precision: Precision = "fp32",
         seed: int | None = None,
         audit: Audit = "summary",
+        guard: GuardLevel = "contents",
     ) -> "Learner":
         """A Learner over a State of yours, which becomes the live one, and a tree of yours. Moves nothing to a device.
 
@@ -94,7 +104,7 @@ class Learner(Edits):
         components.check_state(state)
         learner = cls.__new__(cls)
         data = components.data_fields(train, valid)
-        learner._start(state, Bound(state, stages, callbacks, data), run_dir, seed, audit)
+        learner._start(state, Bound(state, stages, callbacks, data, precision, guard), run_dir, seed, audit)
         return learner
 
     def _start(self, state: State, bound: Bound, run_dir: str | Path | None, seed: int | None, audit: Audit) -> None:
@@ -174,6 +184,14 @@ class Learner(Edits):
     def explain(self, path: str) -> str:
         """Of one slot: what it reads and from whom, what it writes and for whom, its hooks and why in this order."""
         return explain(self.assembly, path)
+
+    def debug(self, on: bool = True) -> None:
+        """Look at everything at every boundary in every batch, and raise on any undeclared change. Slow; for debugging.
+
+        Args:
+            on: False goes back to the guard that the Learner was made with.
+        """
+        self._bound.debug(on)
 
     def close(self) -> None:
         """Close the log and let the State go. Nothing runs any more; what is in the log stays readable."""

@@ -12,8 +12,9 @@ from torch import nn
 
 from learner.errors import ArgumentError
 from state import State
+from state.contents import fingerprint
 from state.errors import nearest, suggestion
-from state.parts import fingerprint, parts_of, scalars
+from state.parts import parts_of, scalars
 from state.recording import Level, Recording
 from state.runs import LOG_FILE, new_run
 from state.sqlite import SqliteStore

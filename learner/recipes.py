@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from learner.errors import ArgumentError
 from stages import (
     AverageGradients,
     Backward,
@@ -18,9 +19,12 @@ from stages import (
     Loss,
     Microbatches,
     Predict,
+    ScaledBackward,
+    ScaledUpdate,
     Stage,
     Train,
     Unpack,
+    Unscale,
     Update,
     Validate,
     ValidateBatch,
@@ -66,6 +70,35 @@ def supervised(
         window = Window(accumulate, Fetch(), FitBatch(Unpack(), **gradient))
         fit = Fit(ClearGradients(), window, AverageGradients(), Update(), each="update")
     return Train(Epoch(fit, **sets))
+
+
+def scaled(tree: Composite) -> Composite:
+    """A tree whose gradients are scaled for float16: each `Backward` scales, before each `Update` it is undone.
+
+    Raises:
+        ArgumentError: the tree has none of these stages to exchange.
+    """
+    kinds: set[type] = set()
+
+    def exchange(held: Composite) -> Composite:
+        stages: dict[str, Any] = {}
+        for slot, stage in held.stages.items():
+            kinds.add(type(stage))
+            if type(stage) is Backward:
+                stages[slot] = ScaledBackward().bind(**names_of(stage))
+            elif type(stage) is Update:
+                stages["unscale"] = Unscale().bind(**names_of(stage))
+                stages[slot] = ScaledUpdate().bind(**names_of(stage))
+            else:
+                stages[slot] = exchange(stage) if isinstance(stage, Composite) else stage
+        return held.holding(stages)
+
+    made = exchange(tree)
+    if not {Backward, Update} <= kinds:
+        told = "precision='fp16' scales the loss in Backward() and takes it back before Update(); this tree lacks one. "
+        told += "Use 'bf16', which needs no scale, or put ScaledBackward(), Unscale() and ScaledUpdate() into it."
+        raise ArgumentError("Learner", "precision", told)
+    return made
 
 
 def validate(loader: str = "valid_loader") -> Validate:

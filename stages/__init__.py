@@ -12,13 +12,16 @@ from stages.errors import (
     ContractBroken,
     DeclarationError,
     GraphError,
+    GuardWarning,
     LimitError,
     Misuse,
     StageError,
+    UndeclaredChange,
     UnknownSlot,
 )
 from stages.frame import Frame
 from stages.phases import EvaluationPhase, Fit, Phase, Predict, TrainingPhase, Validate, evaluating, training
+from stages.precision import ScaledBackward, ScaledUpdate, Unscale
 from stages.runner import Runner
 from stages.stage import Composite, Stage, stage
 from stages.supervised import (
@@ -65,6 +68,7 @@ __all__ = [
     "Frame",
     "Gradient",
     "GraphError",
+    "GuardWarning",
     "LimitError",
     "Loss",
     "Microbatches",
@@ -74,13 +78,17 @@ __all__ = [
     "Predict",
     "Repeat",
     "Runner",
+    "ScaledBackward",
+    "ScaledUpdate",
     "Skip",
     "Stage",
     "StageError",
     "Train",
     "TrainingPhase",
+    "UndeclaredChange",
     "UnknownSlot",
     "Unpack",
+    "Unscale",
     "Update",
     "Validate",
     "ValidateBatch",

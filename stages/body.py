@@ -42,6 +42,8 @@ def children_body(node: "Node") -> Body:
 
     def run_children() -> None:
         if runner.timed:
+            if node.has_own_code:
+                node.settle()
             for child in children:
                 child.execute()
             return
@@ -82,7 +84,8 @@ def _steps(children: "Iterable[Node]") -> "Iterator[tuple[Body, tuple[Node, ...]
 def tell_parts_of(actor: "Actor") -> Body:
     """The function that tells the log that the parts were changed: inferred from the declaration and a good end."""
     recording = actor.runner.recording
-    slots = [actor.slot("write", name, "inferred") for name in actor.access.part_writes if not _is_scalar(name)]
+    names = (*actor.access.part_writes, *actor.access.spoils)
+    slots = [actor.slot("write", name, "inferred") for name in names if not _is_scalar(name)]
     told = [slot for slot in slots if slot is not None]
     if recording is None or not told:
         return _nothing

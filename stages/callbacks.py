@@ -179,6 +179,13 @@ class Callback:
         """A copy that works on other fields, "my name = State's name": `EMA().bind(model="critic", ema="slow")`."""
         return bound_copy(self, names)
 
+    def within(self, place: str | type) -> Self:
+        """A copy that stands only inside a place: `Schedule(...).within("critic")`, by path or phase class."""
+        _refuse_target(type(self).__name__, "stands within", place)
+        made = bound_copy(self, {})
+        made.__dict__["_within"] = place
+        return made
+
     def __setattr__(self, name: str, value: Any) -> None:
         refuse_if_bound(self, name)
         super().__setattr__(name, value)

@@ -86,7 +86,7 @@ class Readiness:
     def _body(self, place: Place) -> None:
         self._read(place.path, place.access, below=place)
         written = {key_of(name) for name in place.access.writes}
-        self.ready |= written
+        self.ready = (self.ready | written) - set(place.access.spoils)
         self.acted.add(place.path)
         if not place.children:
             return
@@ -302,10 +302,15 @@ def writers_of(places: Iterable[Place]) -> dict[str, list[str]]:
 
 
 def scopes_of(places: Iterable[Place], names: Mapping[str, FieldSpec]) -> dict[str, str]:
-    """The scope of each name. Gradients end with the update, where something opens that scope, else with the batch."""
-    opened = {place.stage.opens for place in places} | {getattr(place.stage, "each", None) for place in places}
-    of_grads = "update" if "update" in opened else "batch"
-    return {name: of_grads if name.endswith(".grads") else spec.scope for name, spec in names.items()}
+    """The scope of each name. Gradients end with the update."""
+    update = "update" if updates_open(places) else "batch"
+    scopes = {name: "update" if name.endswith(".grads") else spec.scope for name, spec in names.items()}
+    return {name: update if scope == "update" else scope for name, scope in scopes.items()}
+
+
+def updates_open(places: Iterable[Place]) -> bool:
+    """Whether something opens the scope "update"; else what has this scope ends with the batch."""
+    return any("update" in (place.stage.opens, getattr(place.stage, "each", None)) for place in places)
 
 
 def key_of(name: str) -> str:

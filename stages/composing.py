@@ -136,8 +136,10 @@ def _plain_values(brought: Brought) -> Iterator[tuple[str, Any]]:
 
 
 def spelt_out(access: Access, names: Mapping[str, FieldSpec]) -> Access:
-    """`*.mode` as the mode of every component that has one."""
-
+    """`*.mode` as the mode of every component that has one; what is touched as `loss_fn.buffers?`, if it is there."""
+    if any(name.endswith("?") for name in access.touches):
+        there = (name.removesuffix("?") for name in access.touches if not name.endswith("?") or name[:-1] in names)
+        access = replace(access, touches=tuple(there))
     declared = (*access.reads, *access.writes, *access.touches, *access.restores)
     spelt = {name for name in declared if name.startswith("*.")}
     if not spelt:
@@ -147,7 +149,8 @@ def spelt_out(access: Access, names: Mapping[str, FieldSpec]) -> Access:
     def spell(given: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(known for name in given for known in parts.get(name, [name])))
 
-    optional = access.optional.union(*parts.values())  # whichever components there are
+    anyone = {known for name in access.reads for known in parts.get(name, ())}  # whichever components there are
+    optional = access.optional | (anyone - set(access.reads))
     reads, writes, touches = spell(access.reads), spell(access.writes), spell(access.touches)
     return replace(
         access, reads=reads, writes=writes, touches=touches, restores=spell(access.restores), optional=optional

@@ -71,7 +71,7 @@ def contract_of(stage: Stage) -> Contract:
         made = _contract(owner, function, facts, facts["state"])
         return _of_a_stage(owner, function, replace(made, inline=names_in(owner, "inline", facts["inline"])))
     function = type(stage).run
-    facts = {what: getattr(stage, what) for what in ("reads", "writes", "touches", "unsafe")}
+    facts = {what: getattr(stage, what) for what in ("reads", "writes", "touches", "restores", "spoils", "unsafe")}
     inline = names_in(owner, "inline", stage.inline)
     scope_in(owner, "opens", stage.opens)
     if isinstance(stage, Composite):
@@ -179,8 +179,9 @@ def _declared(owner: str, facts: Mapping[str, Any], parameters: Iterable[str]) -
     """The access that `facts` and the parameters declare."""
     which = ("reads", "writes", "touches", "restores")
     reads, *others = (names_in(owner, what, facts.get(what, ())) for what in which)
+    spoils = names_in(owner, "spoils", facts.get("spoils", ()))
     unsafe = flag_in(owner, "unsafe", facts.get("unsafe", False))
-    return replace(Access.of([*reads, *parameters], *others), unsafe=unsafe)
+    return replace(Access.of([*reads, *parameters], *others), spoils=spoils, unsafe=unsafe)
 
 
 def parameters_of(owner: str, function: Callable[..., Any]) -> tuple[tuple[str, bool], ...]:

@@ -1,7 +1,7 @@
 """Drawings of an assembled tree: as text, and as a Mermaid flowchart for documents."""
 
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from textwrap import wrap
 
 from stages.assembly import Assembly
@@ -75,7 +75,7 @@ def _rows(root: Place) -> Iterator[tuple[str, str]]:
         if isinstance(item, HookPlace):
             yield indent + _hook_label(item), _access(filled(item.hook.contract.access, place).renamed(item.names))
             continue
-        access = place.contract.access.renamed(place.names)
+        access = _declared(place)
         yield indent + _label(place), _access(access) if place.kind == "stage" else ""
         below: list[tuple[int, Place | HookPlace, Place]] = [
             (depth + 1, hung, place) for hung in (*place.before, *place.around)
@@ -83,6 +83,13 @@ def _rows(root: Place) -> Iterator[tuple[str, str]]:
         below += [(depth + 1, child, child) for child in place.children.values()]
         below += [(depth + 1, hung, place) for hung in place.after]
         waiting.extend(reversed(below))
+
+
+def _declared(place: Place) -> Access:
+    """What a stage declares, in State's names and as it is written, without parts that it touches only if they exist."""
+    access = place.contract.access.renamed(place.names)
+    there = (name.removesuffix("?") for name in access.touches)
+    return replace(access, touches=tuple(name for name in there if "*" in name or name in place.access.touches))
 
 
 def _label(place: Place) -> str:

@@ -6,9 +6,12 @@ StageError
 |-- AmbiguousSlot      a name that fits several places where one is needed
 |-- GraphError         all findings that keep a tree from being built
 |-- ContractBroken     a stage or hook that did not do what it declares
+|   `-- UndeclaredChange   one that changed in place what it does not declare
 |-- Misuse             a stage run, set or entered where that has no meaning
 |-- LimitError         a `fit` that could not end (also a ValueError)
 `-- BatchError         a loader or a batch that cannot be used (also a ValueError)
+
+GuardWarning           an undeclared change in a round where it does not raise (a UserWarning)
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,6 +21,7 @@ from state.errors import nearest, suggestion
 
 if TYPE_CHECKING:
     from stages.check import Finding
+    from state.watch import Moved
 
 
 class StageError(Exception):
@@ -93,6 +97,23 @@ class ContractBroken(StageError):
         super().__init__(f"{actor} {problem}")
 
 
+class UndeclaredChange(ContractBroken):
+    """A stage or hook changed in place what it does not declare, or may not change there.
+
+    Attributes:
+        actor: its path; "external" where nobody of the tree ran.
+        source: where its code stands.
+        moves: what changed, each with its part, the names inside, and how it is known.
+    """
+
+    def __init__(self, actor: str, source: str, moves: "Sequence[Moved]", problem: str) -> None:
+        self.source = source
+        self.moves = tuple(moves)
+        changed = " and ".join(f"{one.name!r} ({listed(one.inside, '', '; ')}seen by {one.evidence})" for one in moves)
+        code = f" Its code: {source}." if source else ""
+        super().__init__(actor, f"changed {changed} in place, undeclared. {problem}{code}")
+
+
 class Misuse(StageError):
     """A stage run, set or entered where that has no meaning."""
 
@@ -103,6 +124,18 @@ class LimitError(StageError, ValueError):
 
 class BatchError(StageError, ValueError):
     """A loader or a batch that cannot be used."""
+
+
+class GuardWarning(UserWarning):
+    """Something was changed in place, undeclared, in a round where that is recorded and does not raise."""
+
+
+def listed(names: Sequence[str], before: str = "", after: str = "", limit: int = 3) -> str:
+    """The first of these names, and how many more there are; nothing for none."""
+    if not names:
+        return ""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{before}{', '.join(names[:limit])}{more}{after}"
 
 
 def _nearest_slot(slot: str, paths: Sequence[str]) -> str | None:

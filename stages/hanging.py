@@ -19,12 +19,13 @@ def hang(hooks: list[Hook], places: list[Place]) -> Iterator[Finding]:
     known: dict[str | type, list[Place]] = {}
     for hook in hooks:
         names = names_of(hook.callback)
-        target, within = hook.point.target, hook.point.options.get("within")
+        target = hook.point.target
         if target not in known:
             last = target.rpartition("/")[2] if isinstance(target, str) else "*"
             nearby = places[:1] if target == ROOT else places if "*" in last else by_slot.get(last, [])
             known[target] = [place for place in nearby if matches(place, target, None)]
-        found = [place for place in known[target] if within is None or matches(place, target, within)]
+        inside = narrowed(hook)
+        found = [place for place in known[target] if all(matches(place, target, one) for one in inside)]
         if not found:
             yield Finding("error", "unmatched target", (hook.name,), _unmatched(hook, places))
         for place in found:
@@ -34,7 +35,7 @@ def hang(hooks: list[Hook], places: list[Place]) -> Iterator[Finding]:
             except DeclarationError as error:
                 yield Finding("error", "unmatched target", (path,), f"{hook.name}: {error}")
                 continue
-            getattr(place, hook.point.side).append(HookPlace(hook, path, access.renamed(names), names))
+            getattr(place, hook.point.side).append(HookPlace(hook, path, access.renamed(names), names, place))
 
 
 def unplaced(hooks: list[Hook], places: list[Place]) -> Iterator[tuple[str, Access]]:
@@ -42,18 +43,25 @@ def unplaced(hooks: list[Hook], places: list[Place]) -> Iterator[tuple[str, Acce
     placed = {id(hung.hook) for place in places for hung in place.hooks}
     for hook in hooks:
         if id(hook) not in placed:
-            access, own = hook.contract.access, hook.callback.fields()
+            access, own = hook.contract.access.renamed(names_of(hook.callback)), hook.callback.fields()
             names = [
                 name for name in (*access.reads, *access.writes) if not ("{" in name or "*" in name or name in own)
             ]
             yield hook.name, Access(tuple(name for name in names if name.partition(".")[0] not in own))
 
 
+def narrowed(hook: Hook) -> list[str | type]:
+    """What a hook has to stand inside of, by its author and by its user."""
+    given = (hook.point.options.get("within"), vars(hook.callback).get("_within"))
+    return [inside for inside in given if inside is not None]
+
+
 def _unmatched(hook: Hook, places: list[Place]) -> str:
-    target, within = hook.point.target, hook.point.options.get("within")
+    target = hook.point.target
     if isinstance(target, type):
         return f"{hook.name} stands {hook.point.side} {target.__name__}, but the tree has no such phase."
     if any(matches(place, target, None) for place in places):
-        inside = within.__name__ if isinstance(within, type) else within
-        return f"{hook.name} stands {hook.point.side} {target!r} within {inside!r}, but that slot is not inside it."
+        inside = [one.__name__ if isinstance(one, type) else one for one in narrowed(hook)]
+        shown = " and ".join(map(repr, inside))
+        return f"{hook.name} stands {hook.point.side} {target!r} within {shown}, but that slot is not inside it."
     return str(UnknownSlot(target, [place.path for place in places], hook.name))

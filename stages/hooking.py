@@ -9,6 +9,7 @@ from stages.cancel import OK, Outcome, Skip
 from stages.errors import ContractBroken
 from stages.notes import noted
 from stages.pairs import Around
+from stages.place import forbidden_in
 from state.access import View
 from state.errors import FieldNotReady
 
@@ -26,6 +27,7 @@ def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
 
     hook = placed.hook
     actor = Actor(runner, placed.path, placed.access, "hook", hook.contract.source, placed.names)
+    actor.forbidden = forbidden_in(placed.place)
     tell_parts = tell_parts_of(actor)
     outcome: list[Outcome] = []
     inner = call_of(actor, hook.call, hook.contract, View, outcome)
@@ -43,7 +45,10 @@ def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
             return  # the stage ended early, before there was what this hook reads
         try:
             inner()
+            if runner.audited:
+                actor.settle()
         except BaseException as raised:
+            raised = actor.ended_early(raised)
             if hook.observes and not takes_outcome and _is_gone(raised, how, actor):
                 return
             if isinstance(raised, Skip) and hook.point.side == "after":
@@ -72,6 +77,7 @@ def around_of(runner: "Runner", placed: "HookPlace") -> Around:
     from stages.node import Actor
 
     actor = Actor(runner, placed.path, placed.access, "hook", placed.hook.contract.source, placed.names)
+    actor.forbidden = forbidden_in(placed.place)
     return Around(actor, placed, thinned(runner, placed, actor))
 
 

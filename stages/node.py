@@ -6,18 +6,19 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from stages.body import children_body, stage_body
-from stages.cancel import OK, Cancel, Exhausted, Outcome, Skip, forget, is_failure
-from stages.errors import Misuse
+from stages.cancel import OK, Cancel, Exhausted, Outcome, Reached, Skip, forget, is_failure
+from stages.errors import Misuse, StageError
 from stages.hooking import around_of, hook_body
 from stages.limit import TOTALS
 from stages.notes import noted
 from stages.pairs import Around, Entered
-from stages.place import CHECKPOINT, INLINE, Place
+from stages.place import CHECKPOINT, INLINE, Place, forbidden_in
 from stages.round import Round
 from stages.stage import Composite, Stage
 from state.access import Access, Names, View, own_names, view_of
 from state.errors import FieldNotReady
 from state.state import writer
+from state.watch import Look
 
 if TYPE_CHECKING:
     from stages.runner import Runner
@@ -32,7 +33,9 @@ class Actor:
         self.runner = runner
         self.path = path
         self.access = access
+        self.source = source
         self.names: Names = names or {}
+        self.forbidden: dict[str, str] = {}  # what composites that it is inside of forbid, by their paths
         self.known = runner.state.specs
         self.each: str | None = None
         recording = runner.recording
@@ -54,6 +57,23 @@ class Actor:
         """State as this actor may see it."""
         made: View = view_of(kind, self.access, self.known, self.names)(self, self.runner.values)
         return made
+
+    def settle(self) -> None:
+        """What changed so far is its doing, and not that of what runs next."""
+        if self.runner.audited and self.runner.guard is not None:
+            self.runner.guard.settle(self)
+
+    def ended_early(self, error: BaseException) -> BaseException:
+        """`error`, with which its code ended, or what the guard has to say of a code that ended by a signal."""
+        if self.runner.audited and self.runner.guard is not None:
+            if is_failure(error):
+                self.runner.guard.pass_by()  # what it had begun to change is not held against who runs next
+            else:
+                try:
+                    self.settle()
+                except StageError as violation:
+                    return violation
+        return error
 
     def not_ready(self, name: str) -> Exception:
         """The error for reading a field without a value."""
@@ -111,6 +131,7 @@ class InlineEntry:
 
     def __enter__(self) -> None:
         self.outer = self.view._owner
+        self.node.holder.settle()
         try:
             self.node.begin()
         except BaseException as error:
@@ -120,6 +141,11 @@ class InlineEntry:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         object.__setattr__(self.view, "_owner", self.outer)
+        if error is None:
+            try:
+                self.node.settle()
+            except BaseException as raised:
+                error = raised
         self.node.end(error)
 
 
@@ -139,6 +165,9 @@ class Node(Actor):
         super().__init__(runner, place.path, place.access, "stage", place.contract.source, place.names)
         self.place = place
         self.stage = place.stage
+        self.forbidden = forbidden_in(place)
+        self.has_own_code = place.has_own_code
+        self.lent: list[Look] = []  # what it is to restore, as it was
         self.holder = holder or self
         is_stage = place.kind == "stage"
         self.opens = place.stage.opens if is_stage else None
@@ -155,7 +184,7 @@ class Node(Actor):
         self.before = tuple(hook_body(runner, hook) for hook in place.before)
         self.around = tuple(around_of(runner, hook) for hook in place.around)
         self.after = tuple(hook_body(runner, hook) for hook in place.after)
-        self.entered: list[tuple[Around, Entered]] = []
+        self.entered: list[tuple[Around, Entered, Look | None]] = []
         self.round: Round | None = None
         if is_stage and isinstance(place.stage, Composite) and place.stage.each is not None:
             self.round = Round(self, place.stage.each, place.stage.counts)
@@ -182,6 +211,8 @@ class Node(Actor):
             try:
                 self.begin()
                 self.body()
+                if self.runner.audited and self.has_own_code:
+                    self.settle()
             except BaseException as raised:
                 error = raised
             self.end(error)
@@ -198,8 +229,12 @@ class Node(Actor):
                 raise error from None
 
     def begin(self) -> None:
-        """Open the scope, if it opens one, and run the before-hooks."""
+        """Open the scope, if it opens one, run the before-hooks, enter those around it."""
         runner = self.runner
+        if runner.audited and runner.guard is not None:
+            runner.guard.begin()
+        if self.round is not None:
+            self.round.plain = None
         if runner.timed and runner.recording is not None and self.enter_slot is not None:
             self.started.append(perf_counter_ns())
             runner.recording.mark(self.enter_slot, None)
@@ -212,16 +247,23 @@ class Node(Actor):
         for around in self.around:
             entered = around.enter()
             if entered is not None:
-                self.entered.append((around, entered))
+                self.entered.append((around, *entered))
+        if runner.guard is not None and self.access.restores and self.place.kind == "stage":
+            self.lent.append(runner.guard.look_at(self.access.restores))
 
     def end(self, error: BaseException | None) -> None:
         """Leave the hooks around it, count, run the after-hooks, close the scope; raise what is left of `error`."""
         if error is not None:
-            error = noted(self.runner, error, self)
-        while self.entered:
-            around, entered = self.entered.pop()
+            error = noted(self.runner, self.ended_early(error) if self.has_own_code else error, self)
+        if self.lent and self.runner.guard is not None:
             try:
-                around.leave(entered, self._outcome(error))
+                self.runner.guard.prove(self, self.lent.pop())
+            except BaseException as raised:
+                error = _heavier(self.runner, error, noted(self.runner, raised, self))
+        while self.entered:
+            around, running, before = self.entered.pop()
+            try:
+                around.leave(running, before, self._outcome(error))
             except BaseException as raised:
                 error = _heavier(self.runner, error, noted(self.runner, raised, self))
         if self.count is not None:
@@ -266,6 +308,7 @@ class Node(Actor):
         Raises:
             Misuse: it holds no such stage.
         """
+        self.settle()
         child = self.by_stage.get(id(stage))
         if child is None:
             raise Misuse(f"{self.path} runs {stage!r}, which it does not hold. It holds {list(self.children)}.")
@@ -277,12 +320,23 @@ class Node(Actor):
 
 
 def _heavier(runner: "Runner", error: BaseException | None, raised: BaseException) -> BaseException:
-    """Which of two exceptions goes on: an error before a Cancel, a wide Cancel before a narrow one, else the first."""
+    """Which of two exceptions goes on: an error before a Cancel, a wide Cancel before a narrow one, else the first.
+
+    A loader's end is wider than a Cancel of its round, and a Cancel of the run than the end that `fit` asked for.
+    """
 
     def weight(one: BaseException) -> float:
-        if isinstance(one, Exhausted | Skip):
-            return -math.inf
-        return -runner.scopes.depth(one.scope) if isinstance(one, Cancel) else 1
+        match one:
+            case Skip():
+                return -math.inf
+            case Exhausted():
+                return 0.5 - (runner.scopes.depth(runner.round.scope) if runner.round is not None else 0)
+            case Reached():
+                return -0.5
+            case Cancel():
+                return -runner.scopes.depth(one.scope)
+            case _:
+                return 1
 
     if error is None or raised is error or weight(raised) > weight(error):
         return raised

@@ -8,6 +8,7 @@ from stages.cancel import OK, Outcome, Skip
 from stages.errors import ContractBroken
 from stages.notes import noted
 from state.access import View
+from state.watch import Look
 
 if TYPE_CHECKING:
     from stages.node import Actor
@@ -32,22 +33,31 @@ class Around:
             slot for name in placed.access.part_writes if (slot := actor.slot("write", name, "inferred")) is not None
         ]
 
-    def enter(self) -> Entered | None:
+    def enter(self) -> tuple[Entered, Look | None] | None:
         """Run it up to its `yield`; None where it is thinned out."""
         if self.is_wanted is not None and not self.is_wanted(OK):
             return None
+        guard, restores = self.actor.runner.guard, self.actor.access.restores
+        before = guard.look_at(restores) if guard is not None and restores else None
         running = self._started()
         self._tell(self.lent)
-        return running
+        if guard is not None and self.actor.runner.audited:
+            guard.settle(self.actor)
+        return running, before
 
-    def leave(self, running: Entered, how: Outcome) -> None:
-        """Resume it with the outcome, to its end."""
+    def leave(self, running: Entered, before: Look | None, how: Outcome) -> None:
+        """Resume it with the outcome, to its end; what it lent has to be what it was `before`."""
+        guard = self.actor.runner.guard
         try:
             running.send(how)
         except StopIteration:
             self._keep_promises(how)
             self._tell(self.changed)
             self._tell(self.returned)
+            if guard is not None and before is not None:
+                guard.prove(self.actor, before)
+            if guard is not None and self.actor.runner.audited:
+                guard.settle(self.actor)
             return
         except Skip:
             told = "raises Skip after its stage has ended. Return instead, or raise it before the `yield`."

@@ -26,7 +26,7 @@ class Phase(Composite):
     each = "batch"
     runs = "1+"
     counts: ClassVar[tuple[str | None, str | None]] = ("batch_index", None)
-    touches = ("*.mode", "rng")
+    touches: ClassVar[tuple[str, ...]] = ("*.mode", "rng")
     loader: ClassVar[str] = ""
 
     def __init__(self, *stages: Stage | Callable[..., Any], loader: str = "", **slots: Any) -> None:
@@ -92,6 +92,8 @@ class TrainingPhase(Phase):
 class EvaluationPhase(Phase):
     """A phase that only looks: eval mode, no gradients. Afterwards each submodule has the mode it had before."""
 
+    touches = ("rng",)
+    restores = ("*.mode",)
     loader = "valid_loader"
 
     def mode(self, state: Any) -> AbstractContextManager[None]:

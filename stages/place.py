@@ -29,12 +29,14 @@ class HookPlace:
         path: its actor.
         access: its declaration in State's names, with `{phase}` filled in.
         names: how it calls fields that State calls otherwise.
+        place: where it stands.
     """
 
     hook: Hook
     path: str
     access: Access
     names: Names
+    place: "Place"
 
 
 @dataclass
@@ -69,6 +71,11 @@ class Place:
     def hooks(self) -> "tuple[HookPlace, ...]":
         """All hooks that stand here."""
         return (*self.before, *self.around, *self.after)
+
+    @property
+    def has_own_code(self) -> bool:
+        """Whether its stage does anything itself, besides running the stages that it holds."""
+        return self.kind == "stage" and type(self.stage).run is not Composite.run
 
     @property
     def is_composite(self) -> bool:
@@ -162,6 +169,12 @@ def filled(access: Access, place: Place) -> Access:
     return replace(
         access, reads=reads, writes=writes, touches=touches, restores=fill(access.restores), optional=optional
     )
+
+
+def forbidden_in(place: Place) -> dict[str, str]:
+    """What those forbid that a place is inside of, with their paths."""
+    above = list(place.ancestors())[1:]
+    return {name: ancestor.path for ancestor in reversed(above) for name in ancestor.forbids}
 
 
 def _place(stage: Stage, slot: str, parent: Place | None, contracts: dict[int, Contract]) -> Place:

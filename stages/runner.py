@@ -4,29 +4,34 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+from stages.ancestors import scopes_above
 from stages.assembly import Assembly
 from stages.batch import moved
-from stages.cancel import OK, Cancel, Exhausted, Outcome, forget, is_failure
-from stages.check import actors
+from stages.cancel import OK, Cancel, Exhausted, Outcome, forget
+from stages.check import updates_open
+from stages.describing import describe
 from stages.errors import Misuse
 from stages.frame import Frame
+from stages.guard import Guard, GuardLevel, Schedule
 from stages.limit import TOTALS, Limit
 from stages.node import Actor, Node, StageView
 from stages.notes import not_entered, noted, why_not_ready
 from stages.phases import Phase, TrainingPhase
-from stages.place import Place
 from stages.round import Position, Round
 from stages.scalars import Scalars
 from stages.slots import find_one
 from stages.stage import freeze
 from state.access import Access, Names, View
-from state.fields import MISSING
+from state.openings import Openings
 from state.recording import Recording
 from state.scopes import Scopes
 from state.state import State, writer
 
 _SCOPES = {"batches": ("batch",), "epochs": ("epoch",), "updates": ("update", "batch")}
 """The rounds that each unit counts."""
+
+Opened = tuple[str, dict[str, Any] | None, Position, bool]
+"""(scope, the values it hides, the position round it, whether the log was told of it)."""
 
 
 class Runner:
@@ -37,6 +42,8 @@ class Runner:
 
     Attributes:
         timed: whether stages of this round are timed.
+        guard: what looks for undeclared changes, or None.
+        audited: whether it looks in this round.
         round: the innermost open round, or None.
         phase: slot of the innermost phase that runs, or None.
         limit: where `fit` ends, or None.
@@ -45,25 +52,37 @@ class Runner:
     """
 
     def __init__(
-        self, assembly: Assembly, state: State, recording: Recording | None = None, before: "Runner | None" = None
+        self,
+        assembly: Assembly,
+        state: State,
+        recording: Recording | None = None,
+        before: "Runner | None" = None,
+        guard: GuardLevel = "off",
     ) -> None:
         self.assembly = assembly
         self.scalars: Scalars = before.scalars if before is not None else Scalars(state, recording)
         self.state: State = state
         self.values: dict[str, Any] = state.__dict__
         self.recording: Recording | None = recording
-        self.scopes: Scopes = Scopes(state)
+        self.scopes: Scopes = Scopes(state, updates_open=updates_open(assembly.places))
+        self.openings: Openings = Openings(recording, self.scopes)
         self.round: Round | None = None
         self.phase: str | None = None
         self.limit: Limit | None = None
         self.outcome: Outcome = before.outcome if before is not None else OK
         self.timed: bool = recording is not None
+        self.guard: Guard | None = None
+        self.audited = False
+        self._runs = Schedule()
         self._phases: list[str | None] = []
         self._entered: Node | None = None
         self._is_running = False
         self.is_closed = False
-        self._describe()
+        if recording is not None:
+            describe(recording, assembly)
         self._user = Actor(self, "user", Access(), "reserved", "")
+        self.external = Actor(self, "external", Access(), "reserved", "")
+        self.watch_by(guard)
         self.root = Node(self, assembly.root)
         self.nodes = {node.path: node for node in self.root.walk()}
         for place in assembly.places:
@@ -71,6 +90,10 @@ class Runner:
         for hook in assembly.hooks:
             if not hook.observes:
                 freeze(hook.callback)
+
+    def watch_by(self, level: GuardLevel, *, debug: bool = False) -> None:
+        """Look for undeclared changes from now on, or no longer."""
+        self.guard = None if level == "off" else Guard(self, level, is_debugging=debug)
 
     def find(self, path: str) -> Node:
         """The one node that `path` names.
@@ -88,7 +111,7 @@ class Runner:
         """
         node = self.find(path) if path else self.root
         frame = Frame({})
-        with self._running(limit), self._scopes_above(node):
+        with self._running(limit), scopes_above(self, node):
             node.execute()
             frame = self._frame(lambda scope: scope != "run")
         return frame
@@ -128,32 +151,48 @@ class Runner:
             return self._round_on(self._entered, batch)
         loop = self.nodes[self._training_phase()]
         frame = Frame({})
-        with self._running(None), self._scopes_above(loop), self._bracket([loop]):
+        with self._running(None), scopes_above(self, loop), self._bracket([loop]):
             frame = self._round_on(loop, batch)
         return frame
 
-    def open(self, node: Node) -> Any:
-        """Open the scope of a node that has `opens`."""
-        scope = node.opens
-        assert scope is not None
-        if self.recording is not None:
-            self.recording.cut()
-        hidden = self.scopes.open(scope)
+    def open(self, node: Node) -> Opened:
+        """Open the scope of a node that has `opens`; the answer is for `close`."""
+        assert node.opens is not None
+        hidden = self.scopes.open(node.opens)
         if isinstance(node.stage, Phase):
             self._phases.append(self.phase)
             self.phase = node.place.slot
-        self._reposition()
-        return hidden
+        return self.enter(node, node.opens, hidden)
 
-    def close(self, node: Node, hidden: Any, *, keep: bool) -> None:
+    def close(self, node: Node, opened: Opened, *, keep: bool) -> None:
         """Close it again."""
-        assert node.opens is not None
-        if self.recording is not None:
-            self.recording.cut()
-        self.scopes.close(node.opens, hidden, keep=keep)
         if isinstance(node.stage, Phase):
             self.phase = self._phases.pop()
-        self._reposition()
+        self.leave(node, opened, keep=keep)
+
+    def enter(self, node: Node, scope: str, hidden: dict[str, Any] | None, *, numbered: bool = False) -> Opened:
+        """Go to the position of a scope that was just opened, and tell the log of it where that has to be told."""
+        around = inside = self.read_position()
+        if self.recording is not None:
+            around = self.recording.position
+            if scope not in ("phase", "batch"):  # the number may be that of a batch that is over
+                inside = (*inside[:2], around[2], inside[3])
+        told = self.openings.open(node.path, scope, inside, hides=hidden is not None, numbered=numbered)
+        if self.recording is not None:
+            self.recording.cut()
+            self.recording.position = inside
+        return scope, hidden, around, told
+
+    def leave(self, node: Node, opened: Opened, *, keep: bool) -> None:
+        """Close a scope, and go back to the position round it."""
+        scope, hidden, around, told = opened
+        self.scopes.close(scope, hidden, keep=keep)
+        outside = (*around[:3], self.values.get("updates"))
+        if told:
+            self.openings.close(node.path, scope, outside, keep=keep)
+        elif self.recording is not None:
+            self.recording.cut()
+            self.recording.position = outside
 
     def read_position(self) -> Position:
         """Where we are: epoch, phase, batch, updates."""
@@ -178,14 +217,6 @@ class Runner:
         """A view that reads everything, by the names that `bind` gave."""
         actor = Actor(self, path, Access(observer=True), "hook", "", names)
         return actor.view(View)
-
-    def tell_edit(self, what: str) -> None:
-        """Log an edit of the tree, by the user."""
-        if self.recording is not None:
-            slot = self._user_slot("tree")
-            if slot is not None:
-                self.recording.write(slot, what)
-            self.recording.flush()
 
     def refuse_if_running(self) -> None:
         """Refuse what may not be done while stages run.
@@ -224,25 +255,6 @@ class Runner:
     def _user_slot(self, name: str) -> int | None:
         return None if self.recording is None else self.recording.slot("user", "write", name, "write")
 
-    @contextmanager
-    def _scopes_above(self, node: Node) -> Iterator[None]:
-        """The scopes of a node's ancestors, open; their values stay for the debugger when something fails."""
-        above = list(node.place.ancestors())[:0:-1]
-        around = [
-            scope for place in above for scope in (place.stage.opens, getattr(place.stage, "each", None)) if scope
-        ]
-        hidden = [(scope, self.scopes.open(scope)) for scope in around]
-        self._set_positions(above)
-        failed = False
-        try:
-            yield
-        except BaseException as error:
-            failed = is_failure(error)
-            raise
-        finally:
-            for scope, outer in reversed(hidden):
-                self.scopes.close(scope, outer, keep=failed)
-
     def _mode(self, node: Node) -> AbstractContextManager[None]:
         stage = node.stage
         return stage.mode(node.view(StageView)) if isinstance(stage, Phase) else nullcontext()
@@ -265,9 +277,13 @@ class Runner:
             try:
                 self._is_running = True
                 self.scopes.clear()
+                self.openings.begin_run()
                 self.round, self.phase, self.limit, self.outcome = None, None, limit, OK
                 self._phases.clear()
                 self.scalars.compare_hyper()
+                if self.guard is not None:
+                    self.audited = self._runs.is_due(0) or self.guard.is_debugging
+                    self.guard.start(raises=self._runs.is_early)
                 yield
             except (Cancel, Exhausted) as signal:
                 if isinstance(signal, Cancel) and not signal.by:
@@ -283,7 +299,7 @@ class Runner:
 
     def _leave(self) -> None:
         """What there is to do on every way out of a run."""
-        self.timed = self.recording is not None
+        self.timed, self.audited = self.recording is not None, False
         if self.recording is not None:
             self.scalars.compare_hyper()
             self.recording.flush()
@@ -299,6 +315,7 @@ class Runner:
         try:
             node.begin()
             with self._mode(node):
+                node.settle()
                 if below:
                     with node.round or nullcontext(), self._bracket(below):
                         is_entered = True
@@ -312,37 +329,10 @@ class Runner:
                         raise noted(self, signal, self._user) from None
                     finally:
                         self._entered = None
+            if node.place.has_own_code:
+                node.settle()
         except BaseException as raised:
             error = raised
         node.end(error)
         if not is_entered:
             raise not_entered(chain[-1].path, OK if error is None else Outcome.of(error))
-
-    def _set_positions(self, above: list[Place]) -> None:
-        """Give the ancestors' rounds their positions: the epoch is the one after those that are done."""
-        for place in above:
-            loop = self.nodes[place.path].round
-            if loop is not None and loop.index_name is not None:
-                total = self.values[loop.total_name] if loop.index_restarts and loop.total_name else 0
-                self.values.setdefault(loop.index_name, total)
-        self._reposition()
-
-    def _reposition(self) -> None:
-        if self.recording is not None:
-            self.recording.position = self.read_position()
-
-    def _describe(self) -> None:
-        """Tell the log the fields, and the reserved actors."""
-        if self.recording is None:
-            return
-        for actor in ("setup", "user", "external"):
-            self.recording.actor(actor, "reserved", "")
-        self.recording.field("tree", "run", "str", "edits of the tree", MISSING)
-        for name, spec in self.assembly.names.items():
-            scope = "batch" if name.endswith(".grads") else spec.scope
-            default = spec.default if "." not in name else MISSING
-            self.recording.field(name, scope, spec.type_text if "." not in name else "part", spec.description, default)
-        for _, access in actors(self.assembly.places):
-            for name in (*access.writes, *access.restores):
-                if name not in self.assembly.names:
-                    self.recording.field(name, "run", "part", "", MISSING)

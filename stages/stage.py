@@ -26,7 +26,9 @@ class Stage(ABC):
     Attributes:
         reads: further fields and parts it uses; `name?` is None when not ready.
         writes: fields it will have written when it ends well, and parts (`model.params`) it is there to change.
-        touches: parts that may change in place on the way.
+        touches: parts that may change in place on the way; `loss_fn.buffers?` if there is such a part.
+        restores: parts that are another while it runs, and afterwards are what they were before.
+        spoils: parts that are of no use after it until somebody writes them anew, such as scaled gradients.
         inline: names it enters by `with state.stage(name)`.
         opens: a scope that is open while it runs, hooks included.
         unsafe: it may read and change everything, undeclared; everything is logged, and it shows in red.
@@ -44,6 +46,8 @@ class Stage(ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[tuple[str, ...]] = ()
     touches: ClassVar[tuple[str, ...]] = ()
+    restores: ClassVar[tuple[str, ...]] = ()
+    spoils: ClassVar[tuple[str, ...]] = ()
     inline: ClassVar[tuple[str, ...]] = ()
     opens: ClassVar[str | None] = None
     unsafe: ClassVar[bool] = False
@@ -205,9 +209,13 @@ class Composite(Stage):
             edited = {**held, parents[0]: child._with(parents[1:], edit)}
         else:
             edited = edit(held)
+        return self.holding(edited)
+
+    def holding(self, stages: Mapping[str, Stage]) -> "Self":
+        """A copy with other stages in its slots."""
         new = copy.copy(self)
-        object.__delattr__(new, "_bound") if "_bound" in vars(new) else None
-        object.__setattr__(new, "stages", MappingProxyType(edited))
+        vars(new).pop("_bound", None)
+        object.__setattr__(new, "stages", MappingProxyType(dict(stages)))
         return new
 
     def __getattr__(self, name: str) -> Any:

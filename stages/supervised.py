@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +119,7 @@ class ClearGradients(Stage):
     """Set the gradients of the optimizer's parameters to None."""
 
     writes = ("model.grads",)
+    touches = ("*.grads",)
 
     def run(self, optimizer: Optimizer) -> None:
         optimizer.zero_grad()
@@ -146,6 +147,7 @@ class Loss(Stage):
     """
 
     writes = ("loss",)
+    touches = ("loss_fn.buffers?", "rng")
 
     def run(self, loss_fn: Any, outputs: Any, targets: Any) -> Any:
         return loss_fn(outputs, targets)
@@ -169,8 +171,9 @@ class Backward(Stage):
     what else `optimizer` updates if it updates any of these.
     """
 
-    reads = ("loss", "model.grads", "*.params", "optimizer?", "loss_weight?")
-    writes = ("model.grads",)
+    reads: ClassVar[tuple[str, ...]] = ("loss", "model.grads", "*.params", "optimizer?", "loss_weight?")
+    writes: ClassVar[tuple[str, ...]] = ("model.grads",)
+    touches: ClassVar[tuple[str, ...]] = ("*.grads",)
 
     def run(self, state: Any) -> None:
         loss, weight = state.loss, state.loss_weight
@@ -197,6 +200,7 @@ class AverageGradients(Stage):
     """
 
     writes = ("model.grads",)
+    touches = ("*.grads",)
 
     def run(self, optimizer: Optimizer, window_size: int) -> None:
         for group in optimizer.param_groups:
@@ -213,7 +217,7 @@ class Update(Stage):
     """
 
     reads = ("model.grads", "model.params")
-    writes = ("model.params", "optimizer.state", "updates")
+    writes: ClassVar[tuple[str, ...]] = ("model.params", "optimizer.state", "updates")
 
     def run(self, optimizer: Optimizer, updates: int) -> int:
         optimizer.step()

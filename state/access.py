@@ -22,6 +22,7 @@ class Access:
         reads: fields and parts it uses. Reading a component covers its parts, `grads` excepted.
         writes: fields it will have written when it ends well, and parts it is there to change.
         touches: parts that may change in place on the way; they provide nothing and order nothing.
+        spoils: parts that are of no use after it until somebody writes them anew: gradients that are scaled.
         restores: parts that may be others in between, and are afterwards what they were before.
         optional: those of `reads` that may have no value; they are given as None then.
         observer: reads everything, declares nothing, changes nothing.
@@ -33,6 +34,7 @@ class Access:
     touches: tuple[str, ...] = ()
     restores: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset()
+    spoils: tuple[str, ...] = ()
     observer: bool = False
     unsafe: bool = False
 
@@ -60,9 +62,9 @@ class Access:
             return tuple(dict.fromkeys(rename(name, names) for name in given))
 
         reads, writes, touches = each(self.reads), each(self.writes), each(self.touches)
-        optional = frozenset(each(self.optional))
+        restores, spoils, optional = each(self.restores), each(self.spoils), frozenset(each(self.optional))
         return replace(
-            self, reads=reads, writes=writes, touches=touches, restores=each(self.restores), optional=optional
+            self, reads=reads, writes=writes, touches=touches, restores=restores, spoils=spoils, optional=optional
         )
 
     @property
@@ -78,7 +80,7 @@ class Access:
     @property
     def readable(self) -> frozenset[str]:
         """The fields whose object the actor gets: those it reads, and the owners of the parts it names."""
-        parts = (name for name in (*self.part_writes, *self.touches, *self.restores) if "." in name)
+        parts = (name for name in (*self.part_writes, *self.touches, *self.restores, *self.spoils) if "." in name)
         owners = (name.partition(".")[0] for name in parts)
         return frozenset(name.partition(".")[0] for name in self.reads) | frozenset(owners)
 
@@ -128,8 +130,9 @@ class View:
     def values_of(self, scope: str) -> dict[str, Any]:
         """The values that declared fields of `scope` have now, by field."""
         values, specs = self._values, self._owner.known
-        declared = type(self).declared.items()
-        return {name: values[field] for name, field in declared if field in values and specs[field].scope == scope}
+        called = {field: name for name, field in type(self).declared.items()}
+        fields = (field for field, spec in specs.items() if spec.scope == scope and field in called)
+        return {called[field]: values[field] for field in fields if field in values}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

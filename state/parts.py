@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 RNG = "rng"
 """The random number generators (torch, numpy, Python): a component of every State."""
@@ -17,7 +16,6 @@ _MODULE = ("params", "grads", "buffers", "mode")
 _OPTIMIZER = ("state", "hyper")
 _STATEFUL = ("state",)
 _OWN_KEYS = ("params", "param_names")  # of a parameter group: all else is a hyper-parameter
-_ODD = -0x61C8864680B583EB  # 2**64 over the golden ratio, as int64
 
 
 def parts_of(kind: Any) -> tuple[str, ...]:
@@ -85,30 +83,6 @@ def tensors(component: Any) -> Iterator[Tensor]:
             yield from group["params"]
     elif isinstance(component, Tensor):
         yield component
-
-
-def fingerprint(component: nn.Module) -> str:
-    """Sixteen hexadecimal digits for the parameters' contents: a sum of their bits, each word mixed with its place.
-
-    A few passes over the parameters. Tensors on other devices are moved to the CPU; parameters without contents (of a
-    lazy module, on the meta device) and sparse ones count by their place only.
-    """
-    total = 0
-    for parameter in component.parameters():
-        size = -1 if is_lazy(parameter) or parameter.is_meta else parameter.numel()
-        digest = _digest(parameter.detach()) if size > 0 and parameter.layout == torch.strided else 0
-        total = ((total ^ digest) * _ODD + size + 1) % 2**64
-    return f"{total:016x}"
-
-
-def _digest(tensor: Tensor) -> int:
-    """The words of a tensor summed, each mixed with its place. A plain weighted sum is blind to signs of float64."""
-    data = tensor.cpu().contiguous().flatten().view(torch.uint8)
-    words = nn.functional.pad(data, (0, -len(data) % 8)).view(torch.int64)
-    mixed = torch.arange(1, len(words) + 1, dtype=torch.int64).mul_(_ODD).add_(words)
-    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):  # Steele et al. 2014
-        mixed.bitwise_xor_(mixed >> shift).mul_(factor)
-    return int(mixed.sum())
 
 
 def _common(values: list[Any]) -> Any:

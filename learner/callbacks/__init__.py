@@ -1,8 +1,10 @@
 """Ready-made callbacks: what most runs hang into their tree on day one."""
 
 from learner.callbacks.accuracy import Accuracy
+from learner.callbacks.autocast import Autocast
 from learner.callbacks.clip_gradients import ClipGradients
 from learner.callbacks.early_stopping import EarlyStopping
+from learner.callbacks.isolate_rng import IsolateRng
 from learner.callbacks.mean import Mean
 from learner.callbacks.metric import Metric
 from learner.callbacks.progress import ProgressBar
@@ -11,8 +13,10 @@ from learner.callbacks.stop_on_non_finite import StopOnNonFinite
 
 __all__ = [
     "Accuracy",
+    "Autocast",
     "ClipGradients",
     "EarlyStopping",
+    "IsolateRng",
     "Mean",
     "Metric",
     "ProgressBar",

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from learner.errors import ArgumentError
-from stages import Callback, after
+from stages import Callback, before
 from state import TrainState, field
 
 
 class ClipState(TrainState):
     """What ClipGradients brings."""
 
-    grad_norm: Tensor = field(scope="batch", description="scalar, norm of all gradients before they were clipped")
+    grad_norm: Tensor = field(scope="update", description="scalar, norm of all gradients before they were clipped")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,9 @@ class ClipGradients(Callback):
     Args:
         max_norm: the greatest norm to leave, above 0.
         norm_type: the p of the p-norm, above 0; `float("inf")` for the greatest absolute value.
+
+    It stands before the slot "update": after the last of several batches, where they accumulate, and after gradients in
+    half precision were unscaled.
 
     Writes:
         model.grads: scaled in place where the norm is greater, as `torch.nn.utils.clip_grad_norm_` does.
@@ -40,7 +43,7 @@ class ClipGradients(Callback):
                 told = f"{name}={value!r} is no number above 0. Leave it out, or give one."
                 raise ArgumentError("ClipGradients", name, told)
 
-    @after("gradient", state=ClipState, reads=("model.grads",), writes=("model.grads", "grad_norm"))
+    @before("update", state=ClipState, reads=("model.grads",), writes=("model.grads", "grad_norm"))
     def clip(self, model: nn.Module) -> Tensor:
-        """Clip once the gradients are complete."""
+        """Clip when the gradients are complete."""
         return nn.utils.clip_grad_norm_(model.parameters(), self.max_norm, self.norm_type)

@@ -1,5 +1,8 @@
 """ProgressBar: a live bar for each phase on a terminal, and one line for each epoch everywhere."""
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from time import monotonic
@@ -84,6 +87,16 @@ class ProgressBar(Callback):
         self.display.report(state, outcome)
 
 
+@contextmanager
+def keeps_random() -> Iterator[None]:
+    """rich numbers its styles by Python's random generator; a run with a bar draws what a run without one does."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
 @dataclass
 class Bar:
     """The bar of one phase that runs."""
@@ -110,6 +123,7 @@ class Display:
         self.due = 0.0
         self.epoch_started: float | None = None
 
+    @keeps_random()
     def start(self, word: str, num_batches: int | None) -> None:
         """A phase begins."""
         self.bars.append(Bar(word, num_batches))
@@ -122,6 +136,7 @@ class Display:
             self.bars[-1].done += 1
         return monotonic() >= self.due
 
+    @keeps_random()
     def draw(self, state: Any) -> None:
         """Bring the screen up to date."""
         if self.live is None:
@@ -137,6 +152,7 @@ class Display:
         self.live.refresh()
         self.due = monotonic() + REFRESH_S
 
+    @keeps_random()
     def end(self) -> None:
         """The innermost phase is over."""
         bar = self.bars.pop() if self.bars else None
@@ -148,6 +164,7 @@ class Display:
         if not self.is_run:
             self.stop()
 
+    @keeps_random()
     def stop(self) -> None:
         """The outermost is over: leave the terminal as it was."""
         self.due = 0.0
@@ -155,6 +172,7 @@ class Display:
             live, self.live = self.live, None
             live.stop()
 
+    @keeps_random()
     def report(self, state: Any, outcome: Outcome) -> None:
         """Write the line of an epoch."""
         cells = [f"epoch {state.epoch}" if _has(state, "epoch") else "epoch"]

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from learner.errors import ArgumentError
-from stages import Callback, Cancel, Outcome, after
+from stages import Callback, Cancel, Outcome, after, before
 from stages.callbacks import Count, HookMethod
 from state import TrainState
 from state.errors import short
@@ -17,12 +18,12 @@ from state.errors import short
 class StopOnNonFinite(Callback):
     """Cancel the run when `field` holds a NaN or an infinity in a training batch.
 
-    It stands after the slot "gradient", which is there whatever is swapped into it, and so before "update": parameters
-    and optimizer keep the values of the last good update. There it can also watch what
-    other hooks of that slot write, as `StopOnNonFinite("grad_norm")` beside `ClipGradients()`.
+    Parameters and optimizer keep the values of the last good update.
 
     Args:
         field: a scalar or a tensor.
+        at: "gradient" looks after the slot of that name, which is there whatever is swapped into it; "update" looks
+            before that slot, as for what `ClipGradients()` writes: `StopOnNonFinite("grad_norm", at="update")`.
         every: look in some rounds only, as "50 batches". On an accelerator each look waits for the device, a few
             microseconds to as long as the work that is queued; on a CPU it costs a microsecond. A value that goes
             bad between two looks does reach the parameters.
@@ -33,15 +34,19 @@ class StopOnNonFinite(Callback):
     """
 
     field: str = "loss"
+    at: Literal["gradient", "update"] = "gradient"
     every: str | None = None
 
     def __post_init__(self) -> None:
+        if self.at not in ("gradient", "update"):
+            raise ArgumentError("StopOnNonFinite", "at", f"at={self.at!r} is neither 'gradient' nor 'update'.")
         if self.every is not None:
             Count.parse(self.every, "StopOnNonFinite")
 
     def hooks(self) -> list[tuple[str, HookMethod]]:
         """One hook, thinned out by `every`."""
-        point = after("gradient", every=self.every, reads=lambda self: (self.field, "epoch?", "batch_index?"))
+        hook = after if self.at == "gradient" else before
+        point = hook(self.at, every=self.every, reads=lambda self: (self.field, "epoch?", "batch_index?"))
         return [("look", point(StopOnNonFinite.look))]
 
     def look(self, state: TrainState, outcome: Outcome) -> None:

@@ -42,7 +42,7 @@ def test_repr_says_where_each_stands() -> None:
     learner = toy_learner(callbacks=[Looks(), ClipGradients(1.0)])
     lines = [line.split() for line in repr(learner.hooks).splitlines()]
     assert ["Looks.first", "before", "update", "observes"] in lines
-    assert ["ClipGradients.clip", "after", "gradient"] in lines
+    assert ["ClipGradients.clip", "before", "update"] in lines
     assert ["Mean.result", "after", "Phase"] in lines
 
 
@@ -89,8 +89,8 @@ def test_member_of_a_tuple_is_taken_out_and_the_rest_keeps_its_order() -> None:
     one, two, three = ClipGradients(1.0), ClipGradients(2.0), ClipGradients(3.0)
     learner = toy_learner(callbacks=[(three, two, one)])
     learner.hooks.remove(two)
-    (gradient,) = [place for place in learner.assembly.places if place.path.endswith("fit/batch/gradient")]
-    assert [hung.hook.callback for hung in gradient.after] == [three, one]
+    (update,) = [place for place in learner.assembly.places if place.path.endswith("fit/batch/update")]
+    assert [hung.hook.callback for hung in update.before] == [three, one]
 
 
 @pytest.mark.parametrize(("name", "told"), [("Look", r"Did you mean 'Looks'\?"), ("Mean", "stays"), (show, "stays")])

@@ -239,7 +239,7 @@ def test_seed_makes_two_fits_alike_and_is_used_once() -> None:
     def noisy(seed: int | None) -> list[float]:
         learner = toy_learner(seed=seed)
 
-        @learner.before("gradient", writes=("inputs",))
+        @learner.before("gradient", writes=("inputs",), touches=("rng",))
         def noise(inputs: Tensor) -> Tensor:
             return inputs + torch.randn_like(inputs)
 

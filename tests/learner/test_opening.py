@@ -12,7 +12,7 @@ from torch import nn
 from learner import ArgumentError, ChangeLog
 from learner.opening import open_recording, seed_everything, tell_setup
 from learner.testing import toy_learner
-from state.parts import fingerprint
+from state.contents import fingerprint
 from state.runs import LOG_FILE
 
 

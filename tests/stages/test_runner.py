@@ -127,7 +127,7 @@ def test_fit_for_minutes_ends_at_the_round_that_passes_them() -> None:
     learner = toy_learner()
     learner.fit(minutes=1e-9)
     assert counts(learner) == (0, 1, 1) and learner.outcome.ok
-    learner.fit(minutes=1e-4)
+    learner.fit(minutes=2e-3)
     assert learner.state.batches_seen > 2
 
 
@@ -290,3 +290,28 @@ def test_loader_is_iterated_once_per_phase_and_never_ahead() -> None:
     learner.fit(batches=4)
     epoch = ["iter", *(one for number in range(3) for one in (f"batch {number}", "update"))]
     assert taken == [*epoch, "iter", "batch 0", "update"]
+
+
+def test_loaders_end_wins_over_a_cancel_of_the_round_that_found_it() -> None:
+    learner = toy_learner(valid=None)
+    raised = []
+
+    @learner.after("fetch")
+    def trip(state: Any, outcome: Outcome) -> None:
+        if outcome.kind == "exhausted" and len(raised) < 3:
+            raised.append(1)
+            raise Cancel("batch", "too late")
+
+    learner.fit(epochs=1)
+    assert (learner.state.batches_seen, learner.state.samples_seen, len(raised)) == (8, 64, 1)
+
+
+def test_cancel_of_the_run_is_told_though_the_limit_was_reached() -> None:
+    learner = toy_learner(valid=None)
+
+    @learner.after("epoch")
+    def stop(state: Any) -> None:
+        raise Cancel("run", "early stopping")
+
+    learner.fit(batches=3)
+    assert (learner.outcome.kind, learner.outcome.reason) == ("cancelled", "early stopping")

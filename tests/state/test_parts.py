@@ -1,4 +1,4 @@
-"""Parts of components by type, their plain values, their tensors and the fingerprint of parameters."""
+"""Parts of components by type, their plain values and their tensors."""
 
 import enum
 from collections.abc import Callable
@@ -6,12 +6,10 @@ from typing import Annotated, Any, Literal
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from state.parts import fingerprint, is_saveable, parts_of, scalars, tensors
+from state.parts import is_saveable, parts_of, scalars, tensors
 
 MODULE = ("params", "grads", "buffers", "mode")
 OPTIMIZER = ("state", "hyper")
@@ -152,90 +150,3 @@ def test_tensors_of_a_component() -> None:
     loose = torch.ones(1)
     assert list(tensors(loose)) == [loose]
     assert list(tensors("text")) == []
-
-
-def module(*contents: Tensor) -> nn.Module:
-    made = nn.Module()
-    for index, tensor in enumerate(contents):
-        made.register_parameter(f"p{index}", nn.Parameter(tensor.clone(), requires_grad=False))
-    return made
-
-
-DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.cfloat, torch.int64, torch.uint8]
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(3, 4), (5,), (1, 1), ()], ids=str)
-def test_equal_contents_have_equal_fingerprints(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    contents = torch.rand(shape).mul(100).to(dtype)
-    found = fingerprint(module(contents))
-    assert len(found) == 16
-    assert int(found, 16) >= 0
-    assert fingerprint(module(contents)) == found
-    assert fingerprint(module(contents.clone().t().contiguous().t() if contents.ndim == 2 else contents)) == found
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_one_unit_in_the_last_place_changes_it(dtype: torch.dtype) -> None:
-    contents = torch.rand(7, 3, dtype=dtype)
-    for index in range(contents.numel()):
-        changed = contents.clone()
-        element = changed.view(-1)[index]
-        element.copy_(torch.nextafter(element, torch.tensor(2.0, dtype=dtype)))
-        assert fingerprint(module(changed)) != fingerprint(module(contents))
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@given(values=st.lists(st.floats(-8, 8, width=16), min_size=2, max_size=12), data=st.data())
-def test_a_swap_or_a_change_of_sign_changes_it(dtype: torch.dtype, values: list[float], data: Any) -> None:
-    contents = torch.tensor(values, dtype=dtype)
-    indices = st.integers(0, len(values) - 1)
-    one, other = data.draw(indices), data.draw(indices)
-    swapped, negated = contents.clone(), contents.clone()
-    swapped[[one, other]] = contents[[other, one]]
-    negated[min(one, other) : max(one, other) + 1] *= -1
-    for changed in (swapped, negated):
-        is_same = torch.equal(changed, contents) and torch.equal(changed.signbit(), contents.signbit())
-        assert (fingerprint(module(changed)) == fingerprint(module(contents))) == is_same
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_negated_rows_and_opposite_signs_change_it(dtype: torch.dtype) -> None:
-    contents = torch.randn(6, 4, dtype=dtype)
-    seen = {fingerprint(module(contents))}
-    for row in range(6):
-        changed = contents.clone()
-        changed[row] *= -1
-        seen.add(fingerprint(module(changed)))
-    assert len(seen) == 7
-    pair = torch.tensor([1.0, -1.0], dtype=dtype)
-    assert fingerprint(module(pair)) != fingerprint(module(pair.flip(0)))
-    assert fingerprint(module(torch.ones(1), pair)) != fingerprint(module(torch.ones(1), pair.flip(0)))
-
-
-def test_where_a_value_stands_counts() -> None:
-    one, two = torch.ones(2), torch.zeros(2)
-    found = [
-        module(one, two),
-        module(two, one),
-        module(torch.cat([one, two])),
-        module(one),
-        module(torch.cat([one, torch.zeros(1)])),
-        module(),
-        module(torch.zeros(0)),
-    ]
-    assert len({fingerprint(each) for each in found}) == len(found)
-
-
-def test_parameters_without_contents_do_no_harm() -> None:
-    for made in (nn.LazyLinear(2), nn.Linear(2, 2, device="meta"), module(torch.eye(2).to_sparse()), nn.ReLU()):
-        assert len(fingerprint(made)) == 16
-
-
-def test_reading_the_fingerprint_changes_nothing() -> None:
-    model = nn.Linear(2, 2)
-    versions = [parameter._version for parameter in model.parameters()]
-    before = [parameter.detach().clone() for parameter in model.parameters()]
-    fingerprint(model)
-    assert [parameter._version for parameter in model.parameters()] == versions
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))

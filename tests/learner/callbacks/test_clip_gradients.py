@@ -51,7 +51,7 @@ def test_grad_norm_is_a_field_others_can_read(make: Any) -> None:
 def test_log_names_the_hook_as_the_last_writer_of_the_gradients(make: Any) -> None:
     learner = make(ClipGradients())
     learner.fit(epochs=1)
-    assert learner.log.blame("model.grads").actor == "train/epoch/fit/batch/gradient:after:ClipGradients.clip"
+    assert learner.log.blame("model.grads").actor == "train/epoch/fit/batch/update:before:ClipGradients.clip"
 
 
 @pytest.mark.parametrize(

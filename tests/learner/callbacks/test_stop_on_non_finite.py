@@ -42,8 +42,8 @@ def test_parameters_stay_those_of_the_last_good_update(make: Any, bad: float) ->
     assert torch.isfinite(learner.state.model.weight).all()
 
 
-def test_norm_that_another_hook_of_the_slot_writes_can_be_watched(make: Any) -> None:
-    learner = with_bad_batch(make, StopOnNonFinite("grad_norm"), ClipGradients(), bad=float("nan"))
+def test_norm_that_is_written_before_the_update_can_be_watched(make: Any) -> None:
+    learner = with_bad_batch(make, StopOnNonFinite("grad_norm", at="update"), ClipGradients(), bad=float("nan"))
     learner.fit(epochs=1)
     assert learner.outcome.reason == "grad_norm is nan at epoch 0, batch 2"
     assert torch.isfinite(learner.state.model.weight).all()

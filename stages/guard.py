@@ -1,0 +1,253 @@
+"""Guard: finds what an actor changed in place and does not declare, at the boundary where that actor ends."""
+
+import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+from torch import nn
+
+from stages.check import actors
+from stages.errors import GuardWarning, UndeclaredChange, listed
+from stages.order import covers
+from state.access import Access
+from state.fields import MISSING
+from state.watch import Look, Moved, Watch, moved
+
+if TYPE_CHECKING:
+    from stages.node import Actor
+    from stages.place import Place
+    from stages.runner import Runner
+
+GuardLevel = Literal["off", "parts", "contents"]
+
+FIRST, EVERY = 3, 64
+"""Of each loop the first three rounds of a run are looked at, then one in 64 on average."""
+
+
+class Schedule:
+    """Which rounds of one loop are looked at: the first three of a run, then one in 64 on average.
+
+    Each round adds to a credit, and a round that is looked at takes from it. The first round of a pass over the data
+    may take before there is enough, so that what happens only there is not missed for ever.
+    """
+
+    __slots__ = ("credit", "rounds")
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self.credit = 0
+
+    def is_due(self, index: int) -> bool:
+        """Whether the next round, the `index`-th of its pass, is looked at."""
+        self.rounds += 1
+        if self.rounds <= FIRST:
+            return True
+        self.credit += 1
+        if self.credit < EVERY and (index or self.credit <= 0):
+            return False
+        self.credit -= EVERY
+        return True
+
+    @property
+    def is_early(self) -> bool:
+        """Whether the round is one of the first, where a violation raises."""
+        return self.rounds <= FIRST
+
+
+class Guard:
+    """Looks at State where an actor ends, and holds what moved since the last boundary against its declaration.
+
+    Attributes:
+        raises: whether an undeclared change raises, as in the first rounds; else it is recorded, and warned of once.
+        is_debugging: every round is looked at, in contents, and every undeclared change raises.
+    """
+
+    def __init__(self, runner: "Runner", level: GuardLevel, *, is_debugging: bool = False) -> None:
+        self.runner = runner
+        self.watch = Watch(runner.state)
+        self.level: GuardLevel = level
+        self.is_debugging = is_debugging
+        self.raises = True
+        self._last: Look | None = None  # what there was at the last boundary; None where rounds passed by since
+        self._gone: Look | None = None  # the last one before these
+        self._warned: set[tuple[str, str]] = set()
+        self._declared = all_declared(runner.assembly.places)
+
+    def start(self, *, raises: bool) -> None:
+        """A run begins: what moved since the last one ended was changed from outside."""
+        self.raises = raises
+        if self._last is not None:
+            before, self._last = self._last, self._look()
+            self._record_external(moved(before, self._last))
+
+    def begin(self) -> None:
+        """An actor is to run: know what there is before."""
+        if self._last is None:
+            self._last = self._look()
+            gone, self._gone = self._gone, None
+            if gone is not None:
+                self._tell_external(self._undeclared(moved(gone, self._last)))
+
+    def settle(self, actor: "Actor") -> None:
+        """An actor has run: nothing may have moved since the last boundary that it does not declare.
+
+        Raises:
+            UndeclaredChange: something has, in a round where that raises.
+        """
+        before, self._last = self._last, self._look()
+        if before is None:
+            return
+        found = moved(before, self._last)
+        if found:
+            self._judge(actor, found)
+
+    def pass_by(self) -> None:
+        """What runs now is not looked at."""
+        if self._last is not None:
+            self._gone, self._last = self._last.lasting(), None
+
+    def look_at(self, names: Iterable[str]) -> Look:
+        """What there is of the parts that a pair is to give back."""
+        return self.watch.look_at(tuple(names), contents=True)
+
+    def prove(self, actor: "Actor", before: Look) -> None:
+        """What a pair lent is what it was, bit for bit.
+
+        Raises:
+            UndeclaredChange: it is not.
+        """
+        found = moved(before, self.look_at(actor.access.restores))
+        if found:
+            self._record(actor, found)
+            told = "It restores that, so it has to give it back on every way out: ok, cancelled and failed."
+            raise UndeclaredChange(actor.path, actor.source, found, told)
+
+    def compare_plain(self, before: Look, declared: Access) -> Look:
+        """After a round: plain values that nobody inside it declares are as before. The answer is what they are now."""
+        now = self.watch.plain()
+        found = moved(before, now)
+        if found:
+            self._tell_external([one for one in found if not _is_allowed(declared, one)])
+        return now
+
+    def _look(self) -> Look:
+        return self.watch.look(contents=self.is_debugging or self.level == "contents")
+
+    def _judge(self, actor: "Actor", found: list[Moved]) -> None:
+        """Hold what moved against what the actor may change, and what it may not inside of those that forbid it."""
+        if actor.access.unsafe:
+            self._record(actor, found)
+            return
+        own = [one for one in found if _is_allowed(actor.access, one)]
+        forbidden = [one for one in own if any(_forbids(rule, one.name) for rule in actor.forbidden)]
+        memory = {place for one in own if one not in forbidden for place in self._memory(one)}
+        others = [one for one in found if one not in own and not self._is_excused(actor, one, memory)]
+        if forbidden:
+            owners = {owner for rule, owner in actor.forbidden.items() for one in forbidden if _forbids(rule, one.name)}
+            self._report(actor, forbidden, f"{' and '.join(sorted(owners))} forbids that inside.")
+        if others:
+            self._report(actor, others, _remedy(actor, others))
+
+    def _is_excused(self, actor: "Actor", one: Moved, memory: set[int]) -> bool:
+        """Whether it is what the actor may change, under another name.
+
+        That is a tensor that stands in several places, and the parameters of further modules that an optimizer holds,
+        for who may change that optimizer's state.
+        """
+        if memory and self._memory(one) <= memory:
+            return True
+        field, _, part = one.name.partition(".")
+        values = self.runner.values
+        if part != "params" or not isinstance(values.get(field), nn.Module):
+            return False
+        stepped = [name.partition(".")[0] for name in actor.access.writes if name.endswith(".state")]
+        held = {
+            id(parameter)
+            for optimizer in stepped
+            for group in getattr(values.get(optimizer), "param_groups", ())
+            for parameter in group["params"]
+        }
+        named = dict(values[field].named_parameters(remove_duplicate=False))
+        return all(id(named.get(name)) in held for name in one.inside)
+
+    def _report(self, actor: "Actor", found: list[Moved], told: str) -> None:
+        self._record(actor, found)
+        error = UndeclaredChange(actor.path, actor.source, found, told)
+        if self.raises or self.is_debugging:
+            raise error
+        key = (actor.path, found[0].name)
+        if key not in self._warned:
+            self._warned.add(key)
+            warnings.warn(GuardWarning(f"{error} It is on record, and warned of once."), stacklevel=2)
+
+    def _record(self, actor: "Actor", found: list[Moved], evidence: str = "undeclared") -> None:
+        """A row in the log for each part that moved."""
+        recording = self.runner.recording
+        if recording is None:
+            return
+        for one in found:
+            if one.name not in self.runner.assembly.names:
+                recording.field(one.name, "run", "part", "", MISSING)
+            slot = recording.slot(actor.path, "write", one.name, evidence)
+            if slot is not None:
+                recording.write(slot, listed(one.inside) or None)
+
+    def _tell_external(self, found: list[Moved]) -> None:
+        """Record what changed while nobody who declares it ran, and warn of it once."""
+        self._record_external(found)
+        named = [one for one in found if ("external", one.name) not in self._warned]
+        if named:
+            self._warned.update(("external", one.name) for one in named)
+            told = "Nobody who may change it ran: it was one who does not declare it, or code outside of the tree. "
+            told += "learner.debug() finds out who."
+            error = UndeclaredChange("external", "", named, told)
+            if self.is_debugging and self.runner.round is not None:
+                raise error
+            warnings.warn(GuardWarning(f"{error} It is on record, and warned of once."), stacklevel=2)
+
+    def _record_external(self, found: list[Moved]) -> None:
+        for one in found:
+            field, _, part = one.name.partition(".")
+            if part in ("mode", "hyper"):
+                self.runner.scalars.compare(field, part)
+            else:
+                self._record(self.runner.external, [one], one.evidence)
+
+    def _undeclared(self, found: list[Moved]) -> list[Moved]:
+        """What nobody in the tree may change."""
+        return [one for one in found if not _is_allowed(self._declared, one)]
+
+    def _memory(self, one: Moved) -> set[int]:
+        """Where the tensors that moved have their memory: one tensor may stand under several names."""
+        assert self._last is not None
+        return self._last.memory(one.name, one.inside)
+
+
+def all_declared(places: "Iterable[Place]") -> Access:
+    """What somebody at these places may change."""
+    everyone = [access for _, access in actors(places)]
+    return Access(touches=tuple({name for one in everyone for name in _may_change(one)}))
+
+
+def _may_change(access: Access) -> tuple[str, ...]:
+    return (*access.writes, *access.touches, *access.restores, *access.spoils)
+
+
+def _is_allowed(access: Access, one: Moved) -> bool:
+    """Whether an actor with this access may change what moved: the part as a whole, or each name in it."""
+    names = _may_change(access)
+    if any(covers(name, one.name) for name in names):
+        return True
+    return bool(one.inside) and all(any(covers(name, f"{one.name}.{below}") for name in names) for below in one.inside)
+
+
+def _forbids(rule: str, name: str) -> bool:
+    """Whether a name in `forbids`, which may be `*.params`, means this part."""
+    return covers(name.partition(".")[0] + rule[1:] if rule.startswith("*.") else rule, name)
+
+
+def _remedy(actor: "Actor", found: list[Moved]) -> str:
+    names = ", ".join(repr(one.name) for one in found)
+    if actor.access.observer:
+        return f"An observer changes nothing. Declare writes=({found[0].name!r},) to make it a hook that may."
+    return f"Add {names} to its writes if it is there to change that, to its touches if that may change on the way."

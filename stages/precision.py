@@ -1,0 +1,85 @@
+"""Gradients in half precision: the loss is scaled up before it is differentiated, and the gradients are scaled back.
+
+float16 has no room for small gradients. The scale is a component of State, a `torch.amp.GradScaler`, which goes down
+when gradients overflow, and up again (Micikevicius et al., "Mixed Precision Training", 2018; dynamic scaling).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from stages.cancel import Skip
+from stages.stage import Stage
+from stages.supervised import Backward, Update
+from state.fields import field
+
+
+def make_scaler(state: Any) -> GradScaler:
+    """A scaler for the device of State, a CPU where it has none."""
+    device: torch.device | None = state.device if state.ready("device") else None
+    return GradScaler("cpu" if device is None else device.type)
+
+
+SCALER = {"scaler": (GradScaler, field(factory=make_scaler, description="what scales the loss up"))}
+
+
+class ScaledBackward(Backward):
+    """Differentiate the loss times the scale.
+
+    What it adds to `model.grads` is of no use before `Unscale`: who reads gradients in between is refused.
+    """
+
+    writes = ()
+    touches = ("*.grads", "scaler.state")
+    spoils = ("model.grads",)
+    reads = (*Backward.reads, "scaler")
+
+    def fields(self) -> dict[str, Any]:
+        return SCALER
+
+    def differentiate(self, loss: Tensor, state: Any) -> None:
+        super().differentiate(state.scaler.scale(loss), state)
+
+
+class Unscale(Stage):
+    """Divide the gradients by the scale, once for each update.
+
+    Writes:
+        model.grads: as if nothing had been scaled; infinite or NaN where they overflowed.
+    """
+
+    writes = ("model.grads",)
+    touches = ("*.grads", "scaler.state")
+
+    def fields(self) -> dict[str, Any]:
+        return SCALER
+
+    def run(self, scaler: GradScaler, optimizer: Optimizer) -> None:
+        scaler.unscale_(optimizer)
+
+
+class ScaledUpdate(Update):
+    """Let the optimizer change the parameters, unless a gradient is infinite or NaN; adapt the scale.
+
+    An update that is left out ends with the outcome "skipped": `updates` stays, and so do schedules.
+    """
+
+    writes = (*Update.writes, "scaler.state")
+
+    def fields(self) -> dict[str, Any]:
+        return SCALER
+
+    def run(self, optimizer: Optimizer, updates: int, scaler: GradScaler) -> int:  # type: ignore[override]
+        stepped: list[bool] = []
+        handle = optimizer.register_step_post_hook(lambda *_: stepped.append(True))
+        try:
+            scaler.step(optimizer)
+        finally:
+            handle.remove()
+        scaler.update()
+        if not stepped:
+            raise Skip("a gradient is not finite, so the scale goes down")
+        return updates + 1

@@ -1,0 +1,198 @@
+"""Contents: what tells apart tensors and the bits in them."""
+
+from collections.abc import Callable
+from ctypes import string_at
+from functools import cache
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+FEW = 65_536
+"""The number of bytes up to which a tensor's contents are kept as they are. Of longer ones a digest is kept."""
+
+_ROW = 32_768
+_ROWS = {"cpu": 4}  # at a time: what stays in a core's cache; elsewhere few launches count for more
+_MANY_ROWS = 512
+_ODD = -0x61C8864680B583EB  # 2**64 over the golden ratio, as int64
+_MIX = ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1))  # Steele et al. 2014
+
+
+class Seen(NamedTuple):
+    """What a look keeps of a tensor: which one it is, what it is besides its values, and what tells those apart.
+
+    Attributes:
+        identity: of the object.
+        memory: the data pointer; None if there is none.
+        version: the version counter; None if there is none.
+        form: dtype, shape and device.
+        bits: what tells its contents apart, if they were read: see `Eye.read`.
+    """
+
+    identity: int
+    memory: int | None
+    version: int | None
+    form: tuple[Any, ...]
+    bits: bytes | bytearray | None
+
+
+class Eye:
+    """Sees the tensors of one look: each of them once, and those on an accelerator by one transfer at the end.
+
+    Nothing about a tensor changes by being seen.
+    """
+
+    __slots__ = ("_known", "_promised", "_reads")
+
+    def __init__(self, reads: bool) -> None:
+        """With `reads` it also reads what is in them."""
+        self._reads = reads
+        self._known: dict[int, tuple[Seen, Tensor]] = {}  # with the tensor, lest another one gets its identity
+        self._promised: dict[torch.device, list[tuple[bytearray, Tensor]]] = {}
+
+    def see(self, tensor: Tensor) -> Seen:
+        """What tells a tensor apart from others and from itself at another time."""
+        identity = id(tensor)
+        known = self._known.get(identity)
+        if known is not None:
+            return known[0]
+        try:
+            memory, bits = tensor.data_ptr(), None
+            if self._reads:
+                size = tensor.nbytes  # what most tensors are is read here, without a call
+                is_plain = memory and tensor.is_cpu and size <= FEW and tensor.is_contiguous()
+                is_there = is_plain and tensor.untyped_storage().nbytes() >= size
+                bits = string_at(memory, size) if is_there else self.read(tensor)
+            seen = Seen(identity, memory, tensor._version, (tensor.dtype, tensor.shape, tensor.device), bits)
+        except Exception:  # inference tensors have no version, sparse ones no memory, lazy ones no shape
+            form = tuple(_asked(tensor, attrgetter(name)) for name in ("dtype", "shape", "device"))
+            version = _asked(tensor, attrgetter("_version"))
+            bits = self.read(tensor) if self._reads else None
+            seen = Seen(identity, _asked(tensor, Tensor.data_ptr), version, form, bits)
+        self._known[identity] = (seen, tensor)
+        return seen
+
+    def see_copy(self, tensor: Tensor) -> Seen:
+        """The same of a tensor that was made for the asking, another one the next time: what is in it counts alone.
+
+        On the CPU it is read in any case.
+        """
+        seen = self.see(tensor)
+        bits = self.read(tensor) if tensor.is_cpu and not self._reads else seen.bits
+        return Seen(0, None, None, seen.form, bits)
+
+    def read(self, tensor: Tensor) -> bytes | bytearray | None:
+        """What tells tensors of one shape and dtype apart: their bytes if these are few, else the eight of a `digest`.
+
+        Of a tensor on an accelerator they are there after `finish`. None where there are no bytes to view: sparse, on
+        the meta device, of a lazy module, without storage, a subclass that holds other tensors.
+        """
+        try:
+            if tensor.is_cpu:
+                return bytes_of(_condensed(tensor))
+            return None if tensor.is_meta else self._promise(tensor)
+        except Exception:  # what a layout or a subclass raises where there is nothing to view
+            return None
+
+    def finish(self) -> None:
+        """Transfer what was promised."""
+        for promises in self._promised.values():
+            rest = memoryview(bytes_of(torch.cat([condensed for _, condensed in promises]).cpu()))
+            for promised, condensed in promises:
+                promised += rest[: len(condensed)]
+                rest = rest[len(condensed) :]
+        self._promised.clear()
+
+    def _promise(self, tensor: Tensor) -> bytearray:
+        condensed, promised = _condensed(tensor), bytearray()
+        self._promised.setdefault(tensor.device, []).append((promised, condensed))
+        return promised
+
+
+def bytes_of(tensor: Tensor) -> bytes:
+    """The bytes of a contiguous tensor on the CPU.
+
+    Raises:
+        ValueError: there is no memory behind it: its storage was freed, or never was.
+    """
+    size, memory = tensor.nbytes, tensor.data_ptr()
+    if size and not (memory and tensor.untyped_storage().nbytes() >= size):
+        raise ValueError("There is no memory behind this tensor.")
+    return string_at(memory, size)
+
+
+def digest(tensor: Tensor) -> Tensor:
+    """Sixty-four bits for the contents of a tensor, on its device: a 0-d int64.
+
+    The bytes are taken as lanes of 32 bits (16 or 8 where their number does not divide). Each is multiplied by an odd
+    number of its place, and the products of a row are summed modulo 2**64; then the same with the sums of the rows. So
+    a change of one lane in one row always shows. Others go unseen by chance, at worst once in 2**33, where only signs
+    of floats change. (Weighted words of 64 bits would be blind to any two signs of float64.)
+
+    Does not depend on device and strides; what is not contiguous is copied.
+    """
+    with torch.no_grad():
+        data = tensor.detach().resolve_conj().resolve_neg().contiguous().view(-1).view(torch.uint8)
+        data = data.clone() if data.storage_offset() % 4 else data
+        return _digest(data.view({0: torch.int32, 2: torch.int16}.get(len(data) % 4, torch.int8)))
+
+
+def fingerprint(component: nn.Module) -> str:
+    """Sixteen hexadecimal digits for the parameters' contents: their digests, each mixed with size and place.
+
+    Parameters without contents (of a lazy module, on the meta device) and sparse ones count by their place only.
+    """
+    total = 0
+    for parameter in component.parameters():
+        size = -1 if is_lazy(parameter) or parameter.is_meta else parameter.numel()
+        value = int(digest(parameter)) if size > 0 and parameter.layout == torch.strided else 0
+        total = ((total ^ value) * _ODD + size + 1) % 2**64
+    return f"{total:016x}"
+
+
+def _condensed(tensor: Tensor) -> Tensor:
+    """The bytes of a tensor if these are few, else those of its digest, on its device.
+
+    Raises:
+        ValueError: there is no memory behind it.
+    """
+    if tensor.nbytes and not tensor.untyped_storage().nbytes():
+        raise ValueError("There is no memory behind this tensor.")
+    with torch.no_grad():
+        short = tensor.detach().resolve_conj().resolve_neg() if tensor.nbytes <= FEW else digest(tensor)
+        return short.contiguous().view(-1).view(torch.uint8)
+
+
+def _digest(lanes: Tensor) -> Tensor:
+    """The digest of whole numbers: that of the sums of rows and of what remains, if they are more than one row."""
+    device, weights = lanes.device, _weights(lanes.device)
+    if len(lanes) <= _ROW:
+        return (lanes * weights[: len(lanes)]).sum()
+    rows = lanes[: len(lanes) // _ROW * _ROW].view(-1, _ROW)
+    sums = torch.empty(len(rows) + 1, dtype=torch.int64, device=device)
+    step = min(len(rows), _ROWS.get(device.type, _MANY_ROWS))
+    products = torch.empty(step, _ROW, dtype=torch.int64, device=device)
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        torch.mul(some, weights, out=products[: len(some)])
+        torch.sum(products[: len(some)], 1, out=sums[start : start + len(some)])
+    sums[-1] = _digest(lanes[rows.numel() :])
+    return _digest(sums.view(torch.int32))
+
+
+@cache
+def _weights(device: torch.device) -> Tensor:
+    """Odd numbers without a pattern, the same on every device."""
+    mixed = torch.arange(1, _ROW + 1, dtype=torch.int64, device="cpu") * _ODD
+    for shift, factor in _MIX:
+        mixed = (mixed ^ (mixed >> shift)) * factor
+    return (mixed | 1).to(device)
+
+
+def _asked(tensor: Tensor, question: Callable[[Tensor], Any]) -> Any:
+    try:
+        return question(tensor)
+    except Exception:
+        return None
