@@ -150,7 +150,7 @@ class Readiness:
             told = f"which {who} may not have written by then: it runs only sometimes. "
             return "written sometimes", told + f"Hook the reader after that writer, {default}or read {name + '?'!r}."
         later = [writer for writer in writers if writer not in self.acted and self._shares(writer, scope)]
-        if later == [path] and name.endswith(".grads"):
+        if path in later and name.endswith(".grads"):
             told = "which nobody has cleared before: gradients of earlier batches would add up."
             return "read before write", f"{told} Put ClearGradients() first."
         if later == [path]:

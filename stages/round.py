@@ -114,8 +114,7 @@ class Round:
             if runner.recording is not None:
                 runner.recording.cut()
                 runner.recording.position = self._outside()
-        may_end = is_over or (exhausted and self.scope == "update")  # also after a window of cancelled batches alone
-        if may_end and self.may_end_run and runner.limit is not None and runner.limit.is_reached(runner.values):
+        if is_over and self.may_end_run and runner.limit is not None and runner.limit.is_reached(runner.values):
             if self.outer is not None and self.outer.scope == "update":
                 raise Exhausted  # the update of these batches follows; then the loop round it ends the run
             raise Reached("run", str(runner.limit))

@@ -16,6 +16,7 @@ from stages import (
     Every,
     Forward,
     Loss,
+    Misuse,
     Repeat,
     Train,
     Update,
@@ -325,7 +326,7 @@ def settings_of(made: Any) -> list[Any]:
 def test_setting_of_a_bound_control_stage_is_frozen() -> None:
     made = Repeat(2, count)
     with_stage(made)
-    with pytest.raises(Exception, match="Repeat.times cannot be set: Repeat is bound to a Learner"):
+    with pytest.raises(Misuse, match="Repeat.times cannot be set: Repeat is bound to a Learner"):
         made.times = 3
 
 
