@@ -106,8 +106,8 @@ def assemble(
     findings.extend(unsaveable_fields(made))
     findings.extend(unopened_scopes(made, places))
     findings.extend(unknown_forbids(places, names))
+    findings.extend(forbidden_writes(places, names))
     for rule in (
-        forbidden_writes,
         clashing_pairs,
         rounds_never_opened,
         unknown_binds,

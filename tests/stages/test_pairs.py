@@ -1,14 +1,11 @@
 """Hooks around a stage: entered before it, resumed with its outcome afterwards, whatever that is."""
 
-import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import wraps
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from learner import (
     Callback,
@@ -17,9 +14,7 @@ from learner import (
     GraphError,
     Learner,
     Outcome,
-    Skip,
     Stage,
-    StageError,
     TrainState,
     after,
     around,
@@ -27,7 +22,7 @@ from learner import (
     field,
 )
 from learner.testing import toy_learner
-from stages import ContractBroken, DeclarationError
+from stages import ContractBroken
 from state import AccessDenied, FieldNotReady
 
 Hook = Callable[[Any], Iterator[None]]
@@ -195,314 +190,6 @@ def test_own_loop_that_fails_leaves_the_hooks_around_it_with_its_outcome() -> No
     assert seen == ["fit in", "fit failed", "fit in", "fit cancelled"]
 
 
-@pytest.mark.parametrize("side", ["before", "around"])
-@pytest.mark.parametrize(
-    ("raised", "told"),
-    [
-        (lambda: Skip("why"), "was not entered: skipped: why"),
-        (lambda: Cancel("phase", "why"), r"was not entered: cancelled \(phase\) by train/epoch/fit:.*:end: why"),
-        (lambda: Cancel("epoch", "why"), "was not entered: what it stands in was cancelled"),
-        (lambda: Cancel("run", "why"), r"was not entered: cancelled \(run\) by train/epoch/fit:.*:end: why"),
-    ],
-    ids=["skip", "phase", "epoch", "run"],
-)
-def test_own_loop_cannot_be_left_out(side: str, raised: Any, told: str) -> None:
-    learner = toy_learner(valid=None)
-
-    def end(state: Any) -> Any:
-        raise raised()
-        yield
-
-    def end_before(state: Any) -> None:
-        raise raised()
-
-    end_before.__name__ = "end"
-    getattr(learner, side)("fit")(end if side == "around" else end_before)
-    entered = False
-    with pytest.raises(StageError, match=f"^train/epoch/fit {told}. The block of a `with` cannot be left out"):
-        with learner.inside("epoch/fit"):
-            entered = True
-    assert not entered
-    learner.hooks.remove("end")
-    learner.fit(epochs=1)
-    assert learner.outcome.ok and learner.state.updates == 8
-
-
-# How it ended
-
-
-@pytest.mark.parametrize("audit", ["off", "summary"])
-@pytest.mark.parametrize(
-    ("raised", "kind"),
-    [
-        (lambda: Skip("why"), "skipped"),
-        (lambda: Cancel("batch", "why"), "cancelled"),
-        (lambda: Cancel("run", "why"), "cancelled"),
-        (lambda: ValueError("why"), "failed"),
-        (lambda: KeyboardInterrupt("why"), "interrupted"),
-        (lambda: SystemExit("why"), "interrupted"),
-    ],
-    ids=["skip", "batch", "run", "error", "ctrl-c", "exit"],
-)
-def test_hook_is_resumed_with_the_outcome_and_nothing_is_thrown_into_it(raised: Any, kind: str, audit: Any) -> None:
-    learner = toy_learner(valid=None, audit=audit)
-    seen: list[Outcome] = []
-
-    @learner.around("gradient")
-    def pair(state: Any) -> Any:
-        try:
-            outcome = yield
-        except BaseException:
-            pytest.fail("something was thrown into it")
-        seen.append(outcome)
-
-    if kind == "skipped":  # of the whole gradient, by a hook further inside
-
-        @learner.around("gradient")
-        def end_inside(state: Any) -> Any:
-            raise raised()
-            yield
-
-    else:
-
-        @learner.before("loss")
-        def end(state: Any) -> None:
-            raise raised()
-
-    try:
-        learner.fit(batches=1)
-    except (ValueError, KeyboardInterrupt, SystemExit) as error:
-        assert seen[0].error is error
-    assert [outcome.kind for outcome in seen] == [kind]
-    if kind == "cancelled":
-        assert seen[0].by.endswith("loss:before:end") and seen[0].reason == "why"
-
-
-def test_fetch_that_finds_no_batch_is_exhausted_for_the_hook_around_it() -> None:
-    learner, seen = toy_learner(valid=None), list[str]()
-    learner.around("fit/fetch")(noting(seen, "fetch"))
-    learner.fit(epochs=1)
-    assert seen[-2:] == ["fetch in", "fetch exhausted"] and seen.count("fetch ok") == 8
-
-
-@pytest.mark.parametrize(
-    ("raised", "kind"),
-    [
-        (lambda: ValueError("no"), "failed"),
-        (lambda: Cancel("batch", "no"), "cancelled"),
-        (lambda: Skip("no"), "skipped"),
-    ],
-    ids=["error", "cancel", "skip"],
-)
-def test_hook_that_was_entered_is_left_where_a_later_one_is_not(raised: Any, kind: str) -> None:
-    learner, seen = toy_learner(valid=None), list[str]()
-    learner.around("update")(noting(seen, "first"))
-
-    @learner.around("update")
-    def second(state: Any) -> Any:
-        seen.append("second in")
-        raise raised()
-        yield
-
-    learner.around("update")(noting(seen, "third"))
-    learner.after("update")(lambda state, outcome: seen.append(f"after {outcome.kind}"))
-    try:
-        learner.fit(batches=1)
-    except ValueError as error:
-        assert "In train/epoch/fit/batch/update:around:second at" in error.__notes__[0]
-    assert seen == ["first in", "second in", f"first {kind}", f"after {kind}"]
-    assert learner.state.updates == 0
-
-
-def test_skip_of_a_hook_around_a_stage_ends_that_stage_alone() -> None:
-    learner, seen = toy_learner(valid=None), list[str]()
-
-    @learner.around("update")
-    def odd(state: Any) -> Any:
-        if state.batch_index % 2:
-            raise Skip("odd")
-        yield
-
-    learner.after("update")(lambda state, outcome: seen.append(str(outcome)))
-    learner.fit(epochs=1)
-    assert (learner.state.updates, learner.state.batches_seen) == (4, 8)
-    assert seen == ["ok", "skipped: odd"] * 4
-
-
-def test_cancel_after_the_stage_is_taken_as_one_of_an_after_hook() -> None:
-    learner, seen = toy_learner(valid=None), list[str]()
-
-    @learner.around("update")
-    def stop(state: Any) -> Any:
-        yield
-        raise Cancel("run", "low loss")
-
-    learner.after("update")(lambda state, outcome: seen.append(outcome.kind))
-    learner.fit(epochs=1)
-    assert learner.outcome.by == "train/epoch/fit/batch/update:around:stop"
-    assert (learner.state.updates, seen) == (1, ["cancelled"])
-
-
-# What it does wrong
-
-
-@pytest.mark.parametrize("where", ["before", "after"])
-def test_error_of_the_hook_keeps_its_cause_and_gets_one_note(where: str) -> None:
-    def broken(state: Any) -> Any:
-        if where == "after":
-            yield
-        try:
-            {}["x"]
-        except KeyError as error:
-            raise ValueError(where) from error
-        yield
-
-    with pytest.raises(ValueError, match=where) as caught:
-        fitted(broken)
-    assert isinstance(caught.value.__cause__, KeyError)
-    (note,) = caught.value.__notes__
-    assert note.startswith("In train/epoch/fit/batch/update:around:broken at epoch 0, fit, batch 0")
-
-
-def test_error_of_the_stage_wins_over_those_of_the_hooks_around_it() -> None:
-    learner = toy_learner()
-
-    @learner.around("update")
-    def outer(state: Any) -> Any:
-        yield
-        raise TypeError("outer")
-
-    @learner.around("update")
-    def inner(state: Any) -> Any:
-        yield
-        raise KeyError("inner")
-
-    @learner.before("update")
-    def fail(state: Any) -> None:
-        raise ValueError("first")
-
-    with pytest.raises(ValueError, match="^first"):
-        learner.fit(batches=1)
-    learner.hooks.remove("fail")
-    with pytest.raises(KeyError, match="inner") as caught:
-        learner.fit(batches=1)
-    assert caught.value.__notes__[-1] == "Then an after-hook raised TypeError: outer"
-
-
-def never(state: Any) -> Any:
-    if state is None:
-        yield
-
-
-def twice(state: Any) -> Any:
-    yield
-    yield
-
-
-def on_and_on(state: Any) -> Any:
-    try:
-        yield
-        yield
-    finally:
-        yield
-
-
-@contextmanager
-def managed(state: Any) -> Any:
-    yield
-
-
-def skips_at_the_end(state: Any) -> Any:
-    yield
-    raise Skip("too late")
-
-
-@pytest.mark.parametrize(
-    ("hook", "match"),
-    [
-        (never, "never ended without `yield`, so the stage would have run outside of it"),
-        (twice, "twice yields twice. It stands around one run of its stage: yield once"),
-        (on_and_on, "on_and_on yields twice"),
-        (managed, "managed gave a _GeneratorContextManager, no generator. Take off what wraps it"),
-        (skips_at_the_end, "raises Skip after its stage has ended. Return instead, or raise it before the `yield`"),
-    ],
-)
-def test_hook_that_does_not_stand_around_its_stage_is_an_error(hook: Any, match: str) -> None:
-    with pytest.raises(ContractBroken, match=f"^train/epoch/fit/batch/update:around:.*{match}") as caught:
-        fitted(hook)
-    assert caught.value.actor == f"train/epoch/fit/batch/update:around:{hook.__name__}"
-
-
-def test_hook_that_is_wrapped_in_a_function_still_is_a_generator() -> None:
-    seen: list[str] = []
-
-    def doubly(function: Hook) -> Hook:
-        @wraps(function)
-        def call(state: Any) -> Any:
-            seen.append("wrapped")
-            return function(state)
-
-        return call
-
-    def pair(state: Any) -> Any:
-        yield from noting(seen, "pair")(state)
-
-    fitted(doubly(pair))
-    assert seen == ["wrapped", "pair in", "pair ok"] * 2
-
-
-def plain(state: Any) -> None: ...
-
-
-def takes_outcome(outcome: Any) -> Any:
-    yield
-
-
-def takes_values(model: Any) -> Any:
-    yield
-
-
-@pytest.mark.parametrize(
-    ("hook", "options", "match"),
-    [
-        (plain, {}, "plain: stands around a stage and has no `yield`. Write `outcome = yield`"),
-        (takes_outcome, {}, "takes 'outcome' before there is one. It is what `yield` gives"),
-        (takes_values, {"writes": ("loss",)}, r"writes \['loss'\] and returns nothing. Take `state`, and set them"),
-        (takes_values, {"restores": ("loss",)}, r"restores=\['loss'\] names fields. A pair gives back parts"),
-        (takes_values, {"restores": ("model",)}, r"restores=\['model'\] names fields"),
-        (takes_values, {"restores": "model.params"}, "restores = 'model.params' is a string"),
-        (takes_values, {"restores": 3}, "restores = 3 is no tuple of names"),
-        (takes_values, {"when": 3}, "when=3 cannot be called"),
-        (takes_values, {"unsafe": "yes"}, "unsafe='yes'. It is True or False"),
-    ],
-)
-def test_declaration_that_cannot_be_kept_is_refused(hook: Any, options: Any, match: str) -> None:
-    with pytest.raises(DeclarationError, match=match):
-        toy_learner().around("update", **options)(hook)
-
-
-@pytest.mark.parametrize("side", ["before", "after"])
-def test_only_a_hook_around_yields_and_restores(side: str) -> None:
-    learner = toy_learner()
-    with pytest.raises(DeclarationError, match=r"has a `yield`.* A hook that yields stands around: @around"):
-        getattr(learner, side)("update")(takes_values)
-    with pytest.raises(DeclarationError, match=r"restores=\['model.params'\] is for a hook `around`"):
-        getattr(learner, side)("update", restores=("model.params",))(plain)
-
-
-@pytest.mark.parametrize(
-    ("name", "match"),
-    [
-        ("model.parms", "declares 'model.parms', but State has no such field. Did you mean 'model.params'"),
-        ("model.params?", r"declares 'model.params\?', but State has no such field"),
-        ("critic.params", "declares 'critic.params', but State has no such field"),
-    ],
-)
-def test_part_that_is_not_there_cannot_be_restored(name: str, match: str) -> None:
-    with pytest.raises(GraphError, match=match):
-        toy_learner().around("update", restores=(name,))(takes_values)
-
-
 # What it may read and write
 
 
@@ -600,76 +287,11 @@ def test_value_that_ended_early_is_missed_with_the_actors_name() -> None:
         learner.fit(batches=1)
 
 
-# What it restores
-
-
-class Averaged(Callback):
-    """Lends the model other weights for as long as the evaluation runs."""
-
-    @around(EvaluationPhase, restores=("model.params",))
-    @torch.no_grad()
-    def lend(self, model: nn.Module) -> Any:
-        own = copy.deepcopy(model.state_dict())
-        for parameter in model.parameters():
-            parameter.fill_(3.0)
-        yield
-        model.load_state_dict(own)
-
-
-@pytest.mark.parametrize(
-    "raised",
-    [None, lambda: Cancel("batch"), lambda: Cancel("run"), lambda: Skip(), lambda: ValueError(), KeyboardInterrupt],
-    ids=["ok", "batch", "run", "skip", "error", "ctrl-c"],
-)
-def test_lent_weights_are_back_however_the_evaluation_ends(raised: Any) -> None:
-    learner, weights = toy_learner(callbacks=[Averaged()]), list[Tensor]()
-    learner.before("validate")(lambda state: weights.append(state.model.weight.detach().clone()))
-
-    @learner.before("validate_loss")
-    def end(state: Any) -> None:
-        weights.append(state.model.weight.detach().clone())
-        if raised is not None:
-            raise raised()
-
-    try:
-        learner.fit(epochs=1)
-    except (ValueError, KeyboardInterrupt):
-        pass
-    own, *lent = weights
-    assert torch.equal(learner.state.model.weight, own) and own.item() != 3.0
-    assert lent and {weight.item() for weight in lent} == {3.0}
-
-
-def test_restored_part_is_on_record_when_it_is_lent_and_when_it_is_back() -> None:
-    learner = toy_learner(callbacks=[Averaged()])
-    learner.fit(epochs=1)
-    lent = learner.log.where(actor="**:around:Averaged.lend", epoch=0)
-    assert [(change.field, change.evidence) for change in lent] == [
-        ("model.params", "until restored"),
-        ("model.params", "restored"),
-    ]
-
-
-def test_deep_part_may_be_restored() -> None:
-    learner = fitted(takes_values, restores=("model.params.weight", "optimizer.hyper.lr", "rng", "*.mode"))
-    assert learner.state.updates == 2
-    fields = {change.field for change in learner.log.where(actor="**/update:around:takes_values")}
-    assert {"model.params.weight", "optimizer.hyper.lr", "rng", "model.mode"} <= fields
-
-
-def test_part_that_a_pair_is_there_to_change_is_on_record_at_its_end() -> None:
-    @torch.no_grad()
-    def shrink(model: nn.Module) -> Any:
-        yield
-        for parameter in model.parameters():
-            parameter.mul_(0.5)
-
-    learner = fitted(shrink, writes=("model.params",))
-    (first, second) = learner.log.where(actor="**/update:around:shrink", field="model.params")
-    assert (first.evidence, second.evidence) == ("inferred", "inferred")
-
-
 # The list of hooks
+
+
+def takes_values(model: Any) -> Any:
+    yield
 
 
 def test_around_gives_the_function_back_and_the_list_shows_its_side() -> None:
