@@ -151,6 +151,28 @@ def test_nothing_of_the_parts_is_left_behind() -> None:
     assert torch.allclose(once, model.weight.grad / 3 * 2, atol=1e-6), "a second backward is weighted by no part"
 
 
+@pytest.mark.parametrize("weight", [1.0, 0.25])
+def test_parts_of_parts_and_a_weight_of_the_batch_multiply(weight: float) -> None:
+    @stage(writes=("loss_weight",))
+    def weigh() -> float:
+        return weight
+
+    inputs, targets = data(7)
+    nested = Microbatches(2, Microbatches(2, Forward(), Loss(), Backward()))
+    fit = Fit(Fetch(), FitBatch(Unpack(), ClearGradients(), weigh, nested, Update()))
+    torch.manual_seed(1)
+    model = Sums()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    learner = Learner(model, F.mse_loss, optimizer, train=[(inputs, targets)], stages=Train(Epoch(fit)), device="cpu")
+    seen: list[float] = []
+    learner.after("forward")(lambda state: seen.append(state.loss_weight))
+    frame = learner.fit_batch((inputs, targets))
+    loss, expected = whole(inputs, targets)
+    assert torch.allclose(next(model.parameters()).grad, expected * weight, atol=1e-6)
+    assert torch.allclose(frame.loss, loss, atol=1e-6) and frame.loss_weight == weight
+    assert seen == pytest.approx([weight * share for share in (2 / 7, 2 / 7, 2 / 7, 1 / 7)])
+
+
 def both() -> Composite:
     return Composite(Microbatches(3, Forward(), Loss(), Backward()), again=Gradient(Forward(), Loss(), Backward()))
 

@@ -296,6 +296,8 @@ def test_window_in_rounds_of_something_else_is_found() -> None:
     wrong = type(tree)(type(epoch)(type(epoch.fit)(*epoch.fit.stages.values())))
     found = {one.kind: one.message for one in findings(wrong)}
     assert found["window without update"].endswith("Write Fit(..., each='update').")
+    nested = tree.swap("window", type(epoch.fit.window)(2, epoch.fit.window))
+    assert only(nested).message.endswith("Keep one of the two.")
     repeated = type(epoch.fit)(
         ClearGradients(), Repeat(1, epoch.fit.window), AverageGradients(), Update(), each="update"
     )
