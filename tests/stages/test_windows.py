@@ -23,6 +23,7 @@ from stages import (
     Gradient,
     Loss,
     Microbatches,
+    Misuse,
     Train,
     Unpack,
     Update,
@@ -198,6 +199,18 @@ def test_loop_of_ones_own_runs_inside_a_window() -> None:
         for _ in range(2):
             learner.fit_batch(BATCH)
     assert (learner.state.batches_seen, learner.state.updates) == (5, 1)
+
+
+def test_single_batch_is_no_round_of_a_loop_of_updates() -> None:
+    learner, _ = windowed()
+    with pytest.raises(
+        Misuse, match="a round of train/epoch/fit is another thing. Enter the loop whose rounds are bat"
+    ):
+        learner.fit_batch(BATCH)
+    with pytest.raises(Misuse, match="fit_batch.. runs one batch"), learner.inside("epoch/fit"):
+        learner.fit_batch(BATCH)
+    learner.fit(epochs=1)
+    assert learner.state.updates == 3
 
 
 def tree(window: Any, *, each: str | None = "update", **slots: Any) -> Train:
