@@ -9,7 +9,7 @@ from learner.components import check_loader, check_optimizers
 from learner.errors import ArgumentError
 from learner.history import History, RecordHistory, has_batches, has_epochs, numbers_of
 from learner.opening import seed_everything, tell_setup
-from learner.precision import DTYPES, Precision, autocasts, check_precision
+from learner.precision import DTYPES, Precision, autocasts, check_precision, refuse_uncast
 from learner.recipes import predict, scaled
 from stages import Composite, EvaluationPhase, Runner, assemble
 from stages.assembly import Assembly, refuse_orphans
@@ -56,6 +56,8 @@ class Bound:
         self.tree = scaled(tree) if check_precision(precision) == "fp16" else tree
         self._dtype = DTYPES[precision]
         self.callbacks = _listed(callbacks)
+        if self._dtype is not None:
+            refuse_uncast(self.tree, self.callbacks, precision)
         self.recording: Recording | None = None
         self._guard: GuardLevel = guard
         self._is_debugging = False

@@ -73,28 +73,36 @@ def supervised(
 
 
 def scaled(tree: Composite) -> Composite:
-    """A tree whose gradients are scaled for float16: each `Backward` scales, before each `Update` it is undone.
+    """A tree whose gradients are scaled for float16: each `Backward` scales, and before each `Update`, or before the
+    gradients of a window are averaged, the scale is taken back.
 
     Raises:
         ArgumentError: the tree has none of these stages to exchange.
     """
     kinds: set[type] = set()
+    unscaled: set[str] = set()  # optimizers whose gradients are unscaled already
 
     def exchange(held: Composite) -> Composite:
         stages: dict[str, Any] = {}
         for slot, stage in held.stages.items():
-            kinds.add(type(stage))
-            if type(stage) is Backward:
-                stages[slot] = ScaledBackward().bind(**names_of(stage))
-            elif type(stage) is Update:
-                stages["unscale"] = Unscale().bind(**names_of(stage))
-                stages[slot] = ScaledUpdate().bind(**names_of(stage))
+            kind, names = type(stage), names_of(stage)
+            optimizer = names.get("optimizer", "optimizer")
+            kinds.add(kind)
+            if kind in (AverageGradients, Update) and optimizer not in unscaled:
+                unscaled.add(optimizer)
+                is_free = "unscale" not in {*stages, *held.stages}
+                stages["unscale" if is_free else f"unscale_{slot}"] = _bound(Unscale(), names)
+            if kind is Backward:
+                stages[slot] = ScaledBackward().bind(**names)
+            elif kind is Update:
+                unscaled.discard(optimizer)
+                stages[slot] = ScaledUpdate().bind(**names)
             else:
                 stages[slot] = exchange(stage) if isinstance(stage, Composite) else stage
         return held.holding(stages)
 
     made = exchange(tree)
-    if not {Backward, Update} <= kinds:
+    if kinds.isdisjoint((Backward, ScaledBackward)) or kinds.isdisjoint((Update, ScaledUpdate)):
         told = "precision='fp16' scales the loss in Backward() and takes it back before Update(); this tree lacks one. "
         told += "Use 'bf16', which needs no scale, or put ScaledBackward(), Unscale() and ScaledUpdate() into it."
         raise ArgumentError("Learner", "precision", told)

@@ -52,6 +52,7 @@ class Readiness:
         self.writers = writers_of(places)
         self.ready = set(given)
         self.sometimes: set[str] = set()
+        self.spoiled: dict[str, str] = {}
         self.openers: dict[str, list[str]] = defaultdict(list)
         self.acted: set[str] = set()
         self.faults: dict[tuple[str, str, str], list[str]] = defaultdict(list)
@@ -87,6 +88,7 @@ class Readiness:
         self._read(place.path, place.access, below=place)
         written = {key_of(name) for name in place.access.writes}
         self.ready = (self.ready | written) - set(place.access.spoils)
+        self.spoiled.update(dict.fromkeys(place.access.spoils, place.path))
         self.acted.add(place.path)
         if not place.children:
             return
@@ -150,6 +152,11 @@ class Readiness:
             told = f"which {who} may not have written by then: it runs only sometimes. "
             return "written sometimes", told + f"Hook the reader after that writer, {default}or read {name + '?'!r}."
         later = [writer for writer in writers if writer not in self.acted and self._shares(writer, scope)]
+        if name in self.spoiled:
+            told = f"which is of no use after {self.spoiled[name]} until somebody writes it anew."
+            anew = [writer for writer in later if writer != path]
+            after = _list(anew) if anew else "a stage that does, such as Unscale() for scaled gradients"
+            return "read before write", f"{told} Put the reader after {after}."
         if path in later and name.endswith(".grads"):
             told = "which nobody has cleared before: gradients of earlier batches would add up."
             return "read before write", f"{told} Put ClearGradients() first."
@@ -200,6 +207,8 @@ class Readiness:
         if scope is None:
             return
         self.openers[scope].pop()
+        for name in self.spoiled.keys() & self.in_scope[scope]:
+            del self.spoiled[name]
         self.ready -= self.in_scope[scope]
         self.sometimes -= self.in_scope[scope]
         if self.openers[scope]:

@@ -181,6 +181,8 @@ def _declared(owner: str, facts: Mapping[str, Any], parameters: Iterable[str]) -
     reads, *others = (names_in(owner, what, facts.get(what, ())) for what in which)
     spoils = names_in(owner, "spoils", facts.get("spoils", ()))
     unsafe = flag_in(owner, "unsafe", facts.get("unsafe", False))
+    if RNG in others[0]:
+        raise DeclarationError(owner, f"writes {RNG!r}, which is no field. What draws from the generators touches it.")
     return replace(Access.of([*reads, *parameters], *others), spoils=spoils, unsafe=unsafe)
 
 

@@ -86,7 +86,7 @@ def _rows(root: Place) -> Iterator[tuple[str, str]]:
 
 
 def _declared(place: Place) -> Access:
-    """What a stage declares, in State's names and as it is written, without parts to touch that are not there."""
+    """What a stage declares, in State's names; of parts that it touches if they exist, those that do."""
     access = place.contract.access.renamed(place.names)
     there = (name.removesuffix("?") for name in access.touches)
     return replace(access, touches=tuple(name for name in there if "*" in name or name in place.access.touches))

@@ -76,6 +76,10 @@ class Guard:
     def start(self, *, raises: bool) -> None:
         """A run begins: what moved since the last one ended was changed from outside."""
         self.raises = raises
+        self.step_in()
+
+    def step_in(self) -> None:
+        """A round begins in a loop of the user's own: what moved since the last one ended is that loop's doing."""
         if self._last is not None:
             before, self._last = self._last, self._look()
             self._record_external(moved(before, self._last))
@@ -208,7 +212,7 @@ class Guard:
     def _record_external(self, found: list[Moved]) -> None:
         for one in found:
             field, _, part = one.name.partition(".")
-            if part in ("mode", "hyper"):
+            if part == "hyper":
                 self.runner.scalars.compare(field, part)
             else:
                 self._record(self.runner.external, [one], one.evidence)
@@ -223,10 +227,24 @@ class Guard:
         return self._last.memory(one.name, one.inside)
 
 
+def schedule_text(guard: Guard | None) -> str:
+    """When a guard looks, and what follows from what it finds."""
+    if guard is None:
+        return "off: nothing is looked at"
+    if guard.is_debugging:
+        return "debug: contents at every boundary of every round; an undeclared change raises"
+    return (
+        f"{guard.level}: at every boundary in the first {FIRST} rounds of each loop, where undeclared changes raise; "
+        f"then in 1 of {EVERY} on average, the first of a pass if it can, where they are recorded and warned of once; "
+        "plain values (mode, requires_grad, hyper) after every batch"
+    )
+
+
 def all_declared(places: "Iterable[Place]") -> Access:
     """What somebody at these places may change."""
     everyone = [access for _, access in actors(places)]
-    return Access(touches=tuple({name for one in everyone for name in _may_change(one)}))
+    names = {name for one in everyone for name in _may_change(one)}
+    return Access(touches=tuple(names), unsafe=any(one.unsafe for one in everyone))
 
 
 def _may_change(access: Access) -> tuple[str, ...]:
@@ -236,7 +254,7 @@ def _may_change(access: Access) -> tuple[str, ...]:
 def _is_allowed(access: Access, one: Moved) -> bool:
     """Whether an actor with this access may change what moved: the part as a whole, or each name in it."""
     names = _may_change(access)
-    if any(covers(name, one.name) for name in names):
+    if access.unsafe or any(covers(name, one.name) for name in names):
         return True
     return bool(one.inside) and all(any(covers(name, f"{one.name}.{below}") for name in names) for below in one.inside)
 
@@ -247,7 +265,18 @@ def _forbids(rule: str, name: str) -> bool:
 
 
 def _remedy(actor: "Actor", found: list[Moved]) -> str:
-    names = ", ".join(repr(one.name) for one in found)
+    """What to declare. Fields and the generators change on the way only: in `writes` a field means a new value."""
+    parts = tuple(one.name for one in found if "." in one.name)
+    others = tuple(one.name for one in found if "." not in one.name)
     if actor.access.observer:
-        return f"An observer changes nothing. Declare writes=({found[0].name!r},) to make it a hook that may."
-    return f"Add {names} to its writes if it is there to change that, to its touches if that may change on the way."
+        wanted = [f"{what}={names!r}" for what, names in (("writes", parts), ("touches", others)) if names]
+        return f"An observer changes nothing. Declare {' and '.join(wanted)} to make it a hook that may."
+    told = []
+    if parts:
+        told.append(f"Add {_quoted(parts)} to its writes if it is there to change that, ")
+        told.append("to its touches if that may change on the way." + " " * bool(others))
+    return "".join([*told, f"Add {_quoted(others)} to its touches." if others else ""])
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(map(repr, names))

@@ -114,22 +114,28 @@ class Round:
             if runner.recording is not None:
                 runner.recording.cut()
                 runner.recording.position = self._outside()
-        if is_over and self.may_end_run and runner.limit is not None and runner.limit.is_reached(runner.values):
-            if self.outer is not None and self.outer.scope == "update":
-                raise Exhausted  # the update of these batches follows; then the loop round it ends the run
-            raise Reached("run", str(runner.limit))
-        if is_over and self.is_last:
-            raise Exhausted
-        if exhausted and self.scope == "update" and runner.limit is not None and runner.limit.is_reached(runner.values):
-            raise Reached("run", str(runner.limit)) from None  # of a window whose batches were all cancelled
+        if is_over or (exhausted and self.scope == "update"):  # also after a window of cancelled batches alone
+            self._end_loop()
         if cancelled and error is not None:
             forget(error)
         return cancelled
+
+    def _end_loop(self) -> None:
+        """End the loop, or the run, if this was its last round."""
+        limit = self.runner.limit
+        if self.may_end_run and limit is not None and limit.is_reached(self.runner.values):
+            if self.outer is not None and self.outer.scope == "update":
+                raise Exhausted  # the update of these batches follows; then the loop round it ends the run
+            raise Reached("run", str(limit))
+        if self.is_last:
+            raise Exhausted
 
     def _sample(self, schedule: Schedule) -> None:
         """Decide whether this round is timed, and looked at by the guard."""
         runner, guard = self.runner, self.runner.guard
         outer = self.outer
+        if guard is not None:
+            self.outer_raises = guard.raises
         if outer is not None and outer.scope == "update":  # a batch of a window, looked at as the whole window
             return
         index = runner.values.get(self.index_name, 0) if self.index_name is not None else self.number
@@ -137,7 +143,7 @@ class Round:
         if self.is_sampled:
             runner.timed = is_due and (runner.recording is not None or guard is not None)
         if guard is not None:
-            runner.audited, self.outer_raises = is_due, guard.raises
+            runner.audited = is_due
             if is_due:
                 guard.raises = schedule.is_early
             else:

@@ -68,11 +68,10 @@ def forbidden_writes(places: list[Place], names: Mapping[str, FieldSpec]) -> Ite
     for place in places:
         if not place.forbids:
             continue
-        spelt = [(rule, known) for rule in place.forbids for known in _spelt(rule, names)]
         inside = [one for child in place.children.values() for one in child.walk()]
         for path, access in actors(inside):
             for name in access.writes:
-                rule = next((rule for rule, known in spelt if overlaps(known, name)), None)
+                rule = next((rule for rule in place.forbids if _means(rule, name, names)), None)
                 if rule is not None:
                     told = f"{path} writes {name!r}, which {place.path} forbids (forbids {rule!r})."
                     ways = "Take it out of there, or take the name out of forbids."
@@ -83,7 +82,8 @@ def unknown_forbids(places: list[Place], names: Mapping[str, FieldSpec]) -> Iter
     """Names in `forbids` that no field and no part has: a slip that would forbid nothing."""
     for place in places:
         for rule in place.forbids:
-            if not any(key_of(known) in names for known in _spelt(rule, names)):
+            known = any(name.endswith(rule[1:]) for name in names) if rule.startswith("*.") else key_of(rule) in names
+            if not known:
                 near = suggestion(nearest(rule, names))
                 told = f"{place.path} forbids {rule!r}, but State has no such field.{near}"
                 yield Finding("error", "unknown field", (place.path,), f"{told} Name a field or part that is there.")
@@ -153,8 +153,7 @@ def unknown_binds(places: list[Place]) -> Iterator[Finding]:
                 yield Finding("error", "unknown field", (path,), f"{told}{near} It uses {sorted(used - {'*'})}.")
 
 
-def _spelt(rule: str, names: Mapping[str, FieldSpec]) -> list[str]:
-    """`*.params` as the params of every component that has them."""
-    if not rule.startswith("*."):
-        return [rule]
-    return [name for name in names if name.count(".") == 1 and name.endswith(rule[1:])]
+def _means(rule: str, name: str, names: Mapping[str, FieldSpec]) -> bool:
+    """Whether a name in `forbids`, which may be `*.params`, means what is written; no field without such a part."""
+    spelt = name.partition(".")[0] + rule[1:] if rule.startswith("*.") else rule
+    return overlaps(spelt, name) and (spelt == rule or spelt in names)

@@ -238,6 +238,8 @@ class Runner:
         """One round of a loop on `batch`: all its stages but `fetch`."""
         assert loop.round is not None
         frame = Frame({})
+        if self.guard is not None:
+            self.guard.step_in()
         device = self.values.get("device")
         batch = batch if device is None else moved(batch, device)
         with loop.round:

@@ -104,7 +104,7 @@ def vocabulary(cls: type[State], state: State | None = None) -> dict[str, FieldS
     The parts follow from the object where there is one, else from the annotation.
     """
     names: dict[str, FieldSpec] = {
-        RNG: FieldSpec(RNG, Any, "run", None, None, "random number generators", "saved", "", "State")
+        RNG: FieldSpec(RNG, Any, "run", MISSING, None, "random number generators", "saved", "", "State")
     }
     for name, spec in cls.specs.items():
         names[name] = spec
