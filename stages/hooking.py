@@ -48,13 +48,13 @@ def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
             if runner.audited:
                 actor.settle()
         except BaseException as raised:
-            raised = actor.ended_early(raised)
-            if hook.observes and not takes_outcome and _is_gone(raised, how, actor):
+            early = actor.ended_early(raised)
+            if hook.observes and not takes_outcome and _is_gone(early, how, actor):
                 return
-            if isinstance(raised, Skip) and hook.point.side == "after":
+            if isinstance(early, Skip) and hook.point.side == "after":
                 told = "raises Skip after its stage has ended. Return instead, or hook it before."
                 raise ContractBroken(actor.path, told) from None
-            error = noted(runner, raised, actor)
+            error = noted(runner, early, actor)
             if error is raised:
                 raise
             raise error from None

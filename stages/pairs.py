@@ -53,9 +53,9 @@ class Around:
         except StopIteration:
             self._keep_promises(how)
             self._tell(self.changed)
-            self._tell(self.returned)
             if guard is not None and before is not None:
                 guard.prove(self.actor, before)
+            self._tell(self.returned)
             if guard is not None and self.actor.runner.audited:
                 guard.settle(self.actor)
             return
@@ -101,8 +101,8 @@ class Around:
                 raise ContractBroken(self.actor.path, told) from None
 
     def _raise(self, raised: BaseException) -> NoReturn:
-        """Raise what came out of it, with its note and with its own cause."""
-        error = noted(self.actor.runner, raised, self.actor)
+        """Raise what came out of it, with its note and with its own cause; or what it changed before, undeclared."""
+        error = noted(self.actor.runner, self.actor.ended_early(raised), self.actor)
         if error is raised:
             raise error
         raise error from None

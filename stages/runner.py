@@ -119,7 +119,11 @@ class Runner:
     def run_alone(self) -> None:
         """Run the tree on the values that the state has, scoped ones included, as a test of one stage does."""
         self.refuse_if_running()
-        self.root.execute()
+        self.timed = self.audited = self.guard is not None  # where nothing is timed, leaves are run unlooked at
+        try:
+            self.root.execute()
+        finally:
+            self.timed, self.audited = self.recording is not None, False
 
     @contextmanager
     def inside(self, path: str) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Each way to change something in place, in each kind of actor: the violation names who, where, what, and the remedy."""
+"""Each way to change something in place, in each kind of actor: the violation names who, what, and the remedy."""
 
 import random
 from collections.abc import Callable, Generator

@@ -203,6 +203,7 @@ def pair_of() -> Pair:
     first, second = nn.Linear(1, 1), nn.Linear(1, 1)
     for model in (first, second):
         nn.init.constant_(model.weight, 0.1)
+        nn.init.zeros_(model.bias)
     return Pair(
         model=first,
         other=second,
