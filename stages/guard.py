@@ -80,6 +80,7 @@ class Guard:
 
     def step_in(self) -> None:
         """A round begins in a loop of the user's own: what moved since the last one ended is that loop's doing."""
+        self._gone = None
         if self._last is not None:
             before, self._last = self._last, self._look()
             self._record_external(moved(before, self._last))
@@ -88,9 +89,7 @@ class Guard:
         """An actor is to run: know what there is before."""
         if self._last is None:
             self._last = self._look()
-            gone, self._gone = self._gone, None
-            if gone is not None:
-                self._tell_external(self._undeclared(moved(gone, self._last)))
+            self._compare_rounds()
 
     def settle(self, actor: "Actor") -> None:
         """An actor has run: nothing may have moved since the last boundary that it does not declare.
@@ -100,6 +99,7 @@ class Guard:
         """
         before, self._last = self._last, self._look()
         if before is None:
+            self._compare_rounds()
             return
         found = moved(before, self._last)
         if found:
@@ -109,6 +109,10 @@ class Guard:
         """What runs now is not looked at."""
         if self._last is not None:
             self._gone, self._last = self._last.lasting(), None
+
+    def forget(self) -> None:
+        """An actor has failed: what it had begun to change is held against nobody."""
+        self._last = self._gone = None
 
     def look_at(self, names: Iterable[str]) -> Look:
         """What there is of the parts that a pair is to give back."""
@@ -132,7 +136,15 @@ class Guard:
         found = moved(before, now)
         if found:
             self._tell_external([one for one in found if not _is_allowed(declared, one)])
+            if self._gone is not None:
+                self._gone.parts.update(now.parts)  # once is enough
         return now
+
+    def _compare_rounds(self) -> None:
+        """After rounds that were not looked at: what nobody in the tree declares is as it was before them."""
+        gone, self._gone = self._gone, None
+        if gone is not None and self._last is not None:
+            self._tell_external([one for one in moved(gone, self._last) if not _is_allowed(self._declared, one)])
 
     def _look(self) -> Look:
         return self.watch.look(contents=self.is_debugging or self.level == "contents")
@@ -216,10 +228,6 @@ class Guard:
                 self.runner.scalars.compare(field, part)
             else:
                 self._record(self.runner.external, [one], one.evidence)
-
-    def _undeclared(self, found: list[Moved]) -> list[Moved]:
-        """What nobody in the tree may change."""
-        return [one for one in found if not _is_allowed(self._declared, one)]
 
     def _memory(self, one: Moved) -> set[int]:
         """Where the tensors that moved have their memory: one tensor may stand under several names."""

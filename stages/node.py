@@ -67,7 +67,7 @@ class Actor:
         """`error`, with which its code ended, or what the guard has to say of a code that ended by a signal."""
         if self.runner.audited and self.runner.guard is not None:
             if is_failure(error):
-                self.runner.guard.pass_by()  # what it had begun to change is not held against who runs next
+                self.runner.guard.forget()
             else:
                 try:
                     self.settle()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from learner import Learner
+from learner import Learner, TrainState
 from learner.testing import toy_learner
 from stages import Forward, GuardWarning, UndeclaredChange
 from stages.guard import EVERY, FIRST, Schedule
@@ -101,7 +101,7 @@ def test_later_it_goes_on_record_under_the_culprit_and_is_warned_of_once() -> No
 
 @pytest.mark.parametrize("what", ["mode", "hyper"])
 def test_plain_values_are_compared_in_every_round(what: str) -> None:
-    learner = toy_learner(train=DATA * 20, valid=None)
+    learner = toy_learner(train=DATA * 100, valid=None)
 
     @learner.after("update")
     def flip(state: Any) -> None:
@@ -109,10 +109,50 @@ def test_plain_values_are_compared_in_every_round(what: str) -> None:
             state.model.eval() if what == "mode" else state.optimizer.param_groups[0].update(lr=0.05)
 
     with pytest.warns(GuardWarning, match=rf"external changed '\w+\.{what}' .* learner\.debug\(\) finds out") as caught:
-        learner.fit(epochs=1)
+        learner.fit(batches=EVERY + FIRST + 1)  # and one more that is
     assert len(caught) == 1
     rows = [one for one in found(learner, actor="external") if what in one.field]
     assert [one.position.batch for one in rows] == [10]
+
+
+class Two(TrainState):
+    """A module that nobody in the tree changes."""
+
+    other: nn.Module
+
+
+def two() -> Learner:
+    model, other = nn.Linear(1, 1), nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    modules = {"model": model, "other": other}
+    return Learner(modules, nn.functional.mse_loss, optimizer, train=DATA * 100, device="cpu")
+
+
+def test_what_nobody_declares_is_found_after_rounds_that_were_not_looked_at() -> None:
+    learner = two()
+
+    @learner.after("update")
+    def meddle(state: Any) -> None:
+        if state.batch_index == 20:
+            state.other.weight.data.add_(1)
+
+    with pytest.warns(GuardWarning, match=r"external changed 'other\.params' \(weight; seen by contents\)") as caught:
+        learner.fit(epochs=1)
+    assert len(caught) == 1
+    rows = [(one.field, one.position.batch, one.evidence) for one in found(learner, actor="external")]
+    assert rows == [("other.params", 66, "contents")]
+
+
+def test_nobody_is_warned_of_what_a_person_changes_between_runs() -> None:
+    learner = two()
+    with warnings.catch_warnings(action="error"):
+        for _ in range(8):
+            learner.fit(batches=10)
+            learner.state.other.weight.data.add_(1)
+        with learner.inside("epoch/fit"):
+            for _ in range(EVERY):
+                learner.fit_batch(DATA[0])
+                learner.state.other.weight.data.add_(1)
 
 
 @pytest.mark.parametrize("part", ["model.params", "model.mode", "optimizer.hyper.lr", "optimizer.state"])
