@@ -164,7 +164,7 @@ class Readiness:
             anew = [writer for writer in later if writer != path]
             after = _list(anew) if anew else "a stage that does, such as Unscale() for scaled gradients"
             return "read before write", f"{told} Put the reader after {after}."
-        if later == [path] and name.endswith(".grads"):
+        if path in later and name.endswith(".grads"):
             told = "which nobody has cleared before: gradients of earlier batches would add up."
             return "read before write", f"{told} Put ClearGradients() first."
         if later == [path]:
