@@ -127,6 +127,8 @@ class Round:
             if self.outer is not None and self.outer.scope == "update":
                 raise Exhausted  # the update of these batches follows; then the loop round it ends the run
             raise Reached("run", str(limit))
+        if limit is not None and self.outer is None and not self.is_sampled:
+            limit.end_epoch(self.runner.values)
         if self.is_last:
             raise Exhausted
 
