@@ -225,6 +225,38 @@ def test_skip_inside_a_loop_of_ones_own_ends_the_loop() -> None:
     assert seen == ["fit skipped: enough", "epoch ok"] and learner.outcome.ok
 
 
+@pytest.mark.parametrize("audit", ["off", "summary"])
+def test_skip_of_all_that_was_to_run_is_how_the_run_ended(audit: Any) -> None:
+    learner = toy_learner(valid=None, audit=audit)
+    learner.before("train")(skipping)
+    learner.fit(epochs=1)
+    assert str(learner.outcome) == "skipped: why" and learner.state.epochs_done == 0
+    learner.run("epoch/fit")
+    assert learner.outcome.ok and learner.state.batches_seen == 8
+
+
+def test_skip_of_a_part_that_was_to_run_is_how_that_run_ended() -> None:
+    learner = toy_learner()
+    learner.before("fit")(skipping)
+    learner.run("epoch")
+    assert learner.outcome.ok
+    learner.run("epoch/fit")
+    assert str(learner.outcome) == "skipped: why"
+
+
+def test_cancel_of_the_phase_that_was_to_run_is_how_that_run_ended() -> None:
+    learner = toy_learner(valid=None)
+
+    @learner.after("fit/batch")
+    def stop(state: Any) -> None:
+        raise Cancel("phase", "enough")
+
+    learner.run("epoch/fit")
+    assert str(learner.outcome) == "cancelled (phase) by train/epoch/fit/batch:after:stop: enough"
+    learner.run("epoch")
+    assert learner.outcome.ok
+
+
 def test_skip_of_a_single_stage_run_alone_is_no_error() -> None:
     class Never(Stage):
         writes = ("outputs",)
