@@ -164,11 +164,12 @@ def filled(access: Access, place: Place) -> Access:
     def fill(given: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name.replace("{phase}", word).replace("{loader}", loader) for name in given)
 
-    reads, writes, touches = fill(access.reads), fill(access.writes), fill(access.touches)
-    optional = frozenset(fill(tuple(access.optional)))
-    return replace(
-        access, reads=reads, writes=writes, touches=touches, restores=fill(access.restores), optional=optional
-    )
+    changes = (access.reads, access.writes, access.touches, access.restores)
+    reads, writes, touches, restores = map(fill, changes)
+    marks = (access.optional, access.awaited, access.unsure)
+    optional, awaited, unsure = (frozenset(fill(tuple(names))) for names in marks)
+    filled_in = replace(access, reads=reads, writes=writes, touches=touches, restores=restores)
+    return replace(filled_in, optional=optional, awaited=awaited, unsure=unsure)
 
 
 def forbidden_in(place: Place) -> dict[str, str]:

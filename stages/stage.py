@@ -25,7 +25,8 @@ class Stage(ABC):
 
     Attributes:
         reads: further fields and parts it uses; `name?` is None when not ready.
-        writes: fields it will have written when it ends well, and parts (`model.params`) it is there to change.
+        writes: fields it will have written when it ends well, and parts (`model.params`) it is there to change. `name?`
+            is a field that it leaves as it is where it has nothing to write, as a mean over no batches.
         touches: parts that may change in place on the way; `loss_fn.buffers?` if there is such a part.
         restores: parts that are another while it runs, and afterwards are what they were before.
         spoils: parts that are of no use after it until somebody writes them anew, such as scaled gradients.

@@ -1,13 +1,14 @@
 """Skip: ends one stage, here and now, and nothing else."""
 
-import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from learner import Cancel, Composite, Learner, Skip, Stage, TrainState, field, stage, supervised
+from learner import Cancel, Composite, Learner, Skip, Stage, TrainState, after, field, stage, supervised
+from learner.callbacks import Accuracy
+from learner.errors import ArgumentError
 from learner.testing import events, run_stage, toy_learner
 from stages import ContractBroken
 from state import FieldNotReady
@@ -106,11 +107,36 @@ def skipping(state: Any) -> None:
     raise Skip("why")
 
 
-def test_mean_of_a_skipped_evaluation_is_no_number() -> None:
+class ScoredState(TrainState):
+    scores: Tensor = field(scope="batch")
+    classes: Tensor = field(scope="batch")
+
+
+@after("forward", state=ScoredState, writes=("scores", "classes"))
+def scores(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.cat((outputs, -outputs), 1), torch.zeros(len(outputs), dtype=torch.long)
+
+
+def test_skipped_evaluation_has_no_mean() -> None:
+    learner = toy_learner(callbacks=[Accuracy(outputs="scores", targets="classes"), scores])
+
+    @learner.before("validate")
+    def skip_the_second(state: Any) -> None:
+        if state.epoch == 1:
+            raise Skip("why")
+
+    learner.fit(epochs=3)
+    assert learner.state.updates == 24
+    rows = [sorted(row.keys() - {"epoch", "seconds"}) for row in learner.history]
+    whole = ["train_accuracy", "train_loss", "valid_accuracy", "valid_loss"]
+    assert rows == [whole, ["train_accuracy", "train_loss"], whole]
+
+
+def test_validate_that_is_skipped_says_so() -> None:
     learner = toy_learner()
     learner.before("validate")(skipping)
-    learner.fit(epochs=2)
-    assert learner.state.updates == 16 and all(map(math.isnan, learner.history["valid_loss"]))
+    with pytest.raises(ArgumentError, match="came to no number: train/epoch/validate ended skipped: why"):
+        learner.validate()
 
 
 def test_hooks_that_come_later_do_not_run_before_a_skipped_stage() -> None:
