@@ -262,6 +262,19 @@ def test_average_divides_the_gradients_that_the_optimizer_uses() -> None:
     assert frozen.weight.grad.tolist() == [[3.0]]
 
 
+@pytest.mark.parametrize(("limit", "totals"), [({"epochs": 1}, [3, 6, 8]), ({"batches": 5}, [3, 5])])
+def test_checkpoint_stands_where_the_window_is_closed(limit: dict[str, int], totals: list[int]) -> None:
+    learner, _ = windowed(3)
+    seen: list[tuple[int, int, bool]] = []
+
+    @learner.after("fit/checkpoint")
+    def note(state: Any) -> None:
+        seen.append((state.updates, state.batches_seen, state.ready("window_size")))
+
+    learner.fit(**limit)
+    assert seen == [(number, total, False) for number, total in enumerate(totals, start=1)]
+
+
 def test_skipped_batch_does_not_count_in_the_mean_of_its_window() -> None:
     learner, sizes = windowed(4)
 
