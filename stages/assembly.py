@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from stages.callbacks import Hook
 from stages.check import Finding, check_names, check_readiness, check_unused, order_finding
-from stages.composing import brought_of, classes_of, composed, given_fields, spelt_out
+from stages.composing import brought_of, classes_of, composed, freed, given_fields, spelt_out
 from stages.contract import Contract
 from stages.errors import GraphError
 from stages.hanging import hang, unplaced
@@ -87,10 +87,11 @@ def assemble(
     made, conflicts, left_out = composed(classes, list(brought_of(places, classes, findings)))
     findings += conflicts
     names = {**{name: spec for cls in left_out for name, spec in cls.specs.items()}, **vocabulary(made, state)}
-    for place in places:
-        place.access = spelt_out(place.access, names)
+    for place in places:  # those above come first
+        is_freed = place.parent is not None and place.parent.access.unsafe
+        place.access = freed(spelt_out(place.access, names), is_freed)
         for hung in place.hooks:
-            hung.access = spelt_out(hung.access, names)
+            hung.access = freed(spelt_out(hung.access, names), is_freed)
     edges = []
     for place in places:
         for side in ("before", "around", "after"):

@@ -125,11 +125,17 @@ def clashing_pairs(places: list[Place]) -> Iterator[Finding]:
 
 
 def unsafe_actors(places: list[Place]) -> Iterator[Finding]:
-    """Who may change everything, undeclared."""
-    for path, access in actors(places):
-        if access.unsafe:
-            told = f"{path} is unsafe: it may read and change everything. Nothing that it does is checked."
-            yield Finding("warning", "unsafe actor", (path,), told)
+    """Who may change everything, undeclared; of an unsafe composite, it alone and not all that it holds."""
+    told = "is unsafe: it may read and change everything. Nothing that it does is checked."
+    all_told = "is unsafe: all that runs inside may read and change everything. Nothing of it is checked."
+    for place in places:
+        if place.parent is None or not place.parent.access.unsafe:
+            if place.access.unsafe:
+                which = all_told if place.is_composite else told
+                yield Finding("warning", "unsafe actor", (place.path,), f"{place.path} {which}")
+            for hung in place.hooks:
+                if hung.access.unsafe:
+                    yield Finding("warning", "unsafe actor", (hung.path,), f"{hung.path} {told}")
 
 
 def unknown_binds(places: list[Place]) -> Iterator[Finding]:

@@ -32,7 +32,8 @@ class Stage(ABC):
         spoils: parts that are of no use after it until somebody writes them anew, such as scaled gradients.
         inline: names it enters by `with state.stage(name)`.
         opens: a scope that is open while it runs, hooks included.
-        unsafe: it may read and change everything, undeclared; everything is logged, and it shows in red.
+        unsafe: it may read and change everything, undeclared; everything is logged, and it shows in red. A composite
+            frees the stages and hooks inside it.
         slot: the name of its place, unless its parent gives another; by default its class name in snake case.
 
     Example:
