@@ -16,12 +16,14 @@ from stages.rules import (
     endless_loops,
     forbidden_writes,
     inside_themselves,
+    restored_and_written,
     rounds_never_opened,
     unknown_binds,
     unknown_forbids,
     unopened_scopes,
     unsafe_actors,
     unsaveable_fields,
+    updates_without_window,
     windows_without_update,
 )
 from stages.stage import Stage
@@ -102,6 +104,7 @@ def assemble(
                 edges.extend(reasons)
                 findings.extend(order_finding(conflict, side, place) for conflict in unordered)
     findings.extend(check_names(places, names, unplaced(hooks, places)))
+    findings.extend(updates_without_window(places))
     findings.extend(check_readiness(top, places, made, names, given_fields(made, state).union(given)))
     findings.extend(endless_loops(places))
     findings.extend(unsaveable_fields(made))
@@ -110,6 +113,7 @@ def assemble(
     findings.extend(forbidden_writes(places, names))
     for rule in (
         clashing_pairs,
+        restored_and_written,
         rounds_never_opened,
         unknown_binds,
         unsafe_actors,

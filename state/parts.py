@@ -15,6 +15,9 @@ _PLAIN_TYPES = (bool, int, float, complex, str, bytes, type(None), list, tuple, 
 _MODULE = ("params", "grads", "buffers", "mode")
 _OPTIMIZER = ("state", "hyper")
 _STATEFUL = ("state",)
+PARTS = (*_MODULE, *_OPTIMIZER)
+"""The parts that any component may have."""
+
 _OWN_KEYS = ("params", "param_names")  # of a parameter group: all else is a hyper-parameter
 
 
