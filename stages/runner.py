@@ -12,6 +12,7 @@ from stages.check import updates_open
 from stages.describing import describe
 from stages.errors import Misuse
 from stages.frame import Frame
+from stages.freezing import freeze
 from stages.guard import Guard, GuardLevel, Schedule
 from stages.limit import TOTALS, Limit
 from stages.node import Actor, Node
@@ -20,7 +21,6 @@ from stages.phases import Phase, TrainingPhase
 from stages.round import Position, Round
 from stages.scalars import Scalars
 from stages.slots import find_one
-from stages.stage import freeze
 from stages.stage_view import StageView
 from state.access import Access, Names, View
 from state.openings import Openings
