@@ -198,20 +198,21 @@ class Node(Actor):
             try:
                 self.runner.guard.prove(self, self.lent.pop())
             except BaseException as raised:
-                error = _heavier(self.runner, error, noted(self.runner, raised, self))
+                error = _heavier(self.runner, error, noted(self.runner, raised, self), "the guard")
         while self.entered:
             around, running, before = self.entered.pop()
             try:
                 around.leave(running, before, self._outcome(error))
             except BaseException as raised:
-                error = _heavier(self.runner, error, noted(self.runner, raised, self))
+                error = _heavier(self.runner, error, noted(self.runner, raised, self), around.actor.path)
         if self.count is not None:
             self.count(error)
         for hook in self.after:
             try:
                 hook(self._outcome(error))
             except BaseException as raised:
-                error = _heavier(self.runner, error, noted(self.runner, raised, self))
+                who = self.place.after[self.after.index(hook)].path
+                error = _heavier(self.runner, error, noted(self.runner, raised, self), who)
         started = self.started.pop() if self.started else 0  # Ctrl-C may come before `begin` got that far
         if started or error is not None:
             self._tell_exit(error, perf_counter_ns() - started if started else None)
@@ -263,8 +264,10 @@ class Node(Actor):
         return [self, *(deep for child in self.children.values() for deep in child.walk())]
 
 
-def _heavier(runner: "Runner", error: BaseException | None, raised: BaseException) -> BaseException:
+def _heavier(runner: "Runner", error: BaseException | None, raised: BaseException, who: str) -> BaseException:
     """Which of two exceptions goes on: an error before a Cancel, a wide Cancel before a narrow one, else the first.
+
+    `who` raised the second, for the note of the first.
 
     A loader's end is wider than a Cancel of its round, and a Cancel of the run than the end that `fit` asked for.
     """
@@ -285,5 +288,5 @@ def _heavier(runner: "Runner", error: BaseException | None, raised: BaseExceptio
     if error is None or raised is error or weight(raised) > weight(error):
         return raised
     if is_failure(raised):
-        error.add_note(f"Then an after-hook raised {type(raised).__name__}: {raised}")
+        error.add_note(f"Then {who} raised {type(raised).__name__}: {raised}")
     return error

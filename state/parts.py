@@ -27,7 +27,7 @@ def parts_of(kind: Any) -> tuple[str, ...]:
 
     `params`, `grads`, `buffers` and `mode` (train/eval and requires_grad flags) of a module; `state` and `hyper`
     (scalars of the parameter groups) of an optimizer; `state` of anything else that has `state_dict` and
-    `load_state_dict`, and of a module that is a metric or a collection of these: it has `update`, `compute` and `reset`.
+    `load_state_dict`, and of a module with `update`, `compute` and `reset`: a metric, or a collection of metrics.
     """
     origin = get_origin(kind)
     if origin in (Union, UnionType, Annotated):
