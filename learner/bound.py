@@ -2,12 +2,16 @@
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from learner.callbacks.checkpoint import Checkpoint
 from learner.callbacks.mean import Mean
+from learner.checkpoints import Checkpoints
 from learner.components import check_loader, check_optimizers
 from learner.errors import ArgumentError
 from learner.history import History, RecordHistory, has_batches, has_epochs, numbers_of
+from learner.keeping import Keeper
 from learner.opening import seed_everything, tell_setup
 from learner.precision import DTYPES, Precision, autocasts, check_precision, refuse_uncast
 from learner.recipes import predict, scaled
@@ -19,6 +23,7 @@ from stages.composing import values_brought
 from stages.describing import tell_edit
 from stages.graph import refuse_starving
 from stages.guard import GuardLevel
+from stages.limit import Limit
 from state import State
 from state.errors import nearest, short, suggestion
 from state.recording import Recording
@@ -66,6 +71,7 @@ class Bound:
         self._given = frozenset(state.specs)  # fields of the user's own
         self._told: set[str] = set()  # fields whose first value is on record
         check_optimizers(state)
+        self.keeper = Keeper(self)
         self.assembly = self._assemble(self.tree, self.callbacks)
         self.assembly.require_sound()
         unread = sorted(data.keys() - self.assembly.schema.specs.keys())
@@ -89,6 +95,37 @@ class Bound:
             seed_everything(self._seed)
             self._seed = None
 
+    def fit(self, limit: Limit) -> None:
+        """Run until `limit`, from where a checkpoint stood if one was taken up."""
+        self.sow()
+        if self.keeper.waiting is None:
+            self.runner.run(limit=limit)
+        else:
+            self.keeper.go_on(limit)
+
+    def keep_in(self, run_dir: Path | None) -> None:
+        """Where those callbacks write that keep checkpoints."""
+        for callback in self._members():
+            if isinstance(callback, Checkpoint):
+                if run_dir is None:
+                    told = "Checkpoint(...) wants a directory for the run. Say run_dir='runs/digits', say."
+                    raise ArgumentError("Learner", "run_dir", told)
+                callback.attach(self.keeper, Checkpoints(run_dir))
+
+    def record_in(self, recording: Recording | None) -> None:
+        """Write another log from now on."""
+        if self.recording is not None:
+            self.recording.close()
+        self.recording = recording
+        del self.runner  # whose scalars were told to the other log
+        self._run(self.assembly)
+        if recording is not None:
+            weakref.finalize(self, recording.flush)
+
+    def forget_seed(self) -> None:
+        """Nothing is seeded any more: a checkpoint has put the generators where they were."""
+        self._seed = None
+
     def edit(self, what: str, tree: Composite, *, swapped: str = "", may_lose_places: bool = False) -> None:
         """Take another tree, if it is sound and every hook of the user keeps its places; the log notes the edit.
 
@@ -97,8 +134,7 @@ class Bound:
         """
         self.runner.refuse_if_running()
         assembly = self._assemble(tree, self.callbacks)
-        theirs = [one for given in self.callbacks for one in (given if isinstance(given, tuple) else (given,))]
-        refuse_orphans(self.assembly, assembly, what, theirs, may_lose_places=may_lose_places)
+        refuse_orphans(self.assembly, assembly, what, self._members(), may_lose_places=may_lose_places)
         assembly.require_sound()
         if swapped:
             refuse_starving(self.assembly, assembly, swapped)
@@ -173,6 +209,10 @@ class Bound:
             return f"It ended with its epoch; {kept}"
         return self.runner.explain(name)
 
+    def _members(self) -> list[Any]:
+        """The user's callbacks, those in tuples too."""
+        return [one for given in self.callbacks for one in (given if isinstance(given, tuple) else (given,))]
+
     def _assemble(self, tree: Composite, callbacks: list[Any]) -> Assembly:
         own: list[Callback] = [*self._means] if has_batches(tree) else []
         if self._dtype is not None:
@@ -211,6 +251,7 @@ class Bound:
         self.assembly = assembly
         self.runner = Runner(assembly, self.state, self.recording, getattr(self, "runner", None))
         self.debug(self._is_debugging)
+        self.keeper.follow(self.runner)
         owner: Callable[[], object | None] = self._owner
         explain = weakref.WeakMethod(self.explain)  # a State that is kept does not keep the Learner
         self.state._link = Link(owner, self.recording, lambda name: _ask(explain(), name))

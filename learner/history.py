@@ -1,6 +1,6 @@
 """History: what each epoch came to, as a table and as curves."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from time import perf_counter
 from typing import Any
@@ -31,6 +31,10 @@ class History(Sequence[Mapping[str, float]]):
     def add(self, row: Mapping[str, Any]) -> None:
         """Append the row of an epoch."""
         self._rows.append(dict(row))
+
+    def replace(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Have these rows and no others."""
+        self._rows[:] = [dict(row) for row in rows]
 
     @property
     def names(self) -> list[str]:

@@ -12,7 +12,8 @@ from learner.bound import Bound
 from learner.components import Loaders, Models, Optimizers
 from learner.edits import Edits
 from learner.history import History
-from learner.opening import Audit, open_recording
+from learner.latest import drop_run, latest_run, lock_run
+from learner.opening import Audit, open_recording, reopen_recording
 from learner.precision import Precision
 from learner.recipes import supervised
 from stages import Assembly, Composite, Finding, Frame, Outcome
@@ -22,6 +23,7 @@ from stages.guard import GuardLevel, schedule_text
 from stages.limit import limit_of
 from stages.tables import FieldTable, explain, fields_table
 from state import ChangeLog, State
+from state.bundle import read_bundle
 from state.recording import Recording
 
 
@@ -110,12 +112,15 @@ class Learner(Edits):
     def _start(self, state: State, bound: Bound, run_dir: str | Path | None, seed: int | None, audit: Audit) -> None:
         def open_log() -> Recording | None:
             recording, store, self.run_dir = open_recording(run_dir, audit, bound.assembly.names)
+            self._lock = None if self.run_dir is None else lock_run(self.run_dir)
             self.log = ChangeLog(store, recording)
             return recording
 
         self.state = state
         self._bound = bound
+        self._audit = audit
         bound.start(self, open_log, seed)
+        bound.keep_in(self.run_dir)
 
     def fit(
         self,
@@ -124,22 +129,75 @@ class Learner(Edits):
         batches: int | None = None,
         updates: int | None = None,
         minutes: float | None = None,
+        resume: str | Path | None = None,
     ) -> History:
         """Train for so many more epochs, batches, updates, or minutes; a second call goes on.
 
         Ends early, and normally, when somebody cancels the run: see `outcome`. An epoch in which the end comes stops
         there; its validation does not run.
 
+        Args:
+            resume: "auto" goes on with the latest run of `run_dir` from its newest checkpoint, or begins one if it has
+                none; or the directory of a checkpoint to go on from. The limit counts from where that run began.
+
         Raises:
+            CheckpointError: the checkpoint is damaged, or does not fit. Nothing has changed then.
             LimitError: not exactly one limit, one that is no positive number, one that the tree does not count, or one
                 to which 100 epochs in a row came no nearer.
             BatchError: several epochs are to read a generator, which can be read once.
         """
         given = {"epochs": epochs, "batches": batches, "updates": updates, "minutes": minutes}
         limit = limit_of(given, self.assembly, self.state)
-        self._bound.sow()
-        self._bound.runner.run(limit=limit)
+        if resume == "auto":
+            self._go_on_with_latest()
+        elif resume is not None:
+            self.load(resume)
+        self._bound.fit(limit)
         return self.history
+
+    def _go_on_with_latest(self) -> None:
+        """Take the latest run up from its newest checkpoint, in the place of this one, and say so in one line."""
+        found = latest_run(self.run_dir, has_run=bool(self.state.__dict__.get("batches_seen")))
+        if found is None:
+            return
+        lock = lock_run(found.run)
+        try:
+            self._bound.keeper.give(found.bundle)
+        except BaseException:
+            lock.release()
+            raise
+        recording, store = reopen_recording(found.run, self._audit)
+        self._bound.record_in(recording)
+        self._bound.keep_in(found.run)
+        drop_run(self._lock, self.run_dir)
+        self._lock, self.run_dir, self.log = lock, found.run, ChangeLog(store, recording)
+        print(found)
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint of what State holds now, as a new directory at `path`.
+
+        Needs safetensors: `pip install 'staged-learner[checkpoint]'`. `model.safetensors` in it is the `state_dict` of
+        the model, for the safetensors library alone.
+
+        Raises:
+            CheckpointError: something is at `path`, or the disk refuses.
+            SnapshotError: a field holds what no checkpoint can hold.
+        """
+        self._bound.runner.refuse_if_running()
+        self._bound.keeper.save(Path(path))
+
+    def load(self, path: str | Path, *, partial: Iterable[str] = ()) -> None:
+        """Take State up from a checkpoint. If that was taken inside a run, the next `fit` goes on from there.
+
+        Args:
+            partial: patterns of fields that stay as they are: "optimizer", "best_*".
+
+        Raises:
+            CheckpointError: it is damaged. Nothing has changed.
+            SnapshotError: it does not fit: everything that does not, by name. Nothing has changed.
+        """
+        self._bound.runner.refuse_if_running()
+        self._bound.keeper.give(read_bundle(Path(path)), partial=partial)
 
     def validate(self) -> dict[str, float]:
         """Run every evaluation phase of the tree once.
@@ -201,6 +259,8 @@ class Learner(Edits):
         self._bound.runner.refuse_if_running()
         self._bound.runner.is_closed = True
         self.state._link = None
+        if self._lock is not None:
+            self._lock.release()
         if self._bound.recording is not None:
             self._bound.recording.close()
             self.log = ChangeLog.open(self.run_dir) if self.run_dir is not None else self.log

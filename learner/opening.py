@@ -54,6 +54,16 @@ def open_recording(
     return Recording(store, rest, levels), store, path
 
 
+def reopen_recording(run: Path, audit: Audit) -> tuple[Recording | None, Store]:
+    """The recording and the store of a run that goes on."""
+    levels: dict[str, Level] = {"*": audit} if isinstance(audit, str) else dict(audit)
+    rest: Level = levels.pop("*", "summary")
+    if rest == "off" and not levels:
+        return None, MemoryStore()
+    store = SqliteStore(run / LOG_FILE)
+    return Recording(store, rest, levels), store
+
+
 def _new_run(family: str | Path) -> Path:
     try:
         return new_run(family)

@@ -43,7 +43,8 @@ def children_body(node: "Node") -> Body:
         if runner.timed:
             if node.has_own_code:
                 node.settle()
-            for child in children:
+            resumption = runner.resumption
+            for child in children if resumption is None else resumption.go_on(node, children):
                 child.execute()
             return
         left: tuple[Node, ...] = ()

@@ -1,7 +1,7 @@
 """Limits: where a `fit` ends."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from time import monotonic
 from typing import Any
@@ -62,6 +62,27 @@ class Limit:
             told = f"{self} would not end: {self.idle} epochs in a row did not move {self.total!r}, which is {before}."
             ways = "Look for what skips or cancels the stage that counts it in each epoch, or a When() that never holds"
             raise LimitError(f"{told} {ways}; or give epochs= or minutes= instead.")
+
+    def saved(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        left = 0.0 if self.total else self.deadline - monotonic()
+        return {"text": self.text, "target": self.target, "left": left, "seen": self.seen, "idle": self.idle}
+
+    def resumed(self, saved: Mapping[str, Any]) -> "Limit":
+        """This limit, counted from where a run began that goes on, and had the saved one.
+
+        Raises:
+            LimitError: the run had another kind of limit.
+        """
+        unit, number = self.text.split("=")
+        other, begun = saved["text"].split("=")
+        if unit != other:
+            told = f"fit({self.text}, resume=...) goes on with a run that was begun by fit({saved['text']})."
+            raise LimitError(f"{told} Say {saved['text']}, or {other}= of another number.")
+        more = float(number) - float(begun)
+        if not self.total:
+            return replace(self, deadline=monotonic() + saved["left"] + 60 * more)
+        return replace(self, target=saved["target"] + int(more), seen=saved["seen"], idle=saved["idle"])
 
     def __str__(self) -> str:
         return f"fit({self.text})"

@@ -167,6 +167,24 @@ class Node(Actor):
                     raise
                 raise error from None
 
+    def resume(self) -> None:
+        """Run this place from where a checkpoint was taken inside it: its before-hooks had run then."""
+        error = None
+        before, self.before = self.before, ()
+        try:
+            try:
+                self.begin()
+            finally:
+                self.before = before
+            assert self.runner.resumption is not None
+            self.runner.resumption.entered(self)
+            self.body()
+            if self.runner.audited and self.has_own_code:
+                self.settle()
+        except BaseException as raised:
+            error = raised
+        self.end(error)
+
     def begin(self) -> None:
         """Open the scope, if it opens one, run the before-hooks, enter those around it."""
         runner = self.runner

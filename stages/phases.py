@@ -61,7 +61,7 @@ class Phase(Composite):
 
     def run(self, state: Any) -> None:
         with self.mode(state):
-            state.batches = iter(getattr(state, self.loader))
+            state.batches = state.iterate(getattr(state, self.loader))
             while True:  # until fetch finds no further batch
                 with state.round():
                     super().run(state)

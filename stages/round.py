@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from stages.batch import batch_size
 from stages.cancel import Cancel, Exhausted, Reached, Skip, forget, is_failure
 from stages.guard import Guard, Schedule, all_declared
+from stages.standing import Standing
 from state.watch import Look
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Round:
         self.position: Position = (None, None, None, None)
         self.around: Position = (None, None, None, None)  # the position outside
         self.is_told = False  # whether the log was told that it began
+        self.standing: Standing | None = None  # while its checkpoint point runs
 
     def __enter__(self) -> "Round":
         runner, values, recording = self.runner, self.runner.values, self.runner.recording
@@ -110,8 +112,10 @@ class Round:
         try:
             if self.point is not None and not failed and not exhausted:
                 self.node.settle()
+                self.standing = Standing.of(self.node.path, None if cancelled else error, is_last=self.is_last)
                 self.point.execute()
         finally:
+            self.standing = None
             runner.round, runner.timed, runner.audited = self.outer, self.outer_timed, self.outer_audited
             if runner.recording is not None:
                 runner.recording.cut()
@@ -121,6 +125,11 @@ class Round:
         if cancelled and error is not None:
             forget(error)
         return cancelled
+
+    def conclude(self, *, is_last: bool) -> None:
+        """A run goes on after this round, which ended when a checkpoint was taken."""
+        self.outer, self.is_last = self.runner.round, is_last
+        self._end_loop()
 
     def _end_loop(self) -> None:
         """End the loop, or the run, if this was its last round."""

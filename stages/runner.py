@@ -18,6 +18,7 @@ from stages.limit import TOTALS, Limit
 from stages.node import Actor, Node
 from stages.notes import not_entered, noted, why_not_ready
 from stages.phases import Phase, TrainingPhase
+from stages.resuming import Resumption
 from stages.round import Position, Round
 from stages.scalars import Scalars
 from stages.slots import find_one
@@ -74,6 +75,8 @@ class Runner:
         self.timed: bool = recording is not None
         self.guard: Guard | None = None
         self.audited = False
+        self.resumption: Resumption | None = None
+        self.begins_pass: Callable[[str, Any], None] | None = None  # told of each phase that begins, with its loader
         self._runs = Schedule()
         self._phases: list[str | None] = []
         self._entered: Node | None = None
@@ -103,6 +106,23 @@ class Runner:
             UnknownSlot, AmbiguousSlot: it names none, or several.
         """
         return self.nodes[find_one(path, [place.path for place in self.assembly.places if place.kind == "stage"])]
+
+    def resume(self, resumption: Resumption, limit: Limit | None = None) -> None:
+        """Run the tree from where it stood when a checkpoint was taken."""
+        with self._running(limit):
+            self.resumption, self.timed = resumption, True
+            try:
+                self.root.resume()
+            finally:
+                self.resumption = None
+
+    def iterate(self, node: Node, loader: Any) -> Iterator[Any]:
+        """The iterator for the pass of a phase over its loader."""
+        if self.resumption is not None:
+            return self.resumption.iterate(node, loader)
+        if self.begins_pass is not None:
+            self.begins_pass(node.path, loader)
+        return iter(loader)
 
     def run(self, path: str = "", limit: Limit | None = None) -> Frame:
         """Run the tree, or the part at `path` with the scopes of its ancestors open.

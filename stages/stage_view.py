@@ -1,5 +1,6 @@
 """The view of a stage: what it may do beside reading and writing, where its `run` takes `state`."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import Misuse
@@ -35,6 +36,11 @@ class StageView(View):
             raise Misuse(f"{self._owner.path} calls round_number({unit!r}). There are {sorted(TOTALS)}.")
         number: int = self._owner.runner.number_of(unit)
         return number
+
+    def iterate(self, loader: Any) -> Iterator[Any]:
+        """`iter(loader)` for the pass of a phase; where a run is resumed, what was left of it."""
+        found: Iterator[Any] = self._owner.runner.iterate(self._owner.holder, loader)
+        return found
 
     def end_after_round(self) -> None:
         """Let the loop that this stage stands in end with its round, as when its loader is exhausted."""

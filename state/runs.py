@@ -49,6 +49,11 @@ def find_run(name: str | os.PathLike[str]) -> Path:
     return Path(family) / f"{int(number):04d}"
 
 
+def numbered_runs(family: Path) -> list[Path]:
+    """The directories of the runs of a family, the oldest first."""
+    return [family / f"{number:04d}" for number in _numbers(family)]
+
+
 def _numbers(family: Path) -> list[int]:
     names = [run.name for run in family.iterdir() if run.is_dir()]
     return sorted(int(name) for name in names if name.isdecimal() and name == f"{int(name):04d}")

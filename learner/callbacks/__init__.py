@@ -2,6 +2,7 @@
 
 from learner.callbacks.accuracy import Accuracy
 from learner.callbacks.autocast import Autocast
+from learner.callbacks.checkpoint import Checkpoint
 from learner.callbacks.clip_gradients import ClipGradients
 from learner.callbacks.early_stopping import EarlyStopping
 from learner.callbacks.isolate_rng import IsolateRng
@@ -14,6 +15,7 @@ from learner.callbacks.stop_on_non_finite import StopOnNonFinite
 __all__ = [
     "Accuracy",
     "Autocast",
+    "Checkpoint",
     "ClipGradients",
     "EarlyStopping",
     "IsolateRng",

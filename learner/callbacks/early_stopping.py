@@ -53,7 +53,7 @@ class EarlyStopping(Callback):
             raise self._refusal("min_delta", "It is a number, at least 0; `mode` says in which direction.")
         if self.mode not in ("min", "max", None):
             raise self._refusal("mode", "It is 'min', 'max', or None to go by the name of the metric.")
-        if self.mode is None and _mode_of(self.monitor) is None:
+        if self.mode is None and mode_of(self.monitor) is None:
             told = f"the name {self.monitor!r} does not tell whether small or great is better."
             raise ArgumentError("EarlyStopping", "mode", f"{told} Say mode='min' or mode='max'.")
 
@@ -94,7 +94,7 @@ class EarlyStopping(Callback):
             return False
         if best is None:
             return True
-        gain = best - value if (self.mode or _mode_of(self.monitor)) == "min" else value - best
+        gain = best - value if (self.mode or mode_of(self.monitor)) == "min" else value - best
         return gain > self.min_delta
 
     def _number(self, value: object) -> float:
@@ -110,7 +110,7 @@ class EarlyStopping(Callback):
         return ArgumentError("EarlyStopping", argument, told)
 
 
-def _mode_of(name: str) -> Literal["min", "max"] | None:
+def mode_of(name: str) -> Literal["min", "max"] | None:
     """Which values of a metric are better, by the words of its name; None where they do not tell."""
     words = set(re.split(r"[^a-z0-9]+", name.lower()))
     smaller, greater = bool(words & _SMALLER_IS_BETTER), bool(words & _GREATER_IS_BETTER)

@@ -1,0 +1,180 @@
+"""Keeping: a run as a checkpoint holds it, taken between two rounds and taken up again."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from learner.passes import Pass, loaders_of
+from stages import Runner
+from stages.draw import draw_tree
+from stages.limit import TOTALS, Limit
+from stages.resuming import Resumption, why_not
+from stages.standing import Standing
+from state.bundle import Bundle, write_bundle
+from state.errors import SnapshotError
+from state.packing import Packer, unpack
+from state.snapshot import Restoration, Snapshot
+
+if TYPE_CHECKING:
+    from learner.bound import Bound
+
+
+PASS = "_pass"
+"""The group of the tensors that tell where a loader is."""
+
+
+class Waiting(NamedTuple):
+    """A run that stands between two rounds, and goes on with the next `fit`."""
+
+    restoration: Restoration
+    standing: Standing
+    limit: Mapping[str, Any] | None
+    passed: Mapping[str, Any] | None
+
+
+class Keeper:
+    """Takes what a Learner runs as a snapshot, and gives it back.
+
+    Attributes:
+        waiting: how the next `fit` goes on, where a checkpoint was taken inside a run; else None.
+    """
+
+    def __init__(self, bound: "Bound") -> None:
+        self._bound = bound
+        self._passes: dict[str, Pass] = {}
+        self._reasons: dict[str, str] = {}
+        self._is_watching = False
+        self.waiting: Waiting | None = None
+
+    def watch(self) -> None:
+        """Note where each pass over a loader begins, so that one can be taken up in the middle."""
+        self._is_watching = True
+        self.follow(self._bound.runner)
+
+    def follow(self, runner: Runner) -> None:
+        """This one runs from now on."""
+        runner.begins_pass = self._begin_pass if self._is_watching else None
+
+    def can_stop_here(self) -> bool:
+        """Whether a run could go on from where this one stands."""
+        standing = self._standing()
+        if standing is None:
+            return False
+        if standing.path not in self._reasons:
+            self._reasons[standing.path] = why_not(self._bound.runner.nodes[standing.path].place)
+        return not self._reasons[standing.path]
+
+    def is_between_epochs(self) -> bool:
+        """Whether the loop that it stands in is that of the epochs."""
+        standing = self._standing()
+        return standing is not None and self._bound.runner.nodes[standing.path].each == "epoch"
+
+    def is_ending(self) -> bool:
+        """Whether the run is about to end, between two epochs."""
+        standing, runner = self._standing(), self._bound.runner
+        if standing is None or not self.is_between_epochs():
+            return False
+        return standing.ending is not None or (runner.limit is not None and runner.limit.is_reached(runner.values))
+
+    def total(self, unit: str) -> int:
+        """How many "batches", "updates" or "epochs" are over."""
+        return int(self._bound.runner.values.get(TOTALS[unit], 0))
+
+    def value(self, name: str) -> Any:
+        """What a field holds, or None."""
+        return self._bound.runner.values.get(name)
+
+    def take(self) -> tuple[Snapshot, dict[str, Any]]:
+        """What the State holds now, and where the run stands.
+
+        Raises:
+            SnapshotError: a field holds what a checkpoint cannot hold.
+        """
+        bound, runner = self._bound, self._bound.runner
+        standing = self._standing()
+        limit = runner.limit if standing is not None else None
+        passed = self._passes.get(standing.path) if standing is not None else None
+        batches = runner.values.get("batch_index")
+        if runner.recording is not None:
+            runner.recording.flush()
+        run = {
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "torch": str(torch.__version__),
+            "position": list(runner.read_position()),
+            "standing": None if standing is None else [standing.path, standing.ending and list(standing.ending)],
+            "limit": None if limit is None else limit.saved(),
+            "loaders": {name: loader.state_dict() for name, loader in loaders_of(runner.values).items()},
+            "history": [dict(row) for row in bound.history],
+            "tree": draw_tree(bound.assembly),
+        }
+        snapshot = Snapshot.of(bound.state, grads=tuple(runner.state.components(torch.nn.Module)))
+        if passed is not None:
+            packer = Packer()
+            run["pass"] = packer.pack(passed.saved(0 if batches is None else batches + 1), "pass")
+            snapshot.tensors[PASS] = packer.tensors
+        return snapshot, run
+
+    def save(self, path: Path, extra: Mapping[str, Any] | None = None) -> None:
+        """Write a checkpoint, at rest or between two rounds."""
+        snapshot, run = self.take()
+        write_bundle(path, snapshot.tensors, {"state": snapshot.document, "run": {**run, **(extra or {})}})
+
+    def give(self, bundle: Bundle, *, partial: Iterable[str] = ()) -> None:
+        """Take a State up from a checkpoint. A run that stood in the middle goes on with the next `fit`.
+
+        Raises:
+            SnapshotError: it does not fit; nothing has changed.
+        """
+        bound, run = self._bound, bundle.documents["run"]
+        snapshot = Snapshot({name: dict(group) for name, group in bundle.tensors.items()}, bundle.documents["state"])
+        restoration = Restoration.of(bound.state, snapshot, partial=partial)
+        loaders = loaders_of(bound.state.__dict__)
+        standing = None if run["standing"] is None else _stood(run["standing"])
+        if standing is not None and standing.path not in bound.runner.nodes:
+            told = f"The run stood in {standing.path!r}, which this tree does not have."
+            raise SnapshotError(f"{told} Build the tree that the checkpoint was taken of.")
+        for name, saved in run["loaders"].items():
+            if name in loaders:
+                loaders[name].load_state_dict(saved)
+        restoration.apply()
+        restoration.apply_generators()
+        bound.history.replace(run["history"])
+        bound.forget_seed()
+        self.waiting = None
+        if standing is not None:
+            passed = unpack(run["pass"], bundle.tensors.get(PASS, {})) if "pass" in run else None
+            self.waiting = Waiting(restoration, standing, run["limit"], passed)
+
+    def go_on(self, limit: Limit) -> None:
+        """Run from where the waiting run stood, up to the limit that it had."""
+        assert self.waiting is not None
+        waiting, self.waiting, runner = self.waiting, None, self._bound.runner
+        limit = limit if waiting.limit is None else limit.resumed(waiting.limit)
+        chain = [runner.nodes[place.path] for place in runner.nodes[waiting.standing.path].place.ancestors()][::-1]
+
+        def begin(loader: Any) -> Iterator[Any]:
+            self._begin_pass(waiting.standing.path, loader)
+            passed, batches = self._passes[waiting.standing.path].resumed(waiting.passed or {})
+            self._passes[waiting.standing.path] = passed
+            return batches
+
+        def ready() -> None:
+            waiting.restoration.apply_scoped()
+            waiting.restoration.apply_generators()
+
+        runner.resume(Resumption(waiting.standing, chain, begin, ready), limit)
+
+    def _standing(self) -> Standing | None:
+        round = self._bound.runner.round
+        return None if round is None else round.standing
+
+    def _begin_pass(self, path: str, loader: Any) -> None:
+        self._passes[path] = Pass.of(loader)
+
+
+def _stood(saved: Any) -> Standing:
+    path, ending = saved
+    return Standing(path, None if ending is None else tuple(ending))
