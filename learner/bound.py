@@ -98,6 +98,9 @@ class Bound:
     def fit(self, limit: Limit) -> None:
         """Run until `limit`, from where a checkpoint stood if one was taken up."""
         self.sow()
+        for callback in self._members():
+            if isinstance(callback, Checkpoint):
+                callback.begin()
         if self.keeper.waiting is None:
             self.runner.run(limit=limit)
         else:

@@ -38,9 +38,12 @@ class Checkpoints:
         names = [path.name for path in self.folder.iterdir() if path.is_dir() and path.name.isdecimal()]
         return iter(sorted(Kept(int(name), self.folder / name) for name in names))
 
+    def begin(self) -> None:
+        """The run begins: from now on it is one that can be taken up, or has nothing to take up yet."""
+        self.folder.mkdir(exist_ok=True)
+
     def next(self) -> Path:
         """Where the next one goes."""
-        self.folder.mkdir(exist_ok=True)
         sweep(self.folder)
         self._last = max([self._last, *(kept.number for kept in self)]) + 1
         return self.folder / f"{self._last:04d}"

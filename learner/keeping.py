@@ -98,12 +98,11 @@ class Keeper:
         limit = runner.limit if standing is not None else None
         passed = self._passes.get(standing.path) if standing is not None else None
         batches = runner.values.get("batch_index")
-        if runner.recording is not None:
-            runner.recording.flush()
         run = {
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "torch": str(torch.__version__),
             "position": list(runner.read_position()),
+            "records": None if runner.recording is None else runner.recording.end(),
             "standing": None if standing is None else [standing.path, standing.ending and list(standing.ending)],
             "limit": None if limit is None else limit.saved(),
             "loaders": {name: loader.state_dict() for name, loader in loaders_of(runner.values).items()},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from learner.checkpoints import Checkpoints, describe
+from learner.checkpoints import FOLDER, Checkpoints, describe
 from learner.errors import ArgumentError
 from state.bundle import Bundle
 from state.runs import numbered_runs
@@ -49,7 +49,7 @@ def latest_run(run_dir: Path | None, *, has_run: bool) -> Latest | None:
     if has_run:
         told = "resume='auto' goes on with an earlier run, and this Learner has run already. A second fit() goes on."
         raise ArgumentError("fit", "resume", told)
-    earlier = [run for run in numbered_runs(run_dir.parent) if run.name < run_dir.name]
+    earlier = [run for run in numbered_runs(run_dir.parent) if run != run_dir and (run / FOLDER).is_dir()]
     if not earlier:
         return None
     newest = Checkpoints(earlier[-1]).newest()

@@ -169,6 +169,8 @@ class Learner(Edits):
         recording, store = reopen_recording(found.run, self._audit)
         self._bound.record_in(recording)
         self._bound.keep_in(found.run)
+        if recording is not None and (end := found.bundle.documents["run"]["records"]) is not None:
+            recording.roll_back("user", end)
         drop_run(self._lock, self.run_dir)
         self._lock, self.run_dir, self.log = lock, found.run, ChangeLog(store, recording)
         print(found)

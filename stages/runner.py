@@ -109,7 +109,7 @@ class Runner:
 
     def resume(self, resumption: Resumption, limit: Limit | None = None) -> None:
         """Run the tree from where it stood when a checkpoint was taken."""
-        with self._running(limit):
+        with self._running(limit, resumes=True):
             self.resumption, self.timed = resumption, True
             try:
                 self.root.resume()
@@ -300,14 +300,14 @@ class Runner:
         return phases[0]
 
     @contextmanager
-    def _running(self, limit: Limit | None) -> Iterator[None]:
+    def _running(self, limit: Limit | None, *, resumes: bool = False) -> Iterator[None]:
         """One run at a time; the Cancel of the run ends here, and everything is flushed on every way out."""
         self.refuse_if_running()
         try:
             try:
                 self._is_running = True
                 self.scopes.clear()
-                self.openings.begin_run()
+                self.openings.begin_run(resumes=resumes)
                 self.round, self.phase, self.limit, self.outcome = None, None, limit, OK
                 self._phases.clear()
                 self.scalars.compare_hyper()

@@ -15,7 +15,7 @@ from state.runs import LOG_FILE, find_run
 from state.sqlite import SqliteStore
 from state.stores import MemoryStore, Store
 
-_KINDS = ("write", "enter", "exit", "open", "close")
+_KINDS = ("write", "enter", "exit", "open", "close", "resume")
 
 
 class ChangeLog:
@@ -85,6 +85,7 @@ class ChangeLog:
         batch: int | range | None = None,
         kind: str | None = "write",
         evidence: str | None = None,
+        rolled_back: bool = False,
     ) -> Changes:
         """The records that match all that is given.
 
@@ -94,8 +95,9 @@ class ChangeLog:
             epoch: a number or a range, of which the log holds some.
             phase: as in a position: "fit".
             batch: a number or a range, as for `epoch`.
-            kind: "write", "enter", "exit", "open" or "close"; None for all.
+            kind: "write", "enter", "exit", "open", "close" or "resume"; None for all.
             evidence: how the change is known, or the scope that is opened or closed.
+            rolled_back: the records that no longer count, because the run was resumed from a checkpoint before them.
 
         Raises:
             UnknownField: `field` is no pattern, and nothing in the log has that name.
@@ -105,7 +107,9 @@ class ChangeLog:
             near = suggestion(nearest(str(kind), _KINDS))
             raise StateError(f"kind={kind!r} is none of {', '.join(map(repr, _KINDS))}, nor None for all.{near}")
         asked = (epoch, phase, batch)
-        records = self._records() if field is None and asked == (None, None, None) else self._named()
+        records = (
+            self._records(rolled_back) if field is None and asked == (None, None, None) else self._named(rolled_back)
+        )
         if field is not None and field not in records.fields and not set("*?[") & set(field):
             raise UnknownField(field, records.fields, who="The log")
         chosen = {
@@ -164,13 +168,13 @@ class ChangeLog:
         if self._recording is not None:
             self._recording.flush()
 
-    def _records(self) -> Records:
+    def _records(self, rolled_back: bool = False) -> Records:
         self._flush()
-        return Records(self._store)
+        return Records(self._store, rolled_back=rolled_back)
 
-    def _named(self) -> Records:
+    def _named(self, rolled_back: bool = False) -> Records:
         """The records, for a question that names something in them."""
-        records = self._records()
+        records = self._records(rolled_back)
         if self._recording is None and isinstance(self._store, MemoryStore) and not records.fields:
             remedy = 'Choose audit="summary", the default, or audit="writes" to have a record.'
             raise StateError(f'This log is empty, because nothing was recorded (audit="off"). {remedy}')

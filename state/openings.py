@@ -29,11 +29,12 @@ class Openings:
         self._scopes = scopes
         self._used: set[tuple[object, ...]] = set()  # places of epochs and phases of this run
 
-    def begin_run(self) -> None:
-        """Tell that a run begins, by the actor `user`: no scope is open."""
+    def begin_run(self, *, resumes: bool = False) -> None:
+        """Tell that a run begins, by the actor `user`: no scope is open; of one that goes on nothing is told."""
         self.told = 0
         self._used.clear()
-        self._mark("user", "open", "run", None)
+        if not resumes:
+            self._mark("user", "open", "run", None)
 
     def open(self, actor: str, scope: str, place: Place, *, hides: bool, numbered: bool = False) -> bool:
         """Tell that `actor` opened `scope`, if that has to be told; whether it was.

@@ -158,6 +158,18 @@ class Recording:
             if len(self._pending) >= SAVE_SEGMENTS or now - self._saved_ns > SAVE_NS:
                 self._save()
 
+    def end(self) -> int:
+        """The number that the next record gets; all before it are in the store."""
+        self.flush()
+        return self._seq
+
+    def roll_back(self, actor: str, end: int) -> None:
+        """Go on from where the next record had the number `end`: those after it stay, and count no longer."""
+        slot = intern(self._tables.slots, SlotRow(self._actors[actor], "resume", None, ""))
+        self.flush()
+        self.mark(slot, end)
+        self.flush()
+
     def recent(self, count: int) -> list[str]:
         """The last writes of the open segment, as an error's note tells them: "train/.../loss wrote loss = 0.25"."""
         numbers = {number: row for row, number in self._tables.slots.items()}

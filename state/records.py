@@ -1,7 +1,7 @@
 """Records: what a store holds, under the names its tables have."""
 
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from state.errors import StateError, UnknownField, nearest, suggestion
 from state.fields import MISSING
@@ -37,9 +37,11 @@ class Record(NamedTuple):
 class Records:
     """The records of a store, under the names its tables have at the time of the question."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, rolled_back: bool = False) -> None:
+        """Those that count; or those that were `rolled_back`, as the run was resumed from a checkpoint before them."""
         tables = store.tables()
         self.store = store
+        self._wants_gone = False
         self._templates = list(tables.templates)
         self._metas = list(tables.metas)
         actors, fields = list(tables.actors), list(tables.fields)
@@ -51,6 +53,10 @@ class Records:
             names = (actor.path, row.kind, field.name or None, field.scope, default, row.evidence, actor.source)
             self.slots.append(NamedSlot(*names))
         self.fields = {row.name for row in fields}
+        self._gone: list[tuple[int, int]] = []  # numbers of records that were rolled back, as (first, end)
+        resumed = {number for number, slot in enumerate(self.slots) if slot.kind == "resume"}
+        self._gone = [(cast(int, record.value), record.seq) for record in self.read(resumed)] if resumed else []
+        self._wants_gone = rolled_back
 
     def writes(self, fields: Collection[str | None]) -> set[int]:
         """The slots that write one of these fields."""
@@ -85,7 +91,7 @@ class Records:
         for seq, t_ns, place, template, values in self.store.segments(wanted, before=before, backward=backward):
             row = self._templates[template]
             for index in wanted[template]:
-                if before is None or seq + index < before:
+                if (before is None or seq + index < before) and self._counts(seq + index):
                     slot = self.slots[row[index]]
                     yield Record(seq + index, t_ns, place, slot, self._read(slot.kind, values[index]))
 
@@ -99,12 +105,16 @@ class Records:
         seen: dict[tuple[int | None, str | None], int | None] = {}  # the last batch of each phase
         for seq, _, place, _, values in self.store.segments():
             seen[place[:2]] = place[2] if place[2] is not None else seen.get(place[:2])
-            if is_within(place, (epoch, phase, batch)):
+            if is_within(place, (epoch, phase, batch)) and self._counts(seq):
                 phase = place[1] if batch is not None else phase
                 found = place, seq + len(values)
         if found is None:
             raise StateError(_told_missing(asked, seen) + (f" {FORGETS}" if self.store.dropped else ""))
         return found
+
+    def _counts(self, seq: int) -> bool:
+        """Whether a record is one of those that are wanted."""
+        return not self._gone or any(first <= seq < end for first, end in self._gone) is self._wants_gone
 
     def _read(self, kind: str, value: Any) -> object:
         if not isinstance(value, list):

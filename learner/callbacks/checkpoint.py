@@ -83,6 +83,12 @@ class Checkpoint(Callback):
         self._progress.update(keeper=keeper, checkpoints=checkpoints, total=self._total(keeper))
         keeper.watch()
 
+    def begin(self) -> None:
+        """A run begins."""
+        checkpoints: Checkpoints = self._progress["checkpoints"]
+        checkpoints.begin()
+        self._progress["total"] = self._total(self._progress["keeper"])
+
     def _parsed(self) -> tuple[float, str]:
         number, _, unit = self.every.partition(" ") if isinstance(self.every, str) else ("", "", "")
         if unit in ("minutes", "minute", "seconds", "second", "hours", "hour"):
