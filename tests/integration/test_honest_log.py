@@ -95,6 +95,20 @@ def test_stage_whose_after_hook_cancels_has_an_exit() -> None:
     assert kinds == ["enter", "exit"]
 
 
+def test_field_and_learning_rate_set_between_two_fits_are_on_record_without_a_guard() -> None:
+    learner = toy_learner(guard="off")
+    for _ in range(6):
+        learner.fit(batches=1)
+    learner.state.updates = 3
+    learner.state.optimizer.param_groups[0]["lr"] = 0.5
+    learner.fit(batches=1)
+    changes = [*learner.log.where(actor="user"), *learner.log.where(actor="external")]
+    assert [(c.actor, c.field, c.before, c.after) for c in changes] == [
+        ("user", "updates", 6, 3),
+        ("external", "optimizer.hyper.lr", 0.1, 0.5),
+    ]
+
+
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_levels_per_field_leave_the_log_readable(on_disk: bool, tmp_path: Path) -> None:
     learner = toy_learner(audit={"*": "off", "loss": "summary"}, run_dir=tmp_path / "runs" if on_disk else None)
