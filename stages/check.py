@@ -287,9 +287,8 @@ def order_finding(conflict: Conflict, side: str, place: Place) -> Finding:
         told = f"Hooks {side} {place.path!r} wait for each other: {shown} ({whys}). "
         told += "Take back one of these orders, or declare the order that you want by a tuple in callbacks=."
         return Finding("error", "cycle", paths, told)
-    first, second = (hook.split(".")[0] for hook in hooks)
     told = f"{hooks[0]} and {hooks[1]} both write {conflict.name!r} {side} {place.path!r} and have no order. "
-    told += f"Put their callbacks into a tuple, callbacks=[({first}(...), {second}(...))], "
+    told += f"Put their callbacks into a tuple, callbacks=[({', '.join(conflict.callbacks)})], "
     told += "give one runs_before=, or remove one."
     return Finding("error", "unordered writers", paths, told)
 
