@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from stages.callbacks import Hook
-from stages.check import Finding, check_names, check_readiness, check_unused, order_finding
+from stages.check import Finding, check_names, check_readiness, check_unused
 from stages.composing import brought_of, classes_of, composed, given_fields, spelt_out
 from stages.contract import Contract
 from stages.errors import GraphError
@@ -16,6 +16,7 @@ from stages.rules import (
     endless_loops,
     forbidden_writes,
     inside_themselves,
+    order_finding,
     rounds_never_opened,
     unknown_binds,
     unknown_forbids,

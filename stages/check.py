@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stages.control import When
-from stages.order import Conflict
 from stages.place import CHECKPOINT, HookPlace, Place
+from stages.spoiling import Spoiling
 from state.access import Access
 from state.errors import nearest, suggestion
 from state.fields import MISSING, FieldSpec
@@ -53,7 +53,7 @@ class Readiness:
         self.writers = writers_of(places)
         self.ready = set(given)
         self.sometimes: set[str] = set()
-        self.spoiled: dict[str, str] = {}
+        self.spoiling = Spoiling()
         self.openers: dict[str, list[str]] = defaultdict(list)
         self.acted: set[str] = set()
         self.starving: set[tuple[str, str]] = set()  # who reads what it does not find
@@ -66,7 +66,7 @@ class Readiness:
             Finding(
                 "error",
                 kind,
-                (*paths, *self.writers.get(name, ())),
+                tuple(dict.fromkeys((*paths, *self.spoiling.spoilers[name], *self.writers.get(name, ())))),
                 f"{_list(paths)} {_verb('read', paths)} {name!r}, {told}",
             )
             for (kind, told, name), paths in self.faults.items()
@@ -88,15 +88,15 @@ class Readiness:
 
     def _body(self, place: Place) -> None:
         self._read(place.path, place.access, below=None if isinstance(place.stage, When) else place)
-        written = {key_of(name) for name in place.access.writes}
-        self.ready = (self.ready | written) - set(place.access.spoils)
-        self.spoiled.update(dict.fromkeys(place.access.spoils, place.path))
+        written = self._write(place.path, place.access)
+        self.ready |= written
+        self.ready -= self.spoiling.spoil(place.path, place.access)
         self.acted.add(place.path)
         if not place.children:
             return
-        runs, before = getattr(place.stage, "runs", "1"), set(self.ready)
+        runs, before, lost = getattr(place.stage, "runs", "1"), set(self.ready), self.spoiling.lost(self.ready)
         self._round(place, written)
-        if runs.endswith("+") and not before <= self.ready:
+        if runs.endswith("+") and not (before <= self.ready and self.spoiling.lost(self.ready) <= lost):
             self._round(place, written)
         if runs.startswith("0"):
             self.sometimes |= self.ready - before
@@ -118,12 +118,23 @@ class Readiness:
 
     def _hook(self, hook: HookPlace) -> None:
         self._read(hook.path, hook.access)
-        written = {key_of(name) for name in hook.access.writes}
+        written = self._write(hook.path, hook.access)
         if hook.hook.is_thinned:
             self.sometimes |= written - self.ready
         else:
             self.ready |= written
         self.acted.add(hook.path)
+
+    def _write(self, path: str, access: Access) -> set[str]:
+        """What an actor writes; what tells of something that it spoils thereby is not ready any more."""
+        written = {key_of(name) for name in access.writes}
+        self.ready -= self.spoiling.touch(path, access, written, self.ready, self._later)
+        return written
+
+    def _later(self, name: str) -> list[str]:
+        """Who writes it after what has run, where that can be seen."""
+        scope = self.scope_of.get(name, RUN)
+        return [one for one in self.writers.get(name, ()) if one not in self.acted and self._shares(one, scope)]
 
     def _read(self, path: str, access: Access, below: Place | None = None) -> None:
         """Note what an actor uses and does not find; `below` a composite, its stages may provide it."""
@@ -133,7 +144,7 @@ class Readiness:
             has_spoilt = name in access.spoils and path in self.acted  # itself, in the round before
             if declared in access.optional or name not in self.names or owner == RNG or has_spoilt:
                 continue
-            is_asked = name.endswith(".grads") and declared in access.reads
+            is_asked = (name.endswith(".grads") or name in self.spoiling.why) and declared in access.reads
             needed = owner if owner not in self.ready else name if is_asked and name not in self.ready else ""
             is_new = needed and (path, needed) not in self.starving
             if is_new and not (below is not None and _writes_below(below, needed)):
@@ -144,6 +155,9 @@ class Readiness:
         """The kind of fault that `path` finds no value in `name`, and the rest of the sentence that says so."""
         scope, writers = self.scope_of.get(name, RUN), self.writers.get(name, [])
         default = "write it before that, " if "." in name else "give the field a default, "
+        if name in self.spoiling.why and name not in self.sometimes:
+            anew = [writer for writer in self._later(name) if writer != path]
+            return "read before write", self.spoiling.text(name, anew)
         if not writers:
             others = (
                 other for other, by in self.writers.items() if by != [path] and other.count(".") == name.count(".")
@@ -158,12 +172,7 @@ class Readiness:
             who = _list([writer for writer in writers if writer in self.acted])
             told = f"which {who} may not have written by then: it runs only sometimes. "
             return "written sometimes", told + f"Hook the reader after that writer, {default}or read {name + '?'!r}."
-        later = [writer for writer in writers if writer not in self.acted and self._shares(writer, scope)]
-        if name in self.spoiled:
-            told = f"which is of no use after {self.spoiled[name]} until somebody writes it anew."
-            anew = [writer for writer in later if writer != path]
-            after = _list(anew) if anew else "a stage that does, such as Unscale() for scaled gradients"
-            return "read before write", f"{told} Put the reader after {after}."
+        later = self._later(name)
         if path in later and name.endswith(".grads"):
             told = "which nobody has cleared before: gradients of earlier batches would add up."
             return "read before write", f"{told} Put ClearGradients() first."
@@ -214,8 +223,7 @@ class Readiness:
         if scope is None:
             return
         self.openers[scope].pop()
-        for name in self.spoiled.keys() & self.in_scope[scope]:
-            del self.spoiled[name]
+        self.spoiling.forget(self.in_scope[scope])
         self.ready -= self.in_scope[scope]
         self.sometimes -= self.in_scope[scope]
         if self.openers[scope]:
@@ -275,22 +283,6 @@ def check_unused(places: list[Place], names: Mapping[str, FieldSpec]) -> list[Fi
         )
         for name, paths in unused.items()
     ]
-
-
-def order_finding(conflict: Conflict, side: str, place: Place) -> Finding:
-    """What to say of hooks that have no order."""
-    hooks = conflict.hooks
-    paths = tuple(f"{place.path}:{side}:{hook}" for hook in hooks)
-    if conflict.kind == "cycle":
-        shown = " -> ".join((*hooks, hooks[0]))
-        whys = "; ".join(f"{edge.first.rpartition(':')[2]} {edge.reason}" for edge in conflict.edges)
-        told = f"Hooks {side} {place.path!r} wait for each other: {shown} ({whys}). "
-        told += "Take back one of these orders, or declare the order that you want by a tuple in callbacks=."
-        return Finding("error", "cycle", paths, told)
-    told = f"{hooks[0]} and {hooks[1]} both write {conflict.name!r} {side} {place.path!r} and have no order. "
-    told += f"Put their callbacks into a tuple, callbacks=[({', '.join(conflict.callbacks)})], "
-    told += "give one runs_before=, or remove one."
-    return Finding("error", "unordered writers", paths, told)
 
 
 def actors(places: Iterable[Place]) -> Iterator[tuple[str, Access]]:
