@@ -2,10 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 from stages.control import When
+from stages.finding import Finding, Kind
 from stages.place import CHECKPOINT, HookPlace, Place
 from stages.spoiling import Spoiling
 from state.access import Access
@@ -14,25 +13,6 @@ from state.fields import MISSING, FieldSpec
 from state.parts import RNG
 from state.scopes import RUN
 from state.state import State
-
-Severity = Literal["error", "warning", "note"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing the check found.
-
-    Attributes:
-        severity: "error" keeps the tree from being built.
-        kind: a fixed word, such as "read before write".
-        actors: paths of the stages and hooks it is about.
-        message: who, what, and how to put it right.
-    """
-
-    severity: Severity
-    kind: str
-    actors: tuple[str, ...]
-    message: str
 
 
 class Readiness:
@@ -57,7 +37,7 @@ class Readiness:
         self.openers: dict[str, list[str]] = defaultdict(list)
         self.acted: set[str] = set()
         self.starving: set[tuple[str, str]] = set()  # who reads what it does not find
-        self.faults: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+        self.faults: dict[tuple[Kind, str, str], list[str]] = defaultdict(list)
 
     @property
     def findings(self) -> list[Finding]:
@@ -151,7 +131,7 @@ class Readiness:
                 self.starving.add((path, needed))
                 self.faults[(*self._why(path, needed), needed)].append(path)
 
-    def _why(self, path: str, name: str) -> tuple[str, str]:
+    def _why(self, path: str, name: str) -> tuple[Kind, str]:
         """The kind of fault that `path` finds no value in `name`, and the rest of the sentence that says so."""
         scope, writers = self.scope_of.get(name, RUN), self.writers.get(name, [])
         default = "write it before that, " if "." in name else "give the field a default, "

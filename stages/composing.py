@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 
 from stages.binding import brought_as, misfits, names_of
 from stages.callbacks import Hook
-from stages.check import Finding
+from stages.finding import Finding
 from stages.place import Place
 from state.access import Access, Names, rename
 from state.errors import SchemaError

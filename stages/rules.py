@@ -5,8 +5,9 @@ from dataclasses import replace
 from itertools import combinations
 
 from stages.binding import names_of
-from stages.check import Finding, Severity, actors, key_of
+from stages.check import actors, key_of
 from stages.control import Every, When, Window
+from stages.finding import Finding, Severity
 from stages.order import Conflict, overlaps
 from stages.phases import Phase
 from stages.place import Place, filled
