@@ -134,11 +134,16 @@ class Bound:
     def validate(self) -> dict[str, float]:
         """Run every evaluation phase once; what each came to."""
         found: dict[str, float] = {}
+        ended: list[str] = []
         for place in self.assembly.places:
             if place.kind == "stage" and isinstance(place.stage, EvaluationPhase):
                 found.update(numbers_of(self.runner.run(place.path), f"{place.stage.word}_"))
-        if not found:
+                ended.append(f"{place.path} ended {self.runner.outcome}")
+        if not ended:
             raise ArgumentError("validate()", "valid", "this tree has nothing to evaluate. Give the Learner valid=.")
+        if not found:
+            told = f"the evaluation came to no number: {'; '.join(ended)}. A number is what Mean('loss') averages, say."
+            raise ArgumentError("validate()", "valid", told)
         return found
 
     def predict(self, loader: Any) -> Any:
@@ -153,6 +158,7 @@ class Bound:
         cls = type(self.state)
         upgrade(self.state, assembly.schema)
         self.state.__dict__.update(given)
+        self.runner.openings.begin_run()  # it clears what a failed run, or a person, has left in scopes
         try:
             Runner(assembly, self.state).run()
             return joined(self.state.__dict__["predictions"])

@@ -131,7 +131,8 @@ class Learner(Edits):
         there; its validation does not run.
 
         Raises:
-            LimitError: not exactly one limit, one that is no positive number, or one that the tree does not count.
+            LimitError: not exactly one limit, one that is no positive number, one that the tree does not count, or one
+                to which 100 epochs in a row came no nearer.
             BatchError: several epochs are to read a generator, which can be read once.
         """
         given = {"epochs": epochs, "batches": batches, "updates": updates, "minutes": minutes}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from stages.callbacks import Hook
 from stages.check import check_names, check_readiness, check_unused
-from stages.composing import brought_of, classes_of, composed, given_fields, spelt_out
+from stages.composing import brought_of, classes_of, composed, freed, given_fields, spelt_out
 from stages.contract import Contract
 from stages.errors import GraphError
 from stages.finding import Finding
@@ -18,12 +18,14 @@ from stages.rules import (
     forbidden_writes,
     inside_themselves,
     order_finding,
+    restored_and_written,
     rounds_never_opened,
     unknown_binds,
     unknown_forbids,
     unopened_scopes,
     unsafe_actors,
     unsaveable_fields,
+    updates_without_window,
     windows_without_update,
 )
 from stages.stage import Stage
@@ -89,10 +91,11 @@ def assemble(
     made, conflicts, left_out = composed(classes, list(brought_of(places, classes, findings)))
     findings += conflicts
     names = {**{name: spec for cls in left_out for name, spec in cls.specs.items()}, **vocabulary(made, state)}
-    for place in places:
-        place.access = spelt_out(place.access, names)
+    for place in places:  # those above come first
+        is_freed = place.parent is not None and place.parent.access.unsafe
+        place.access = freed(spelt_out(place.access, names), is_freed)
         for hung in place.hooks:
-            hung.access = spelt_out(hung.access, names)
+            hung.access = freed(spelt_out(hung.access, names), is_freed)
     edges = []
     for place in places:
         for side in ("before", "around", "after"):
@@ -103,6 +106,7 @@ def assemble(
                 edges.extend(reasons)
                 findings.extend(order_finding(conflict, side, place) for conflict in unordered)
     findings.extend(check_names(places, names, unplaced(hooks, places)))
+    findings.extend(updates_without_window(places))
     findings.extend(check_readiness(top, places, made, names, given_fields(made, state).union(given)))
     findings.extend(endless_loops(places))
     findings.extend(unsaveable_fields(made))
@@ -111,6 +115,7 @@ def assemble(
     findings.extend(forbidden_writes(places, names))
     for rule in (
         clashing_pairs,
+        restored_and_written,
         rounds_never_opened,
         unknown_binds,
         unsafe_actors,

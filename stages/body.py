@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from stages.calling import Body, call_of
 from stages.cancel import Exhausted, Skip, forget
 from stages.stage import Composite
+from stages.stage_view import StageView
 
 if TYPE_CHECKING:
     from stages.node import Actor, Node
@@ -18,8 +19,6 @@ def stage_body(node: "Node") -> Body:
         return _nothing
     if isinstance(stage, Composite) and type(stage).run is Composite.run:
         return node.run_children
-    from stages.node import StageView
-
     call = call_of(node, stage.run, place.contract, StageView)
     is_inside_a_phase = place.phase is not None and place.phase is not stage  # a loop there lets the phase end
     if isinstance(stage, Composite) and stage.each is not None and not is_inside_a_phase:

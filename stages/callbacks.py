@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal, Self, TypedDict, Unpack
 from stages.binding import bound_copy
 from stages.contract import Contract, hook_contract
 from stages.errors import DeclarationError
+from stages.freezing import refuse_if_bound
 from stages.phases import Phase
-from stages.stage import refuse_if_bound
 from state.errors import short
 from state.schema import Brought
 

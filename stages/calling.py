@@ -76,7 +76,8 @@ def _call_general(
     object.__setattr__(view, "_owner", actor)
     values, specs = actor.runner.values, actor.known
     # what it writes into its own rounds has ended with them
-    promised = [name for name in actor.access.field_writes if specs[name].scope != actor.each]
+    sure = (name for name in actor.access.field_writes if name not in actor.access.unsure)
+    promised = [name for name in sure if specs[name].scope != actor.each]
     store = _store(actor)
     parameters = contract.parameters
     is_observer, takes_view = actor.access.observer, contract.takes_view
@@ -120,7 +121,8 @@ def _value(actor: "Actor", name: str) -> Any:
 def _store(actor: "Actor") -> Callable[[Any], None]:
     """The function that writes what was returned to the fields of `writes`, in order."""
     names = actor.access.field_writes
-    writers = actor.pens
+    pairs = zip(names, actor.pens, strict=True)
+    writers = tuple(_if_any(write) if name in actor.access.unsure else write for name, write in pairs)
     if not names:
 
         def refuse(result: Any) -> None:
@@ -144,3 +146,8 @@ def _store(actor: "Actor") -> Callable[[Any], None]:
             write(value)
 
     return unpack
+
+
+def _if_any(write: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Write what there is, and nothing for None."""
+    return lambda value: None if value is None else write(value)

@@ -121,8 +121,8 @@ class Readiness:
         for declared in (*access.reads, *access.part_writes):
             name = key_of(declared)
             owner = name.partition(".")[0]
-            has_spoilt = name in access.spoils and path in self.acted  # itself, in the round before
-            if declared in access.optional or name not in self.names or owner == RNG or has_spoilt:
+            spoilt = name in access.spoils and path in self.acted  # itself, in the round before
+            if access.may_lack(declared, name in self.sometimes) or name not in self.names or owner == RNG or spoilt:
                 continue
             is_asked = (name.endswith(".grads") or name in self.spoiling.why) and declared in access.reads
             needed = owner if owner not in self.ready else name if is_asked and name not in self.ready else ""

@@ -158,6 +158,11 @@ def spelt_out(access: Access, names: Mapping[str, FieldSpec]) -> Access:
     )
 
 
+def freed(access: Access, is_freed: bool) -> Access:
+    """The access of an actor inside an unsafe composite, if `is_freed`: unsafe too, unless it only observes."""
+    return replace(access, unsafe=True) if is_freed and not access.observer else access
+
+
 def given_fields(schema: type[State], state: State | None) -> set[str]:
     """The fields that have a value before anything runs."""
     run = {name: spec for name, spec in schema.specs.items() if spec.scope == "run"}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stages.declared import flag_in, names_in, scope_in
+from stages.declared import flag_in, names_in, refuse_unknown_parts, scope_in
 from stages.errors import DeclarationError
 from stages.stage import Composite, FunctionStage, Stage
 from state.access import Access
@@ -177,10 +177,15 @@ def _contract(
 
 def _declared(owner: str, facts: Mapping[str, Any], parameters: Iterable[str]) -> Access:
     """The access that `facts` and the parameters declare."""
-    which = ("reads", "writes", "touches", "restores")
-    reads, *others = (names_in(owner, what, facts.get(what, ())) for what in which)
-    spoils = names_in(owner, "spoils", facts.get("spoils", ()))
+    which = ("reads", "writes", "touches", "restores", "spoils")
+    reads, *others, spoils = declared = [names_in(owner, what, facts.get(what, ())) for what in which]
+    for what, names in zip(which, declared, strict=True):
+        refuse_unknown_parts(owner, what, names)
     unsafe = flag_in(owner, "unsafe", facts.get("unsafe", False))
+    for name in others[0]:
+        if "." in name and name.endswith("?"):
+            told = f"writes {name!r}. Only a field is marked so; of a part write {name[:-1]!r}: it may change or not."
+            raise DeclarationError(owner, told)
     if RNG in others[0]:
         raise DeclarationError(owner, f"writes {RNG!r}, which is no field. What draws from the generators touches it.")
     return replace(Access.of([*reads, *parameters], *others), spoils=spoils, unsafe=unsafe)

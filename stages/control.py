@@ -112,12 +112,11 @@ class Window(Composite):
         batches: how many. The last window of a phase may have fewer.
 
     Writes:
-        window_size: how many batches it had; cancelled ones do not count, though gradients that one had added by then
-            stay in the sum.
+        window_size: how many batches it had; those that were cancelled or skipped do not count, though gradients that
+            one had added by then stay in the sum.
 
     Its rounds are batches; the loop round it has `each="update"`. It ends early, and lets the update follow, when the
-    loader is exhausted or `fit(batches=...)` has what it asked for. One in which every batch was cancelled cancels its
-    update.
+    loader is exhausted or `fit(batches=...)` has what it asked for. One in which no batch counts cancels its update.
 
     Raises:
         DeclarationError: `batches` is no positive whole number, or `each` is given.
@@ -142,16 +141,16 @@ class Window(Composite):
         size = 0
         for _ in range(self.batches):
             try:
-                with state.round():
+                with state.round() as round:
                     super().run(state)
-                    size += 1
+                    size += not round.is_skipped
             except Exhausted:
                 if not size:
                     raise
                 state.end_after_round()
                 break
         if not size:
-            raise Cancel("update", "every batch of its window was cancelled")
+            raise Cancel("update", "every batch of its window was cancelled or skipped")
         state.window_size = size
 
 
@@ -170,7 +169,7 @@ class Microbatches(Composite):
             multiplied by it, and is back afterwards; else it is 1 then.
 
     A part that is cancelled (its scope is "microbatch") adds nothing to gradients, loss and outputs. Where every part
-    is, the batch is cancelled.
+    is, the batch is cancelled. One that is cancelled midway has no loss and no outputs, rather than those of a part.
 
     Raises:
         DeclarationError: `parts` is no positive whole number, `split` names nothing, or `each` is given.
@@ -233,12 +232,15 @@ class Microbatches(Composite):
                     loss = part_loss if loss is None else loss + part_loss
                     for name, held in outputs.items():
                         held.append(detached(getattr(state, name)))
+            if loss is None:
+                raise Cancel("batch", "every part of it was cancelled")
+        except Cancel:
+            state.take_back("loss", *self.join)
+            raise
         finally:
             for name, value in whole.items():
                 setattr(state, name, value)
             state.loss_weight = weight
-        if loss is None:
-            raise Cancel("batch", "every part of it was cancelled")
         state.loss = loss
         for name, held in outputs.items():
             setattr(state, name, joined(held))

@@ -1,9 +1,11 @@
 """Declared: what an author says of a stage or hook, refused where it cannot mean anything."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from stages.errors import DeclarationError
-from state.errors import short
+from state.errors import nearest, short, suggestion
+from state.parts import PARTS
 from state.scopes import RUN
 
 
@@ -24,6 +26,20 @@ def names_in(owner: str, what: str, given: Any) -> tuple[str, ...]:
         if not isinstance(name, str):
             raise DeclarationError(owner, f"{what} holds {short(name)}, which is no field's name.")
     return names
+
+
+def refuse_unknown_parts(owner: str, what: str, names: Iterable[str]) -> None:
+    """Refuse `*.nope`: what no component has would be declared of none, in silence.
+
+    Raises:
+        DeclarationError: with the nearest part that there is.
+    """
+    for name in names:
+        part = name.removeprefix("*.").removesuffix("?")
+        if name.startswith("*.") and part not in PARTS:
+            near = nearest(part, PARTS)
+            told = f"{what} names {name!r}, a part that no component has.{suggestion(near and f'*.{near}')}"
+            raise DeclarationError(owner, f"{told} There are {', '.join(f'*.{part}' for part in PARTS)}.")
 
 
 def scope_in(owner: str, what: str, given: object) -> str | None:

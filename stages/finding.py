@@ -16,6 +16,7 @@ Kind = Literal[
     "not built",
     "orphaned hook",
     "read before write",
+    "restored and written",
     "schema conflict",
     "stage inside itself",
     "stale read",
@@ -25,6 +26,7 @@ Kind = Literal[
     "unopened scope",
     "unordered writers",
     "unsafe actor",
+    "update without window",
     "window without update",
     "written sometimes",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from stages.assembly import Assembly
 from stages.check import actors
-from stages.control import Window
+from stages.control import Every, Window
 from stages.errors import BatchError, LimitError
 from stages.phases import Phase
 from stages.place import Place
@@ -18,8 +18,11 @@ from state.state import State
 TOTALS = {"epochs": "epochs_done", "batches": "batches_seen", "updates": "updates"}
 """The field that counts each unit."""
 
+IDLE_EPOCHS = 100
+"""So many epochs in a row may bring a `fit` no nearer to its end: a loss scale that settles, a phase that waits."""
 
-@dataclass(frozen=True)
+
+@dataclass
 class Limit:
     """When `fit` has what it asked for.
 
@@ -28,16 +31,37 @@ class Limit:
         target: its value at the end.
         deadline: `time.monotonic()` at the end, for a limit in time.
         text: as the user wrote it, "batches=500".
+        seen: the value of `total` when it last moved.
+        patience: how many epochs in a row may count nothing.
+        idle: how many did.
     """
 
     total: str
     target: int
     deadline: float
     text: str
+    seen: int = 0
+    patience: int = IDLE_EPOCHS
+    idle: int = 0
 
     def is_reached(self, values: Mapping[str, Any]) -> bool:
         """Whether a run with these values ends here."""
         return monotonic() >= self.deadline if not self.total else bool(values[self.total] >= self.target)
+
+    def end_epoch(self, values: Mapping[str, Any]) -> None:
+        """Count the epochs in a row that brought the end no nearer.
+
+        Raises:
+            LimitError: there were so many that the end will not come.
+        """
+        if not self.total:
+            return
+        before, self.seen = self.seen, values[self.total]
+        self.idle = self.idle + 1 if self.seen == before else 0
+        if self.idle >= self.patience:
+            told = f"{self} would not end: {self.idle} epochs in a row did not move {self.total!r}, which is {before}."
+            ways = "Look for what skips or cancels the stage that counts it in each epoch, or a When() that never holds"
+            raise LimitError(f"{told} {ways}; or give epochs= or minutes= instead.")
 
     def __str__(self) -> str:
         return f"fit({self.text})"
@@ -69,7 +93,9 @@ def limit_of(given: Mapping[str, float | None], assembly: Assembly, state: State
         raise LimitError(f"fit({text}) cannot end: no stage of this tree counts {unit} (writes {total!r}).")
     if unit == "epochs" and number > 1:
         _refuse_read_once(text, assembly, state)
-    return Limit(total, state.__dict__[total] + int(number), 0.0, text)
+    begun = state.__dict__[total]
+    waits = [stage.rounds.number for stage in (place.stage for place in assembly.places) if isinstance(stage, Every)]
+    return Limit(total, begun + int(number), 0.0, text, begun, max([IDLE_EPOCHS, *waits]))
 
 
 def _refuse_read_once(text: str, assembly: Assembly, state: State) -> None:

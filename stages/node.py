@@ -9,12 +9,12 @@ from stages.body import children_body, stage_body
 from stages.cancel import OK, Cancel, Exhausted, Outcome, Reached, Skip, forget, is_failure
 from stages.errors import Misuse, StageError
 from stages.hooking import around_of, hook_body
-from stages.limit import TOTALS
 from stages.notes import noted
 from stages.pairs import Around, Entered
 from stages.place import CHECKPOINT, INLINE, Place, forbidden_in
 from stages.round import Round
 from stages.stage import Composite, Stage
+from stages.stage_view import StageView
 from state.access import Access, Names, View, own_names, view_of
 from state.errors import FieldNotReady
 from state.state import writer
@@ -80,75 +80,6 @@ class Actor:
         return FieldNotReady(name, self.path, self.runner.explain(name))
 
 
-class StageView(View):
-    """The view of a stage: it may open rounds, enter inline stages and run the stages it holds."""
-
-    __slots__ = ("_run_children",)  # of the node, set by it
-
-    def round(self) -> Round:
-        """One round of the loop: opens its scope, takes its Cancel, counts it."""
-        node: Any = self._owner.holder
-        if node.round is None:
-            raise Misuse(
-                f"{node.path} calls round() but has no `each`. Give its class each = 'batch', or a scope of its own."
-            )
-        made: Round = node.round
-        return made
-
-    def round_number(self, unit: str) -> int:
-        """The number in the run, from 1, of the round we are in: of "batches", "updates" or "epochs"."""
-        if unit not in TOTALS:
-            raise Misuse(f"{self._owner.path} calls round_number({unit!r}). There are {sorted(TOTALS)}.")
-        number: int = self._owner.runner.number_of(unit)
-        return number
-
-    def end_after_round(self) -> None:
-        """Let the loop that this stage stands in end with its round, as when its loader is exhausted."""
-        round: Round | None = self._owner.runner.round
-        if round is None:
-            raise Misuse(f"{self._owner.path} calls end_after_round() outside of any loop. Put it into one.")
-        round.is_last = True
-
-    def stage(self, name: str) -> "InlineEntry":
-        """Enter the inline stage `name`: what is written inside is written by it."""
-        owner: Any = self._owner.holder
-        node = owner.children.get(name)
-        if node is None or name not in owner.place.contract.inline:
-            told = f"It lists inline={list(owner.place.contract.inline)}; add {name!r} there."
-            raise Misuse(f"{owner.path} enters the inline stage {name!r}, which it does not list. {told}")
-        return InlineEntry(self, node)
-
-    def _run_child(self, stage: Stage) -> None:
-        self._owner.holder.run_child(stage)
-
-
-class InlineEntry:
-    """`with state.stage(name)`: the view stays, the actor moves."""
-
-    def __init__(self, view: StageView, node: "Node") -> None:
-        self.view = view
-        self.node = node
-
-    def __enter__(self) -> None:
-        self.outer = self.view._owner
-        self.node.holder.settle()
-        try:
-            self.node.begin()
-        except BaseException as error:
-            self.node.end(error)
-            raise  # the block cannot be skipped alone: a Skip ends the stage that it is part of
-        object.__setattr__(self.view, "_owner", self.node)
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        object.__setattr__(self.view, "_owner", self.outer)
-        if error is None:
-            try:
-                self.node.settle()
-            except BaseException as raised:
-                error = raised
-        self.node.end(error)
-
-
 class Node(Actor):
     """One place of the tree, bound to a state.
 
@@ -159,6 +90,7 @@ class Node(Actor):
 
     Attributes:
         holder: the node of the stage: itself, or what an inline stage is inline in.
+        taken: how it ended, where a Skip or a Cancel ended here.
     """
 
     def __init__(self, runner: "Runner", place: Place, holder: "Node | None" = None) -> None:
@@ -186,6 +118,7 @@ class Node(Actor):
         self.after = tuple(hook_body(runner, hook) for hook in place.after)
         self.entered: list[tuple[Around, Entered, Look | None]] = []
         self.round: Round | None = None
+        self.taken = OK
         if is_stage and isinstance(place.stage, Composite) and place.stage.each is not None:
             self.round = Round(self, place.stage.each, place.stage.counts)
             counted = self.children.get(place.stage.each)
@@ -203,6 +136,12 @@ class Node(Actor):
         if isinstance(made, StageView):
             object.__setattr__(made, "_run_children", self.holder.run_children)
         return made
+
+    def run(self) -> Outcome:
+        """Run this place for itself; how it ended, if not by an exception."""
+        self.taken = OK
+        self.execute()
+        return self.taken
 
     def execute(self) -> None:
         """Run this place once: hooks before, body, hooks after."""
@@ -222,7 +161,7 @@ class Node(Actor):
             except BaseException as raised:
                 error = self.ended_by(raised)
                 if isinstance(error, Skip):
-                    forget(error)
+                    self._take(error)
                     return
                 if error is raised:
                     raise
@@ -259,32 +198,38 @@ class Node(Actor):
             try:
                 self.runner.guard.prove(self, self.lent.pop())
             except BaseException as raised:
-                error = _heavier(self.runner, error, noted(self.runner, raised, self))
+                error = _heavier(self.runner, error, noted(self.runner, raised, self), "the guard")
         while self.entered:
             around, running, before = self.entered.pop()
             try:
                 around.leave(running, before, self._outcome(error))
             except BaseException as raised:
-                error = _heavier(self.runner, error, noted(self.runner, raised, self))
+                error = _heavier(self.runner, error, noted(self.runner, raised, self), around.actor.path)
         if self.count is not None:
             self.count(error)
         for hook in self.after:
             try:
                 hook(self._outcome(error))
             except BaseException as raised:
-                error = _heavier(self.runner, error, noted(self.runner, raised, self))
+                who = self.place.after[self.after.index(hook)].path
+                error = _heavier(self.runner, error, noted(self.runner, raised, self), who)
         started = self.started.pop() if self.started else 0  # Ctrl-C may come before `begin` got that far
         if started or error is not None:
             self._tell_exit(error, perf_counter_ns() - started if started else None)
         if self.opens is not None and self.hidden:
             self.runner.close(self, self.hidden.pop(), keep=error is not None and is_failure(error))
             if isinstance(error, Cancel) and error.scope == self.opens:
-                forget(error)
+                self._take(error)
                 return
         if isinstance(error, Skip):
-            forget(error)
+            self._take(error)
         elif error is not None:
             raise error
+
+    def _take(self, signal: BaseException) -> None:
+        """Let a signal end here."""
+        self.taken = self._outcome(signal)
+        forget(signal)
 
     def ended_by(self, raised: BaseException) -> BaseException:
         """`raised` as it leaves this place: with its note, its author if it is a Cancel, and a row in the log."""
@@ -319,8 +264,10 @@ class Node(Actor):
         return [self, *(deep for child in self.children.values() for deep in child.walk())]
 
 
-def _heavier(runner: "Runner", error: BaseException | None, raised: BaseException) -> BaseException:
+def _heavier(runner: "Runner", error: BaseException | None, raised: BaseException, who: str) -> BaseException:
     """Which of two exceptions goes on: an error before a Cancel, a wide Cancel before a narrow one, else the first.
+
+    `who` raised the second, for the note of the first.
 
     A loader's end is wider than a Cancel of its round, and a Cancel of the run than the end that `fit` asked for.
     """
@@ -341,5 +288,5 @@ def _heavier(runner: "Runner", error: BaseException | None, raised: BaseExceptio
     if error is None or raised is error or weight(raised) > weight(error):
         return raised
     if is_failure(raised):
-        error.add_note(f"Then an after-hook raised {type(raised).__name__}: {raised}")
+        error.add_note(f"Then {who} raised {type(raised).__name__}: {raised}")
     return error

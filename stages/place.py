@@ -13,7 +13,7 @@ from stages.stage import Composite, Stage, slot_of
 from state.access import Access, Names, rename
 
 CHECKPOINT = "checkpoint"
-"""The point at the end of each round over data or epochs; no stage fills it."""
+"""The point at the end of each round over data or epochs, where no update is half done; no stage fills it."""
 
 INLINE = "inline"
 
@@ -126,7 +126,7 @@ def lay_out(root: Stage, contracts: dict[int, Contract]) -> Place:
                     place.left_out[slot] = around
                     continue
                 place.children[slot] = _place(child, slot, place, contracts)
-            if stage.each is not None and stage.counts[0] is not None:
+            if _ends_in_a_point(stage, place):
                 place.children[CHECKPOINT] = _point(place, CHECKPOINT, CHECKPOINT)
         for slot in place.contract.inline:
             place.children[slot] = _point(place, slot, INLINE)
@@ -164,17 +164,26 @@ def filled(access: Access, place: Place) -> Access:
     def fill(given: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name.replace("{phase}", word).replace("{loader}", loader) for name in given)
 
-    reads, writes, touches = fill(access.reads), fill(access.writes), fill(access.touches)
-    optional = frozenset(fill(tuple(access.optional)))
-    return replace(
-        access, reads=reads, writes=writes, touches=touches, restores=fill(access.restores), optional=optional
-    )
+    changes = (access.reads, access.writes, access.touches, access.restores)
+    reads, writes, touches, restores = map(fill, changes)
+    marks = (access.optional, access.awaited, access.unsure)
+    optional, awaited, unsure = (frozenset(fill(tuple(names))) for names in marks)
+    filled_in = replace(access, reads=reads, writes=writes, touches=touches, restores=restores)
+    return replace(filled_in, optional=optional, awaited=awaited, unsure=unsure)
 
 
 def forbidden_in(place: Place) -> dict[str, str]:
     """What those forbid that a place is inside of, with their paths."""
     above = list(place.ancestors())[1:]
     return {name: ancestor.path for ancestor in reversed(above) for name in ancestor.forbids}
+
+
+def _ends_in_a_point(stage: Composite, place: Place) -> bool:
+    """Whether its rounds end where everything that counts is in State: not inside the round of an update, where the
+    gradients of a window are still adding up."""
+    is_over_data = stage.each is not None and (isinstance(stage, Phase) or stage.counts[0] is not None)
+    above = list(place.ancestors())[1:]
+    return is_over_data and not any(getattr(one.stage, "each", None) == "update" for one in above)
 
 
 def _place(stage: Stage, slot: str, parent: Place | None, contracts: dict[int, Contract]) -> Place:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from stages.batch import batch_size
-from stages.cancel import Cancel, Exhausted, Reached, forget, is_failure
+from stages.cancel import Cancel, Exhausted, Reached, Skip, forget, is_failure
 from stages.guard import Guard, Schedule, all_declared
 from state.watch import Look
 
@@ -22,6 +22,7 @@ class Round:
     Attributes:
         number: of this round in the run, from 1; of an evaluation, in the phase.
         position: (epoch, phase, batch, update) at its start.
+        is_skipped: whether the stage in the slot named like the scope was skipped in this round.
     """
 
     def __init__(self, node: "Node", scope: str, counts: tuple[str | None, str | None]) -> None:
@@ -51,11 +52,11 @@ class Round:
         self.around: Position = (None, None, None, None)  # the position outside
         self.is_told = False  # whether the log was told that it began
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "Round":
         runner, values, recording = self.runner, self.runner.values, self.runner.recording
         self.outer, self.outer_timed, self.outer_audited = runner.round, runner.timed, runner.audited
         self.hidden = runner.scopes.open(self.scope)
-        self.is_counted = self.is_last = False
+        self.is_counted = self.is_last = self.is_skipped = False
         runner.round = self
         total: Any = values[self.total_name] if self.total_name is not None else None
         if self.index_name is not None:
@@ -81,6 +82,7 @@ class Round:
             recording.position = self.position
             if self.index_slot is not None:
                 recording.mark(self.index_slot, index)
+        return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         runner = self.runner
@@ -127,6 +129,8 @@ class Round:
             if self.outer is not None and self.outer.scope == "update":
                 raise Exhausted  # the update of these batches follows; then the loop round it ends the run
             raise Reached("run", str(limit))
+        if limit is not None and self.outer is None and not self.is_sampled:
+            limit.end_epoch(self.runner.values)
         if self.is_last:
             raise Exhausted
 
@@ -145,7 +149,7 @@ class Round:
         if guard is not None:
             runner.audited = is_due
             if is_due:
-                guard.raises = schedule.is_early
+                guard.begin_round(is_early=schedule.is_early)
             else:
                 guard.pass_by()
             if self.plain is None and self.is_sampled:
@@ -160,6 +164,7 @@ class Round:
 
     def count(self, error: BaseException | None) -> None:
         """Raise the totals, unless the body ended by something else than a Cancel of this scope."""
+        self.is_skipped = isinstance(error, Skip)
         if error is not None and not (isinstance(error, Cancel) and error.scope == self.scope):
             return
         self.is_counted = True

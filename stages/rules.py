@@ -141,12 +141,48 @@ def order_finding(conflict: Conflict, side: str, place: Place) -> Finding:
     return Finding("error", "unordered writers", paths, told)
 
 
-def unsafe_actors(places: list[Place]) -> Iterator[Finding]:
-    """Who may change everything, undeclared."""
+def restored_and_written(places: list[Place]) -> Iterator[Finding]:
+    """Who declares of one part that it gives it back and that it is there to change it."""
     for path, access in actors(places):
-        if access.unsafe:
-            told = f"{path} is unsafe: it may read and change everything. Nothing that it does is checked."
-            yield Finding("warning", "unsafe actor", (path,), told)
+        for name in access.restores:
+            written = next((other for other in access.writes if overlaps(name, other)), None)
+            if written is not None:
+                told = (
+                    f"{path} restores {name!r} and writes {written!r}: it cannot both give a part back and change it."
+                )
+                ways = "Keep `writes` if it is another one afterwards, `restores` if only in between."
+                yield Finding("error", "restored and written", (path,), f"{told} {ways}")
+
+
+def updates_without_window(places: list[Place]) -> Iterator[Finding]:
+    """Phases whose rounds are updates, and in which nothing counts the batches that a stage in them is told by."""
+    for place in places:
+        if place.kind != "stage" or not isinstance(place.stage, Phase) or place.stage.each == "batch":
+            continue
+        below = [one for child in place.children.values() for one in child.walk() if one.kind == "stage"]
+        is_counted = any(getattr(one.stage, "counts", (None, None))[0] == "batch_index" for one in below)
+        if not is_counted and any("batch_index" in one.access.reads for one in below):
+            each, kind = place.stage.each, type(place.stage).__name__
+            told = f"{place.path} has each={each!r}, and no stage in it has batches for its rounds, as a Window has."
+            ways = f"Write {kind}(ClearGradients(), Window(4, Fetch(), FitBatch(...)), AverageGradients(), Update(), "
+            ways += (
+                f"each={each!r}), or leave each={each!r} out: then each round is a batch, and updates are counted all "
+            )
+            yield Finding("error", "update without window", (place.path,), f"{told} {ways}the same.")
+
+
+def unsafe_actors(places: list[Place]) -> Iterator[Finding]:
+    """Who may change everything, undeclared; of an unsafe composite, it alone and not all that it holds."""
+    told = "is unsafe: it may read and change everything. Nothing that it does is checked."
+    all_told = "is unsafe: all that runs inside may read and change everything. Nothing of it is checked."
+    for place in places:
+        if place.parent is None or not place.parent.access.unsafe:
+            if place.access.unsafe:
+                which = all_told if place.is_composite else told
+                yield Finding("warning", "unsafe actor", (place.path,), f"{place.path} {which}")
+            for hung in place.hooks:
+                if hung.access.unsafe:
+                    yield Finding("warning", "unsafe actor", (hung.path,), f"{hung.path} {told}")
 
 
 def unknown_binds(places: list[Place]) -> Iterator[Finding]:

@@ -12,15 +12,16 @@ from stages.check import updates_open
 from stages.describing import describe
 from stages.errors import Misuse
 from stages.frame import Frame
+from stages.freezing import freeze
 from stages.guard import Guard, GuardLevel, Schedule
 from stages.limit import TOTALS, Limit
-from stages.node import Actor, Node, StageView
+from stages.node import Actor, Node
 from stages.notes import not_entered, noted, why_not_ready
 from stages.phases import Phase, TrainingPhase
 from stages.round import Position, Round
 from stages.scalars import Scalars
 from stages.slots import find_one
-from stages.stage import freeze
+from stages.stage_view import StageView
 from state.access import Access, Names, View
 from state.openings import Openings
 from state.recording import Recording
@@ -112,7 +113,7 @@ class Runner:
         node = self.find(path) if path else self.root
         frame = Frame({})
         with self._running(limit), scopes_above(self, node):
-            node.execute()
+            self.outcome = node.run()
             frame = self._frame(lambda scope: scope != "run")
         return frame
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from stages.binding import bound_copy
 from stages.declared import flag_in, names_in, scope_in
 from stages.errors import DeclarationError, Misuse
+from stages.freezing import refuse_if_bound
 from stages.slots import find_one, slot_name, snake_case
 from state.schema import Brought
 
@@ -25,13 +26,15 @@ class Stage(ABC):
 
     Attributes:
         reads: further fields and parts it uses; `name?` is None when not ready.
-        writes: fields it will have written when it ends well, and parts (`model.params`) it is there to change.
+        writes: fields it will have written when it ends well, and parts (`model.params`) it is there to change. `name?`
+            is a field that it leaves as it is where it has nothing to write, as a mean over no batches.
         touches: parts that may change in place on the way; `loss_fn.buffers?` if there is such a part.
         restores: parts that are another while it runs, and afterwards are what they were before.
         spoils: parts that are of no use after it until somebody writes them anew, such as scaled gradients.
         inline: names it enters by `with state.stage(name)`.
         opens: a scope that is open while it runs, hooks included.
-        unsafe: it may read and change everything, undeclared; everything is logged, and it shows in red.
+        unsafe: it may read and change everything, undeclared; everything is logged, and it shows in red. A composite
+            frees the stages and hooks inside it.
         slot: the name of its place, unless its parent gives another; by default its class name in snake case.
 
     Example:
@@ -84,6 +87,10 @@ class Stage(ABC):
         refuse_if_bound(self, name)
         super().__setattr__(name, value)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What `copy` and `pickle` take: the settings. A copy is bound to no Learner."""
+        return {name: value for name, value in vars(self).items() if name != "_bound"}
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
@@ -96,6 +103,8 @@ class Composite(Stage):
         forbids: fields and parts that nothing inside may write, such as "generator.params".
         each, opens, unsafe: as the attributes of the class, for this object.
         slots: stages whose slot is the keyword, after the positional ones.
+
+    `copy.deepcopy(tree)` is a tree of its own, of the same structure and bound to no Learner.
 
     Attributes:
         stages: slot -> stage, in order.
@@ -214,9 +223,14 @@ class Composite(Stage):
     def holding(self, stages: Mapping[str, Stage]) -> "Self":
         """A copy with other stages in its slots."""
         new = copy.copy(self)
-        vars(new).pop("_bound", None)
         object.__setattr__(new, "stages", MappingProxyType(dict(stages)))
         return new
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "stages": dict(self.stages)}
+
+    def __setstate__(self, settings: dict[str, Any]) -> None:
+        vars(self).update(settings, stages=MappingProxyType(settings["stages"]))
 
     def __getattr__(self, name: str) -> Any:
         held = self.__dict__.get("stages", {})
@@ -313,24 +327,6 @@ def not_run_here(stage: Stage, state: object) -> Misuse:
     """The error for a stage that is called from elsewhere than the `run` of the composite that holds it."""
     told = "Use learner.run(path) to run a part of the tree, learner.testing.run_stage to test a stage."
     return Misuse(f"{type(stage).__name__} was called with a {type(state).__name__}; only a composite runs it. {told}")
-
-
-def freeze(thing: object) -> None:
-    """Mark a stage or callback as bound: from now on its settings cannot be set."""
-    if hasattr(thing, "__dict__"):
-        object.__setattr__(thing, "_bound", True)
-
-
-def refuse_if_bound(thing: object, name: str) -> None:
-    """Refuse to set an attribute of a bound stage or callback.
-
-    Raises:
-        Misuse: what changes during a run belongs into State.
-    """
-    if "_bound" in getattr(thing, "__dict__", ()):
-        who = type(thing).__name__
-        told = "Keep it in a field of State (declare the field and write it), so that it is logged and saved."
-        raise Misuse(f"{who}.{name} cannot be set: {who} is bound to a Learner, and its settings are frozen. {told}")
 
 
 def _same(stage: Stage, other: Stage) -> bool:

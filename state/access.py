@@ -25,6 +25,8 @@ class Access:
         spoils: parts that are of no use after it until somebody writes them anew: gradients that are scaled.
         restores: parts that may be others in between, and are afterwards what they were before.
         optional: those of `reads` that may have no value; they are given as None then.
+        awaited: those of `optional` that somebody has to write all the same, if only sometimes.
+        unsure: those of `writes` that it may leave as they are, where it has nothing to write.
         observer: reads everything, declares nothing, changes nothing.
         unsafe: reads and writes everything; what it declares is what others may rest on.
     """
@@ -34,6 +36,8 @@ class Access:
     touches: tuple[str, ...] = ()
     restores: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset()
+    awaited: frozenset[str] = frozenset()
+    unsure: frozenset[str] = frozenset()
     spoils: tuple[str, ...] = ()
     observer: bool = False
     unsafe: bool = False
@@ -46,12 +50,19 @@ class Access:
         touches: Iterable[str] = (),
         restores: Iterable[str] = (),
     ) -> "Access":
-        """An access from declared names, where `name?` is an optional read."""
-        asked = tuple(reads)
-        optional = frozenset(name[:-1] for name in asked if name.endswith("?"))
-        plain = tuple(dict.fromkeys(name.removesuffix("?") for name in asked))
-        changes = [tuple(dict.fromkeys(names)) for names in (writes, touches, restores)]
-        return cls(plain, changes[0], changes[1], changes[2], optional)
+        """An access from declared names: `name?` is an optional read, or a write that there may be.
+
+        One that is read both as `name` and as `name?` is optional, and there has to be somebody who writes it.
+        """
+        asked, written = tuple(reads), tuple(writes)
+        optional, unsure = (frozenset(name[:-1] for name in names if name.endswith("?")) for names in (asked, written))
+        plain, sure = (tuple(dict.fromkeys(name.removesuffix("?") for name in names)) for names in (asked, written))
+        touched, restored = (tuple(dict.fromkeys(names)) for names in (touches, restores))
+        return cls(plain, sure, touched, restored, optional, optional.intersection(asked), unsure)
+
+    def may_lack(self, name: str, is_seldom: bool) -> bool:
+        """Whether it is no fault that a read finds no value. `is_seldom`: somebody writes it, though not always."""
+        return name in self.optional and (is_seldom or name not in self.awaited)
 
     def renamed(self, names: Names) -> "Access":
         """The declaration in State's names, of an actor that calls fields by others."""
@@ -62,10 +73,10 @@ class Access:
             return tuple(dict.fromkeys(rename(name, names) for name in given))
 
         reads, writes, touches = each(self.reads), each(self.writes), each(self.touches)
-        restores, spoils, optional = each(self.restores), each(self.spoils), frozenset(each(self.optional))
-        return replace(
-            self, reads=reads, writes=writes, touches=touches, restores=restores, spoils=spoils, optional=optional
-        )
+        restores, spoils = each(self.restores), each(self.spoils)
+        optional, awaited, unsure = (frozenset(each(some)) for some in (self.optional, self.awaited, self.unsure))
+        made = replace(self, reads=reads, writes=writes, touches=touches, restores=restores, spoils=spoils)
+        return replace(made, optional=optional, awaited=awaited, unsure=unsure)
 
     @property
     def field_writes(self) -> tuple[str, ...]:

@@ -15,6 +15,10 @@ _PLAIN_TYPES = (bool, int, float, complex, str, bytes, type(None), list, tuple, 
 _MODULE = ("params", "grads", "buffers", "mode")
 _OPTIMIZER = ("state", "hyper")
 _STATEFUL = ("state",)
+PARTS = (*_MODULE, *_OPTIMIZER)
+"""The parts that any component may have."""
+
+_METRIC = ("update", "compute", "reset")  # what a module has that counts, as the metrics of torchmetrics
 _OWN_KEYS = ("params", "param_names")  # of a parameter group: all else is a hyper-parameter
 
 
@@ -23,7 +27,7 @@ def parts_of(kind: Any) -> tuple[str, ...]:
 
     `params`, `grads`, `buffers` and `mode` (train/eval and requires_grad flags) of a module; `state` and `hyper`
     (scalars of the parameter groups) of an optimizer; `state` of anything else that has `state_dict` and
-    `load_state_dict`.
+    `load_state_dict`, and of a module with `update`, `compute` and `reset`: a metric, or a collection of metrics.
     """
     origin = get_origin(kind)
     if origin in (Union, UnionType, Annotated):
@@ -31,10 +35,8 @@ def parts_of(kind: Any) -> tuple[str, ...]:
         return tuple(dict.fromkeys(part for member in members for part in parts_of(member)))
     if not isinstance(kind, type):
         return ()
-    if any(base.__name__ == "Metric" and base.__module__.startswith("torchmetrics") for base in kind.__mro__):
-        return _STATEFUL
     if issubclass(kind, nn.Module):
-        return _MODULE
+        return _STATEFUL if all(hasattr(kind, verb) for verb in _METRIC) else _MODULE
     if issubclass(kind, torch.optim.Optimizer):
         return _OPTIMIZER
     return _STATEFUL if hasattr(kind, "state_dict") and hasattr(kind, "load_state_dict") else ()

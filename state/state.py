@@ -13,7 +13,8 @@ from state.errors import FieldNotReady, InvalidValue, SchemaError, StateError, U
 from state.fields import MISSING, FieldSpec, Invariant, fresh
 from state.recording import PLAIN, Recording
 
-_OURS = ("declared", "log", "outcome", "rng", "state")  # beside what State and pydantic's BaseModel define
+_OURS = ("declared", "end_after_round", "log", "outcome", "rng", "round_number", "state", "take_back")
+"""Beside what State and pydantic's BaseModel define."""
 _OPEN_CONFIG = {"title", "use_attribute_docstrings"}
 
 Kind = TypeVar("Kind")

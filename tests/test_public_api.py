@@ -40,6 +40,12 @@ def test_reference_page_names_every_public_object(package: str) -> None:
     assert not [name for name in import_module(package).__all__ if not re.search(rf"`{name}\b", page)]
 
 
+def test_what_the_guard_raises_and_warns_with_is_behind_the_one_door() -> None:
+    door, stages = import_module("learner"), import_module("stages")
+    assert door.UndeclaredChange is stages.UndeclaredChange and door.GuardWarning is stages.GuardWarning
+    assert {"GuardWarning", "UndeclaredChange"} <= set(door.__all__)
+
+
 def test_import_learner_leaves_the_heavy_packages_alone(tmp_path: Path) -> None:
     program = "import sys, learner; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run(

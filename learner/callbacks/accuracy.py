@@ -25,7 +25,7 @@ class Accuracy(Callback):
         {phase}_{name}: float from 0 to 1, or a scalar tensor on the device of the outputs; valid until the epoch ends.
 
     Counts are integers and exact. Batches that were cancelled before both fields were written do not count; where none
-    counts, the accuracy is nan. Nothing waits for a device.
+    counts, there is no accuracy: the field stays not ready. Nothing waits for a device.
 
     Raises:
         ArgumentError: the outputs have no dimension of classes, or the targets are no class indices of that shape.
@@ -60,8 +60,8 @@ class Accuracy(Callback):
         right = (classes == targets).count_nonzero()
         getattr(state, f"{self.name}_sums").add_total(right, targets.numel())
 
-    @after(Phase, reads=lambda self: (f"{self.name}_sums",), writes=lambda self: (f"{{phase}}_{self.name}",))
-    def result(self, state: Any) -> float | Tensor:
+    @after(Phase, reads=lambda self: (f"{self.name}_sums",), writes=lambda self: (f"{{phase}}_{self.name}?",))
+    def result(self, state: Any) -> float | Tensor | None:
         """The accuracy of the phase."""
         sums: RunningMean = getattr(state, f"{self.name}_sums")
         return sums.mean()

@@ -21,8 +21,8 @@ class EarlyStopping(Callback):
     """Cancel the run when `monitor` has not improved for `patience` epochs in a row.
 
     Args:
-        monitor: a field that holds a number at the end of each epoch.
-        patience: epochs without improvement until the run ends, at least 1.
+        monitor: a field that holds a number at the end of an epoch.
+        patience: epochs with a number and without improvement until the run ends, at least 1.
         min_delta: an improvement is more than this much better than the best value, at least 0.
         mode: "min" or "max", which values are better. None goes by the name: a loss or an error is better when small,
             an accuracy, a precision, an F1 when great.
@@ -32,8 +32,9 @@ class EarlyStopping(Callback):
         best_{name}: float, the best value so far; None before the first epoch.
         bad_epochs_{name}: int, epochs since then.
 
-    NaN and infinities are never an improvement. Only epochs that end well count. Both fields live as long as State: a
-    further `fit` goes on with them, and ends after its first epoch without improvement.
+    NaN and infinities are never an improvement. Only epochs count that end well and have a value: with
+    `Every("5 epochs", Validate(...))`, or where the validation was skipped, the others are passed by. Both fields live
+    as long as State: a further `fit` goes on with them, and ends after its first epoch without improvement.
 
     Raises:
         ArgumentError: a setting cannot be used, the name does not tell the mode, or the value is no number.
@@ -69,14 +70,15 @@ class EarlyStopping(Callback):
 
     @after(
         "epoch",
-        reads=lambda self: (self.monitor, f"best_{self.title}", f"bad_epochs_{self.title}"),
+        reads=lambda self: (self.monitor, f"{self.monitor}?", f"best_{self.title}", f"bad_epochs_{self.title}"),
         writes=lambda self: (f"best_{self.title}", f"bad_epochs_{self.title}"),
     )
     def judge(self, state: Any, outcome: Outcome) -> None:
         """Compare the epoch with the best, and end the run when patience is over."""
-        if not outcome.ok:
+        given = getattr(state, self.monitor) if outcome.ok else None
+        if given is None:
             return
-        value = self._number(getattr(state, self.monitor))
+        value = self._number(given)
         best, bad_epochs = getattr(state, f"best_{self.title}"), getattr(state, f"bad_epochs_{self.title}") + 1
         if self._improves(value, best):
             best, bad_epochs = value, 0

@@ -35,9 +35,9 @@ class RunningMean:
         self._sum(total, 1)
         self.weight += weight
 
-    def mean(self) -> float | Tensor:
-        """The mean so far; nan when nothing was counted."""
-        return self.total / self.weight if self.weight else float("nan")
+    def mean(self) -> float | Tensor | None:
+        """The mean so far; None when nothing was counted."""
+        return self.total / self.weight if self.weight else None
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, for a checkpoint."""
@@ -70,8 +70,9 @@ class Mean(Callback):
     Writes:
         {phase}_{name}: float, or a scalar tensor on the device of the field; valid until the epoch ends.
 
-    A batch counts as many times as it has samples, so a short last batch does not weigh more. Batches that were
-    cancelled before the field was written do not count; where none counts, the mean is nan.
+    A batch counts as many times as it has samples, so a short last batch does not weigh more. Batches do not count in
+    which the field was not written: they were cancelled or skipped before it was, or nobody writes it in this phase.
+    Where none counts, there is no mean: the field stays not ready, and the history has no such number for that epoch.
 
     Raises:
         ArgumentError: the field holds something else than one number per batch.
@@ -116,9 +117,9 @@ class Mean(Callback):
     @after(
         Phase,
         reads=lambda self: (self.sums,),
-        writes=lambda self: (f"{{phase}}_{self.title}",),
+        writes=lambda self: (f"{{phase}}_{self.title}?",),
     )
-    def result(self, state: Any) -> float | Tensor:
+    def result(self, state: Any) -> float | Tensor | None:
         """The mean of the phase."""
         sums: RunningMean = getattr(state, self.sums)
         return sums.mean()

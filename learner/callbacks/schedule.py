@@ -20,7 +20,8 @@ class Schedule(Callback):
     Args:
         make: makes the scheduler of the optimizer: `lambda optimizer: CosineAnnealingLR(optimizer, T_max=1000)`.
         per: "update" moves it after each optimizer update, "epoch" after each epoch.
-        monitor: for ReduceLROnPlateau: the field that its `step` gets, such as "valid_loss".
+        monitor: for ReduceLROnPlateau: the field that its `step` gets, such as "valid_loss". An epoch without a value
+            there, such as one without validation, does not move it.
         name: the field of State that holds the scheduler. Two schedules need two names.
 
     Writes:
@@ -74,14 +75,20 @@ class Schedule(Callback):
 
     @after(
         "epoch",
-        reads=lambda self: () if self.monitor is None else (self.monitor,),
+        reads=lambda self: () if self.monitor is None else (self.monitor, f"{self.monitor}?"),
         writes=lambda self: ("optimizer.hyper", f"{self.name}.state"),
     )
     def after_epoch(self, state: Any, outcome: Outcome) -> None:
         """Move the scheduler by an epoch."""
-        if outcome.ok:
-            scheduler = getattr(state, self.name)
-            scheduler.step() if self.monitor is None else scheduler.step(getattr(state, self.monitor))
+        if not outcome.ok:
+            return
+        scheduler = getattr(state, self.name)
+        if self.monitor is None:
+            scheduler.step()
+            return
+        value = getattr(state, self.monitor)
+        if value is not None:
+            scheduler.step(value)
 
     def _made(self, state: Any) -> LRScheduler:
         """The scheduler, made of the optimizer in State."""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from learner import Callback, Stage, after
+from learner import Callback, Stage, after, supervised
 from learner.testing import toy_learner
 from stages import Chain, Composite, DeclarationError, Forward, Microbatches, Repeat, Unpack, stage
 from stages.declared import flag_in, names_in, scope_in, whole_in
@@ -185,3 +185,22 @@ def test_setting_that_says_nothing_is_the_default() -> None:
     made = Chain(Forward(), forbids=(), each=None, opens=None, unsafe=False)
     assert (made.forbids, made.each, made.opens, made.unsafe) == ((), None, None, False)
     assert vars(made).keys() == {"stages"}
+
+
+@pytest.mark.parametrize("which", ["reads", "writes", "touches", "restores", "spoils"])
+def test_part_that_no_component_has_is_refused_with_the_nearest(which: str) -> None:
+    class Slip(Stage):
+        def run(self, model: Any) -> None: ...
+
+    setattr(Slip, which, ("*.bufers",))
+    told = rf"^Slip: {which} names '\*.bufers', a part that no component has. Did you mean '\*.buffers'\?"
+    with pytest.raises(DeclarationError, match=told):
+        toy_learner(stages=supervised().insert(Slip(), before="gradient"))
+
+
+def test_part_that_no_component_has_is_refused_of_a_hook_too() -> None:
+    @after("update", touches=("*.lr",))
+    def slip(model: Any) -> None: ...
+
+    with pytest.raises(DeclarationError, match=r"There are \*.params, \*.grads, .*, \*.hyper"):
+        toy_learner(callbacks=[slip])

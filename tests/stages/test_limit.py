@@ -1,15 +1,17 @@
 """Limits: where a `fit` ends, from where the state is, and which questions have no answer."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from learner import Cancel, Composite, StageError, after, before, stage, supervised
+from learner import Cancel, Composite, Skip, StageError, after, before, stage, supervised
 from learner.recipes import validate
 from learner.testing import toy_learner
 from stages.cancel import Exhausted
+from stages.control import Every, When
 from stages.errors import BatchError, LimitError
 from stages.limit import limit_of
 from stages.supervised import Epoch, Fetch, Train, Unpack
@@ -196,3 +198,45 @@ def test_last_batch_of_an_epoch_does_not_end_it_early() -> None:
 
 def test_fetch_is_what_ends_a_phase() -> None:
     assert "batch" in Fetch.writes
+
+
+def skips(state: Any) -> None:
+    raise Skip("each time")
+
+
+def cancels(state: Any) -> None:
+    raise Cancel("phase", "each time")
+
+
+def only_when(condition: Callable[..., bool]) -> Composite:
+    tree = supervised(valid=False)
+    return tree.swap("epoch", Epoch(When(condition, tree.epoch.fit)))
+
+
+@pytest.mark.parametrize("unit", ["batches", "updates"])
+@pytest.mark.parametrize("hook", [skips, cancels, None])
+def test_limit_that_nothing_comes_nearer_to_is_told(hook: Any, unit: str) -> None:
+    tree = supervised(valid=False) if hook else only_when(lambda: False)
+    learner = toy_learner(valid=None, stages=tree, audit="off", guard="off")
+    if hook is not None:
+        learner.before("fit")(hook)
+    with pytest.raises(LimitError, match=rf"fit\({unit}=3\) would not end: 100 epochs in a row did not move") as caught:
+        learner.fit(**{unit: 3})
+    assert "which is 0. Look for what skips or cancels the stage that counts it" in str(caught.value)
+    assert learner.state.epochs_done == 100
+    learner.fit(epochs=3)
+    assert learner.state.epochs_done == 103, "epochs are counted all the same"
+
+
+def test_fit_waits_for_a_phase_that_begins_later() -> None:
+    learner = toy_learner(valid=None, stages=only_when(lambda epochs_done: epochs_done >= 40), audit="off", guard="off")
+    learner.fit(batches=3)
+    assert (learner.state.epochs_done, learner.state.batches_seen) == (40, 3)
+
+
+def test_fit_waits_for_a_phase_as_long_as_every_says() -> None:
+    tree = supervised(valid=False)
+    tree = tree.swap("epoch", Epoch(Every("150 epochs", tree.epoch.fit)))
+    learner = toy_learner(valid=None, stages=tree, audit="off", guard="off")
+    learner.fit(batches=9)
+    assert (learner.state.epochs_done, learner.state.batches_seen) == (299, 9)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learner import Cancel, GraphError, Learner, field, stage
-from learner.testing import toy_learner
+from learner.testing import run_stage, toy_learner
 from stages import (
     Backward,
     BatchError,
@@ -27,7 +27,7 @@ from stages import (
     Unpack,
     Update,
 )
-from state import TrainState
+from state import AccessDenied, TrainState
 
 Pair = namedtuple("Pair", "first second")
 
@@ -290,3 +290,58 @@ def test_cut_fields_may_go_by_other_names() -> None:
     fit = Fit(Fetch(), FitBatch(Unpack("x", "y"), ClearGradients(), made, Update()))
     frame = Learner.from_state(state, Train(Epoch(fit)), train=[(inputs, targets)]).fit_batch((inputs, targets))
     assert torch.equal(frame.x, inputs) and len(frame.outputs) == 5
+
+
+def cancelling(times: int, scope: str) -> Learner:
+    """A Learner that cancels so many parts of its second batch, once their loss and outputs are there."""
+    fit = Fit(Fetch(), FitBatch(Unpack(), ClearGradients(), Microbatches(2, Forward(), Loss(), Backward()), Update()))
+    learner = toy_learner(valid=None, stages=Train(Epoch(fit)))
+
+    @learner.after("loss")
+    def cancel(state: Any) -> None:
+        if state.batch_index == 1 and (times == 2 or len(seen) == 3):
+            raise Cancel(scope, "no use")
+
+    seen: list[int] = []
+    learner.before("loss")(lambda state: seen.append(state.batch_index))
+    return learner
+
+
+@pytest.mark.parametrize(("times", "scope"), [(1, "batch"), (2, "batch"), (2, "microbatch")])
+def test_batch_that_is_cancelled_midway_has_no_loss_and_no_outputs(times: int, scope: str) -> None:
+    learner = cancelling(times, scope)
+    ready: list[tuple[bool, bool]] = []
+
+    @learner.after("fit/batch")
+    def note(state: Any, outcome: Any) -> None:
+        ready.append((state.ready("loss"), state.ready("outputs")))
+
+    learner.fit(batches=4)
+    assert ready == [(True, True), (False, False), (True, True), (True, True)]
+    taken = learner.log.where(evidence="taken back")
+    assert [(one.field, one.position.batch, one.after) for one in taken] == [("loss", 1, None), ("outputs", 1, None)]
+    assert learner.log.at(epoch=0, batch=1)["loss"] is None
+
+
+def test_mean_leaves_out_a_batch_that_is_cancelled_midway() -> None:
+    learner = cancelling(1, "batch")
+    losses: list[float] = []
+
+    @learner.after("fit/batch")
+    def note(state: Any, outcome: Any) -> None:
+        losses.extend([state.loss.item()] if outcome.ok else [])
+
+    learner.fit(epochs=1)
+    assert len(losses) == 7
+    assert learner.history["train_loss"] == pytest.approx([sum(losses) / 7])
+
+
+def test_what_a_stage_does_not_write_it_cannot_take_back() -> None:
+    class Greedy(Composite):
+        writes = ("loss",)
+
+        def run(self, state: Any) -> None:
+            state.take_back("inputs")
+
+    with pytest.raises(AccessDenied, match=r"greedy may not write 'inputs'"):
+        run_stage(Greedy(), inputs=torch.ones(1))

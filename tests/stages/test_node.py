@@ -144,7 +144,7 @@ def test_after_hook_that_fails_skips_no_other_and_the_first_error_wins() -> None
     with pytest.raises(ValueError, match="^first") as caught:
         learner.fit(epochs=1)
     assert seen == ["failed: ValueError: first"]
-    assert caught.value.__notes__[-1] == "Then an after-hook raised TypeError: second"
+    assert caught.value.__notes__[-1] == "Then train/epoch/fit/batch/update:after:second raised TypeError: second"
 
 
 def test_error_of_an_after_hook_wins_over_a_cancel() -> None:

@@ -196,7 +196,8 @@ def test_error_of_the_stage_wins_over_those_of_the_hooks_around_it() -> None:
     learner.hooks.remove("fail")
     with pytest.raises(KeyError, match="inner") as caught:
         learner.fit(batches=1)
-    assert caught.value.__notes__[-1] == "Then an after-hook raised TypeError: outer"
+    path = "train/epoch/fit/batch/update:around"
+    assert caught.value.__notes__[-1] == f"Then {path}:outer raised TypeError: outer", "it says whose error it is"
 
 
 def never(state: Any) -> Any:

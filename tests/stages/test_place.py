@@ -80,6 +80,10 @@ def test_checkpoint_is_a_point_of_rounds_that_are_counted() -> None:
     points = [path for path, place in found.items() if place.kind == "checkpoint"]
     assert points == ["train/epoch/fit/checkpoint", "train/epoch/validate/checkpoint", "train/checkpoint"]
 
+    found = places(supervised(accumulate=4, valid=False))
+    points = [path for path, place in found.items() if place.kind == "checkpoint"]
+    assert points == ["train/epoch/fit/checkpoint", "train/checkpoint"], "no update is half done there"
+
     class Again(Composite):
         """A loop that counts nothing."""
 

@@ -1,13 +1,14 @@
 """Skip: ends one stage, here and now, and nothing else."""
 
-import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from learner import Cancel, Composite, Learner, Skip, Stage, TrainState, field, stage, supervised
+from learner import Cancel, Composite, Learner, Skip, Stage, TrainState, after, field, stage, supervised
+from learner.callbacks import Accuracy
+from learner.errors import ArgumentError
 from learner.testing import events, run_stage, toy_learner
 from stages import ContractBroken
 from state import FieldNotReady
@@ -106,11 +107,46 @@ def skipping(state: Any) -> None:
     raise Skip("why")
 
 
-def test_mean_of_a_skipped_evaluation_is_no_number() -> None:
+class ScoredState(TrainState):
+    scores: Tensor = field(scope="batch")
+    classes: Tensor = field(scope="batch")
+
+
+@after("forward", state=ScoredState, writes=("scores", "classes"))
+def scores(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.cat((outputs, -outputs), 1), torch.zeros(len(outputs), dtype=torch.long)
+
+
+def test_skipped_evaluation_has_no_mean() -> None:
+    learner = toy_learner(callbacks=[Accuracy(outputs="scores", targets="classes"), scores])
+
+    @learner.before("validate")
+    def skip_the_second(state: Any) -> None:
+        if state.epoch == 1:
+            raise Skip("why")
+
+    learner.fit(epochs=3)
+    assert learner.state.updates == 24
+    rows = [sorted(row.keys() - {"epoch", "seconds"}) for row in learner.history]
+    whole = ["train_accuracy", "train_loss", "valid_accuracy", "valid_loss"]
+    assert rows == [whole, ["train_accuracy", "train_loss"], whole]
+
+
+def test_who_needs_the_mean_of_a_skipped_evaluation_is_told() -> None:
     learner = toy_learner()
     learner.before("validate")(skipping)
-    learner.fit(epochs=2)
-    assert learner.state.updates == 16 and all(map(math.isnan, learner.history["valid_loss"]))
+    learner.after("epoch", reads=("valid_loss",))(lambda valid_loss: None)
+    with pytest.raises(
+        FieldNotReady, match=r"in this epoch, later or not at all: .* Read it after that, or as 'valid_l"
+    ):
+        learner.fit(epochs=1)
+
+
+def test_validate_that_is_skipped_says_so() -> None:
+    learner = toy_learner()
+    learner.before("validate")(skipping)
+    with pytest.raises(ArgumentError, match="came to no number: train/epoch/validate ended skipped: why"):
+        learner.validate()
 
 
 def test_hooks_that_come_later_do_not_run_before_a_skipped_stage() -> None:
@@ -223,6 +259,38 @@ def test_skip_inside_a_loop_of_ones_own_ends_the_loop() -> None:
     with learner.inside("epoch/fit"):
         raise Skip("enough")
     assert seen == ["fit skipped: enough", "epoch ok"] and learner.outcome.ok
+
+
+@pytest.mark.parametrize("audit", ["off", "summary"])
+def test_skip_of_all_that_was_to_run_is_how_the_run_ended(audit: Any) -> None:
+    learner = toy_learner(valid=None, audit=audit)
+    learner.before("train")(skipping)
+    learner.fit(epochs=1)
+    assert str(learner.outcome) == "skipped: why" and learner.state.epochs_done == 0
+    learner.run("epoch/fit")
+    assert learner.outcome.ok and learner.state.batches_seen == 8
+
+
+def test_skip_of_a_part_that_was_to_run_is_how_that_run_ended() -> None:
+    learner = toy_learner()
+    learner.before("fit")(skipping)
+    learner.run("epoch")
+    assert learner.outcome.ok
+    learner.run("epoch/fit")
+    assert str(learner.outcome) == "skipped: why"
+
+
+def test_cancel_of_the_phase_that_was_to_run_is_how_that_run_ended() -> None:
+    learner = toy_learner(valid=None)
+
+    @learner.after("fit/batch")
+    def stop(state: Any) -> None:
+        raise Cancel("phase", "enough")
+
+    learner.run("epoch/fit")
+    assert str(learner.outcome) == "cancelled (phase) by train/epoch/fit/batch:after:stop: enough"
+    learner.run("epoch")
+    assert learner.outcome.ok
 
 
 def test_skip_of_a_single_stage_run_alone_is_no_error() -> None:

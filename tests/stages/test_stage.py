@@ -1,15 +1,18 @@
 """Stages and composites as objects: slots, edited copies of a tree, what is refused, and when settings are frozen."""
 
+import copy
+import pickle
 from dataclasses import FrozenInstanceError, dataclass
 from typing import Any
 
 import pytest
 
-from learner import Callback, before
+from learner import Callback, before, supervised
 from learner.testing import run_stage, toy_learner
 from stages import (
     AmbiguousSlot,
     Backward,
+    Chain,
     Composite,
     DeclarationError,
     Epoch,
@@ -273,6 +276,32 @@ def test_stage_called_from_a_hook_is_refused() -> None:
         learner.fit(batches=1)
     assert learner.outcome.kind == "failed"
     assert learner.state.updates == 0
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda tree: pickle.loads(pickle.dumps(tree))])
+def test_deep_copy_of_a_tree_is_a_tree_of_its_own(copied: Any) -> None:
+    shared = Scale(2.0)
+    tree = supervised(accumulate=3).bind(model="critic").swap("window/batch/unpack", Composite(shared, Chain(shared)))
+    made = copied(tree)
+    assert paths_of(made, "train") == paths_of(tree, "train")
+    assert vars(made)["_names"] == {"model": "critic"}
+    window, before = made.epoch.fit.window, tree.epoch.fit.window
+    assert window is not before and window.batches == 3
+    assert window.batch.unpack.scale is window.batch.unpack.chain.scale is not shared
+    with pytest.raises(TypeError):
+        window.stages["batch"] = shared
+    assert made.remove("validate").epoch.stages.keys() == {"fit"} and "validate" in made.epoch.stages
+
+
+def test_copy_of_a_bound_tree_is_not_bound_and_trains_as_the_first() -> None:
+    tree = supervised()
+    learner = toy_learner(stages=tree)
+    variant = copy.deepcopy(tree)
+    variant.note = "anew"  # type: ignore[attr-defined]
+    other = toy_learner(stages=variant)
+    assert learner.fit(epochs=2)["valid_loss"] == other.fit(epochs=2)["valid_loss"]
+    with pytest.raises(Misuse, match="Train.note cannot be set"):
+        variant.note = "late"  # type: ignore[attr-defined]
 
 
 def test_missing_attribute_of_a_composite_names_it() -> None:

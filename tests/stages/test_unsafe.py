@@ -11,7 +11,7 @@ from torch.optim import SGD
 
 from learner import Composite, Stage, TrainState, after, stage, supervised
 from learner.testing import toy_learner
-from stages import Backward, Chain, Finding, Forward, Loss, Unpack, assemble
+from stages import Backward, Chain, Finding, Forward, Loss, UndeclaredChange, Unpack, assemble
 from stages.callbacks import hooks_of
 from stages.draw import draw_mermaid
 
@@ -79,7 +79,47 @@ def any_hook(state: Any) -> None:
 def test_unsafe_actor_is_warned_of(tree: Composite, hooks: tuple[Any, ...], actor: str) -> None:
     finding = only(tree, *hooks)
     assert (finding.severity, finding.kind, finding.actors) == ("warning", "unsafe actor", (actor,))
-    assert finding.message.startswith(f"{actor} is unsafe: it may read and change everything.")
+    assert re.match(rf"{actor} is unsafe: (it|all that runs inside) may read and change everything\.", finding.message)
+
+
+def meddling(**settings: Any) -> Any:
+    """A Learner whose gradient, a chain with these settings, holds a stage and a hook that change what they please."""
+
+    @stage()
+    def meddle(model: nn.Module) -> None:
+        shrink(model)
+
+    learner = toy_learner(valid=None, stages=fit_with(gradient=gradient(Chain(meddle), **settings)))
+
+    @learner.after("gradient/loss", reads=("model",))
+    def meddle_too(model: nn.Module) -> None:
+        shrink(model)
+
+    learner.after("gradient/loss")(lambda state: None)
+    return learner
+
+
+def test_unsafe_composite_frees_all_that_is_inside() -> None:
+    with pytest.raises(UndeclaredChange, match="meddle_too"):
+        meddling().fit(batches=2)
+    learner = meddling(unsafe=True)
+    assert [one.actors for one in learner.check() if one.kind == "unsafe actor"] == [
+        ("train/epoch/fit/batch/gradient",)
+    ]
+    learner.debug()
+    learner.fit(batches=2)
+    actors = {change.actor for change in learner.log.where(field="model.params", batch=1)}
+    assert {"train/epoch/fit/batch/gradient/chain/meddle", "train/epoch/fit/batch/update"} <= actors
+    lines = [line.strip() for line in repr(learner).splitlines()]
+    assert [line for line in lines if line.startswith("meddle ")][0].startswith("meddle (unsafe)")
+    assert not any("unsafe" in line for line in lines if line.startswith("update"))
+
+
+def test_unsafe_composite_frees_nothing_outside() -> None:
+    learner = meddling(unsafe=True)
+    learner.before("update", reads=("model",))(lambda model: shrink(model))
+    with pytest.raises(UndeclaredChange, match="update:before:lambda"):
+        learner.fit(batches=2)
 
 
 def test_unsafe_actor_may_change_everything_and_all_of_it_is_on_record() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from learner import Cancel, GraphError, Learner, field, supervised
+from learner import Cancel, GraphError, Learner, Skip, field, supervised
 from learner.testing import run_stage, toy_learner
 from stages import (
     AverageGradients,
@@ -134,7 +134,7 @@ def test_window_without_a_batch_cancels_its_update_whatever_its_gradients() -> N
     seen: list[str] = []
     learner.after("window")(lambda state, outcome: seen.append(str(outcome)))
     learner.fit(epochs=1)
-    told = "cancelled (update) by train/epoch/fit/window: every batch of its window was cancelled"
+    told = "cancelled (update) by train/epoch/fit/window: every batch of its window was cancelled or skipped"
     assert seen == ["ok", told, "ok"]
     assert sizes == [3, 2] and bool(learner.state.model.weight.isfinite())
 
@@ -260,3 +260,29 @@ def test_average_divides_the_gradients_that_the_optimizer_uses() -> None:
     run_stage(AverageGradients(), state, window_size=3)
     assert model.weight.grad.tolist() == [[1.0, 2.0]] and model.bias.grad is None
     assert frozen.weight.grad.tolist() == [[3.0]]
+
+
+@pytest.mark.parametrize(("limit", "totals"), [({"epochs": 1}, [3, 6, 8]), ({"batches": 5}, [3, 5])])
+def test_checkpoint_stands_where_the_window_is_closed(limit: dict[str, int], totals: list[int]) -> None:
+    learner, _ = windowed(3)
+    seen: list[tuple[int, int, bool]] = []
+
+    @learner.after("fit/checkpoint")
+    def note(state: Any) -> None:
+        seen.append((state.updates, state.batches_seen, state.ready("window_size")))
+
+    learner.fit(**limit)
+    assert seen == [(number, total, False) for number, total in enumerate(totals, start=1)]
+
+
+def test_skipped_batch_does_not_count_in_the_mean_of_its_window() -> None:
+    learner, sizes = windowed(4)
+
+    @learner.before("window/batch")
+    def skip(state: Any) -> None:
+        if state.batch_index in (1, 4, 5, 6, 7):
+            raise Skip("no use")
+
+    learner.fit(epochs=1)
+    assert sizes == [3]
+    assert (learner.state.updates, learner.state.batches_seen) == (1, 8), "it was seen, as a cancelled one is"

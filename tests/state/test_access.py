@@ -223,3 +223,15 @@ def test_one_class_is_made_for_one_set_of_names(state: Any) -> None:
     assert type(one) is type(other)
     assert type(one) is not type(view_of(state, Access.of(["inputs"])))
     assert not hasattr(one, "__dict__")
+
+
+def test_write_that_there_may_be_is_no_promise() -> None:
+    access = Access.of(writes=("loss", "score?")).renamed({"score": "grade"})
+    assert access.writes == ("loss", "grade") and access.unsure == {"grade"}
+
+
+def test_read_with_and_without_a_mark_is_optional_and_awaited() -> None:
+    access = Access.of(reads=("score", "score?", "other?")).renamed({"score": "grade"})
+    assert access.reads == ("grade", "other") and access.optional == {"grade", "other"}
+    assert access.awaited == {"grade"}
+    assert access.may_lack("other", False) and access.may_lack("grade", True) and not access.may_lack("grade", False)

@@ -213,3 +213,12 @@ def test_a_tensor_subclass_can_stand_in_a_field() -> None:
     found = in_field(value)
     assert found is not None
     assert found.values[0] is value
+
+
+def test_the_sums_of_all_metrics_of_a_collection_are_its_state() -> None:
+    torchmetrics = pytest.importorskip("torchmetrics")
+    metrics = torchmetrics.MetricCollection({"mean": torchmetrics.MeanMetric(), "sum": torchmetrics.SumMetric()})
+    before = {name: float(value) for name, value in as_dict(stateful(metrics)).items()}
+    metrics.update(torch.tensor(4.0))
+    after = {name: float(value) for name, value in as_dict(stateful(metrics)).items()}
+    assert {name.partition(".")[0] for name in after if after[name] != before[name]} == {"mean", "sum"}

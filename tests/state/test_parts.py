@@ -24,9 +24,11 @@ class Saver:
 
 
 class Metric(nn.Module):
-    """As torchmetrics' own: a module whose contents are one part."""
+    """As torchmetrics' own: a module that counts, whose contents are one part."""
 
-    __module__ = "torchmetrics.metric"
+    def update(self) -> None: ...
+    def compute(self) -> None: ...
+    def reset(self) -> None: ...
 
 
 class Half:
@@ -47,6 +49,7 @@ class Half:
         (Saver, STATEFUL),
         (Metric, STATEFUL),
         (type("Accuracy", (Metric,), {}), STATEFUL),
+        (nn.ModuleDict, MODULE),
         (Half, ()),
         (Tensor, ()),
         (int, ()),
@@ -63,6 +66,11 @@ class Half:
 )
 def test_parts_follow_from_the_type(kind: Any, parts: tuple[str, ...]) -> None:
     assert parts_of(kind) == parts
+
+
+def test_collection_of_metrics_is_one_part_as_each_of_them() -> None:
+    torchmetrics = pytest.importorskip("torchmetrics")
+    assert parts_of(torchmetrics.MetricCollection) == parts_of(torchmetrics.MeanMetric) == STATEFUL
 
 
 @pytest.mark.parametrize(

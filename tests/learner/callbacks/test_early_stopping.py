@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from learner import Composite, supervised
 from learner.callbacks import Accuracy, EarlyStopping
 from learner.errors import ArgumentError
-from stages import Callback, Cancel, GraphError, Outcome, after
+from stages import Callback, Cancel, Epoch, Every, GraphError, Outcome, after
 from state import field
 
 nan, inf = float("nan"), float("inf")
@@ -136,6 +137,26 @@ def test_metric_that_nobody_produces_is_refused_with_the_nearest(make: Any) -> N
     with pytest.raises(GraphError, match="'valid_loss', which nobody in this tree writes.*'train_loss'") as caught:
         make(EarlyStopping("valid_loss"), valid=None)
     assert [finding.kind for finding in caught.value.findings] == ["missing producer"]
+
+
+def every_second_epoch() -> Composite:
+    """A tree that validates in every second epoch."""
+    tree = supervised()
+    return tree.swap("epoch", Epoch(tree.epoch.fit, Every("2 epochs", tree.epoch.validate)))
+
+
+def test_epoch_without_a_new_value_is_not_judged(make: Any) -> None:
+    stopping = EarlyStopping("score", patience=2, mode="min")
+    learner = make(stopping, Script([9, 1.0, 9, 2.0, 9, 3.0, 9, 4.0]), stages=every_second_epoch())
+    learner.fit(epochs=8)
+    assert (learner.state.epochs_done, learner.state.best_score, learner.state.bad_epochs_score) == (6, 1.0, 2)
+    assert learner.outcome.reason == "score has not improved for 2 epochs: the best was 1, the last 3"
+
+
+def test_metric_of_a_scope_that_has_ended_is_refused(make: Any) -> None:
+    with pytest.raises(GraphError, match="EarlyStopping.judge reads 'loss', but") as caught:
+        make(EarlyStopping("loss"))
+    assert [finding.kind for finding in caught.value.findings] == ["stale read"]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 """Mean: sample-weighted means per phase."""
 
-import math
 from typing import Any
 
 import pytest
 import torch
 
-from learner.callbacks import Mean
+from learner import supervised
+from learner.callbacks import ClipGradients, Mean
 from learner.callbacks.mean import RunningMean
 from learner.errors import ArgumentError
 from stages import Cancel, after
@@ -58,8 +58,20 @@ def test_field_that_is_no_scalar_is_refused_by_name(make: Any) -> None:
     assert caught.value.argument == "of"
 
 
-def test_mean_of_nothing_is_nan() -> None:
-    assert math.isnan(RunningMean().mean())  # type: ignore[arg-type]
+def test_mean_of_nothing_is_none() -> None:
+    assert RunningMean().mean() is None
+
+
+def test_field_that_a_phase_does_not_write_has_no_mean_there(make: Any) -> None:
+    history = make(Mean("grad_norm"), ClipGradients()).fit(epochs=2)
+    assert len(history["train_grad_norm"]) == 2
+    assert "valid_grad_norm" not in history.names
+
+
+def test_field_of_the_update_has_no_mean_over_batches_of_a_window(make: Any) -> None:
+    tree = supervised(valid=False, accumulate=2)
+    history = make(Mean("grad_norm"), ClipGradients(), stages=tree, valid=None).fit(epochs=1)
+    assert history.names == ["epoch", "train_loss", "seconds"]
 
 
 def test_running_mean_keeps_integers_exact_and_survives_its_state_dict() -> None:

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
+from learner import supervised
 from learner.callbacks import Schedule
 from learner.errors import ArgumentError
-from stages import Cancel, after, before
+from stages import Cancel, Epoch, Every, after, before
 
 
 def test_schedule_per_update_is_the_loop_by_hand(make: Any, batches: Any) -> None:
@@ -37,6 +38,19 @@ def test_schedule_per_epoch_moves_once_an_epoch(make: Any) -> None:
     learner.before("epoch")(lambda state: rates.append(state.optimizer.param_groups[0]["lr"]))
     learner.fit(epochs=5)
     assert rates == [0.1, 0.1, 0.05, 0.05, 0.025]
+
+
+def test_plateau_waits_where_there_is_no_new_metric(make: Any) -> None:
+    def plateau(optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:
+        return ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=10.0, threshold_mode="abs")
+
+    tree = supervised()
+    tree = tree.swap("epoch", Epoch(tree.epoch.fit, Every("2 epochs", tree.epoch.validate)))
+    learner = make(Schedule(plateau, per="epoch", monitor="valid_loss"), stages=tree)
+    rates: list[float] = []
+    learner.after("epoch")(lambda state: rates.append(state.optimizer.param_groups[0]["lr"]))
+    learner.fit(epochs=6)
+    assert rates == [0.1, 0.1, 0.1, 0.05, 0.05, 0.025], "the first value is the best, the others are no better"
 
 
 def test_plateau_gets_the_monitored_metric(make: Any) -> None:

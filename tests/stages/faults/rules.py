@@ -141,6 +141,22 @@ RULES = {
         "fit/window gathers batches for one update, but each round of fit is a 'batch'.",
         "Write Fit(..., each='update').",
     ),
+    "update without window": Case(
+        "update without window",
+        lambda: found(Fit(Acts(reads=("batches", "batch_index?")), each="update"), schema=TrainState, train_loader=[]),
+        lambda: found(window(each="update"), schema=TrainState, train_loader=[]),
+        ("fit",),
+        "fit has each='update', and no stage in it has batches for its rounds, as a Window has.",
+        "or leave each='update' out",
+    ),
+    "restored and written": Case(
+        "restored and written",
+        lambda: found(BOTH, hook(around("read", restores=("model.mode",), writes=("model.mode",)))),
+        lambda: found(BOTH, hook(around("read", restores=("model.mode",), writes=("model.params",)))),
+        ("chain/read:around:hook",),
+        "chain/read:around:hook restores 'model.mode' and writes 'model.mode'",
+        "Keep `writes` if it is another one afterwards, `restores` if only in between.",
+    ),
     "clashing pairs": Case(
         "clashing pairs",
         lambda: found(BOTH, *(hook(around("read", restores=("model.mode",)), name) for name in ("one", "two"))),
