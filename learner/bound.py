@@ -197,6 +197,7 @@ class Bound:
         cls = type(self.state)
         upgrade(self.state, assembly.schema)
         self.state.__dict__.update(given)
+        self.runner.openings.begin_run()  # it clears what a failed run, or a person, has left in scopes
         try:
             Runner(assembly, self.state).run()
             return joined(self.state.__dict__["predictions"])

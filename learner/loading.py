@@ -25,7 +25,7 @@ class NotBuilt(LearnerError):
     """
 
     def __init__(self, error: Exception) -> None:
-        one = Finding("error", type(error).__name__, (), str(error))
+        one = Finding("error", "not built", (), str(error))
         self.findings = error.findings if isinstance(error, GraphError) else (one,)
         super().__init__(str(error))
 

@@ -17,6 +17,7 @@ from stages.errors import Misuse
 from state import ChangeLog, State, UnknownField
 from state.access import view_table
 from state.errors import FieldNotReady
+from state.fields import MISSING
 from state.openings import Openings
 from state.parts import scalars
 from state.schema import vocabulary
@@ -71,7 +72,8 @@ class Recorder:
             for actor in ("setup", "user", "external"):
                 self._recording.actor(actor, "reserved", "")
             for name, spec in vocabulary(type(state), state).items():
-                self._recording.field(name, spec.scope, spec.type_text, spec.description, spec.default)
+                default = spec.first if "." not in name else MISSING
+                self._recording.field(name, spec.scope, spec.type_text, spec.description, default)
             tell_setup(self._recording, state)
             self._known = self._scalars()
 

@@ -4,7 +4,6 @@ from stages.assembly import Assembly, assemble
 from stages.batch import batch_size
 from stages.callbacks import Callback, after, around, before
 from stages.cancel import Cancel, Exhausted, Outcome, Skip
-from stages.check import Finding
 from stages.control import Chain, Every, Microbatches, Repeat, When, Window
 from stages.errors import (
     AmbiguousSlot,
@@ -19,6 +18,7 @@ from stages.errors import (
     UndeclaredChange,
     UnknownSlot,
 )
+from stages.finding import Finding
 from stages.frame import Frame
 from stages.phases import EvaluationPhase, Fit, Phase, Predict, TrainingPhase, Validate, evaluating, training
 from stages.precision import ScaledBackward, ScaledUpdate, Unscale

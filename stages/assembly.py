@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from stages.callbacks import Hook
-from stages.check import Finding, check_names, check_readiness, check_unused, order_finding
+from stages.check import check_names, check_readiness, check_unused
 from stages.composing import brought_of, classes_of, composed, freed, given_fields, spelt_out
 from stages.contract import Contract
 from stages.errors import GraphError
+from stages.finding import Finding
 from stages.hanging import hang, unplaced
 from stages.order import Edge, solve
 from stages.place import Place, lay_out
@@ -16,6 +17,7 @@ from stages.rules import (
     endless_loops,
     forbidden_writes,
     inside_themselves,
+    order_finding,
     restored_and_written,
     rounds_never_opened,
     unknown_binds,

@@ -85,7 +85,7 @@ def tell_parts_of(actor: "Actor") -> Body:
     """The function that tells the log that the parts were changed: inferred from the declaration and a good end."""
     recording = actor.runner.recording
     names = (*actor.access.part_writes, *actor.access.spoils)
-    slots = [actor.slot("write", name, "inferred") for name in names if not _is_scalar(name)]
+    slots = [actor.slot("write", name, "inferred") for name in names if "." in name and not _is_scalar(name)]
     told = [slot for slot in slots if slot is not None]
     if recording is None or not told:
         return _nothing

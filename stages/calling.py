@@ -104,7 +104,7 @@ def _call_general(
             return
         if result is not None or not takes_view:
             store(result)
-        for name in promised:
+        for name in promised if not outcome or outcome[0].ok else ():  # after a stage that ended early nothing is owed
             if name not in values:
                 raise ContractBroken(actor.path, f"declares that it writes {name!r} and ended without a value there.")
 

@@ -2,37 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 from stages.control import When
-from stages.order import Conflict
+from stages.finding import Finding, Kind
 from stages.place import CHECKPOINT, HookPlace, Place
+from stages.spoiling import Spoiling
 from state.access import Access
 from state.errors import nearest, suggestion
 from state.fields import MISSING, FieldSpec
 from state.parts import RNG
 from state.scopes import RUN
 from state.state import State
-
-Severity = Literal["error", "warning", "note"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing the check found.
-
-    Attributes:
-        severity: "error" keeps the tree from being built.
-        kind: a fixed word, such as "read before write".
-        actors: paths of the stages and hooks it is about.
-        message: who, what, and how to put it right.
-    """
-
-    severity: Severity
-    kind: str
-    actors: tuple[str, ...]
-    message: str
 
 
 class Readiness:
@@ -53,11 +33,11 @@ class Readiness:
         self.writers = writers_of(places)
         self.ready = set(given)
         self.sometimes: set[str] = set()
-        self.spoiled: dict[str, str] = {}
+        self.spoiling = Spoiling()
         self.openers: dict[str, list[str]] = defaultdict(list)
         self.acted: set[str] = set()
         self.starving: set[tuple[str, str]] = set()  # who reads what it does not find
-        self.faults: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+        self.faults: dict[tuple[Kind, str, str], list[str]] = defaultdict(list)
 
     @property
     def findings(self) -> list[Finding]:
@@ -66,7 +46,7 @@ class Readiness:
             Finding(
                 "error",
                 kind,
-                (*paths, *self.writers.get(name, ())),
+                tuple(dict.fromkeys((*paths, *self.spoiling.spoilers[name], *self.writers.get(name, ())))),
                 f"{_list(paths)} {_verb('read', paths)} {name!r}, {told}",
             )
             for (kind, told, name), paths in self.faults.items()
@@ -88,15 +68,15 @@ class Readiness:
 
     def _body(self, place: Place) -> None:
         self._read(place.path, place.access, below=None if isinstance(place.stage, When) else place)
-        written = {key_of(name) for name in place.access.writes}
-        self.ready = (self.ready | written) - set(place.access.spoils)
-        self.spoiled.update(dict.fromkeys(place.access.spoils, place.path))
+        written = self._write(place.path, place.access)
+        self.ready |= written
+        self.ready -= self.spoiling.spoil(place.path, place.access)
         self.acted.add(place.path)
         if not place.children:
             return
-        runs, before = getattr(place.stage, "runs", "1"), set(self.ready)
+        runs, before, lost = getattr(place.stage, "runs", "1"), set(self.ready), self.spoiling.lost(self.ready)
         self._round(place, written)
-        if runs.endswith("+") and not before <= self.ready:
+        if runs.endswith("+") and not (before <= self.ready and self.spoiling.lost(self.ready) <= lost):
             self._round(place, written)
         if runs.startswith("0"):
             self.sometimes |= self.ready - before
@@ -118,12 +98,23 @@ class Readiness:
 
     def _hook(self, hook: HookPlace) -> None:
         self._read(hook.path, hook.access)
-        written = {key_of(name) for name in hook.access.writes}
+        written = self._write(hook.path, hook.access)
         if hook.hook.is_thinned:
             self.sometimes |= written - self.ready
         else:
             self.ready |= written
         self.acted.add(hook.path)
+
+    def _write(self, path: str, access: Access) -> set[str]:
+        """What an actor writes; what tells of something that it spoils thereby is not ready any more."""
+        written = {key_of(name) for name in access.writes}
+        self.ready -= self.spoiling.touch(path, access, written, self.ready, self._later)
+        return written
+
+    def _later(self, name: str) -> list[str]:
+        """Who writes it after what has run, where that can be seen."""
+        scope = self.scope_of.get(name, RUN)
+        return [one for one in self.writers.get(name, ()) if one not in self.acted and self._shares(one, scope)]
 
     def _read(self, path: str, access: Access, below: Place | None = None) -> None:
         """Note what an actor uses and does not find; `below` a composite, its stages may provide it."""
@@ -133,17 +124,20 @@ class Readiness:
             spoilt = name in access.spoils and path in self.acted  # itself, in the round before
             if access.may_lack(declared, name in self.sometimes) or name not in self.names or owner == RNG or spoilt:
                 continue
-            is_asked = name.endswith(".grads") and declared in access.reads
+            is_asked = (name.endswith(".grads") or name in self.spoiling.why) and declared in access.reads
             needed = owner if owner not in self.ready else name if is_asked and name not in self.ready else ""
             is_new = needed and (path, needed) not in self.starving
             if is_new and not (below is not None and _writes_below(below, needed)):
                 self.starving.add((path, needed))
                 self.faults[(*self._why(path, needed), needed)].append(path)
 
-    def _why(self, path: str, name: str) -> tuple[str, str]:
+    def _why(self, path: str, name: str) -> tuple[Kind, str]:
         """The kind of fault that `path` finds no value in `name`, and the rest of the sentence that says so."""
         scope, writers = self.scope_of.get(name, RUN), self.writers.get(name, [])
         default = "write it before that, " if "." in name else "give the field a default, "
+        if name in self.spoiling.why and name not in self.sometimes:
+            anew = [writer for writer in self._later(name) if writer != path]
+            return "read before write", self.spoiling.text(name, anew)
         if not writers:
             others = (
                 other for other, by in self.writers.items() if by != [path] and other.count(".") == name.count(".")
@@ -158,12 +152,7 @@ class Readiness:
             who = _list([writer for writer in writers if writer in self.acted])
             told = f"which {who} may not have written by then: it runs only sometimes. "
             return "written sometimes", told + f"Hook the reader after that writer, {default}or read {name + '?'!r}."
-        later = [writer for writer in writers if writer not in self.acted and self._shares(writer, scope)]
-        if name in self.spoiled:
-            told = f"which is of no use after {self.spoiled[name]} until somebody writes it anew."
-            anew = [writer for writer in later if writer != path]
-            after = _list(anew) if anew else "a stage that does, such as Unscale() for scaled gradients"
-            return "read before write", f"{told} Put the reader after {after}."
+        later = self._later(name)
         if path in later and name.endswith(".grads"):
             told = "which nobody has cleared before: gradients of earlier batches would add up."
             return "read before write", f"{told} Put ClearGradients() first."
@@ -214,8 +203,7 @@ class Readiness:
         if scope is None:
             return
         self.openers[scope].pop()
-        for name in self.spoiled.keys() & self.in_scope[scope]:
-            del self.spoiled[name]
+        self.spoiling.forget(self.in_scope[scope])
         self.ready -= self.in_scope[scope]
         self.sometimes -= self.in_scope[scope]
         if self.openers[scope]:
@@ -275,23 +263,6 @@ def check_unused(places: list[Place], names: Mapping[str, FieldSpec]) -> list[Fi
         )
         for name, paths in unused.items()
     ]
-
-
-def order_finding(conflict: Conflict, side: str, place: Place) -> Finding:
-    """What to say of hooks that have no order."""
-    hooks = conflict.hooks
-    paths = tuple(f"{place.path}:{side}:{hook}" for hook in hooks)
-    if conflict.kind == "cycle":
-        shown = " -> ".join((*hooks, hooks[0]))
-        whys = "; ".join(f"{edge.first.rpartition(':')[2]} {edge.reason}" for edge in conflict.edges)
-        told = f"Hooks {side} {place.path!r} wait for each other: {shown} ({whys}). "
-        told += "Take back one of these orders, or declare the order that you want by a tuple in callbacks=."
-        return Finding("error", "cycle", paths, told)
-    first, second = (hook.split(".")[0] for hook in hooks)
-    told = f"{hooks[0]} and {hooks[1]} both write {conflict.name!r} {side} {place.path!r} and have no order. "
-    told += f"Put their callbacks into a tuple, callbacks=[({first}(...), {second}(...))], "
-    told += "give one runs_before=, or remove one."
-    return Finding("error", "unordered writers", paths, told)
 
 
 def actors(places: Iterable[Place]) -> Iterator[tuple[str, Access]]:

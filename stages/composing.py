@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 
 from stages.binding import brought_as, misfits, names_of
 from stages.callbacks import Hook
-from stages.check import Finding
+from stages.finding import Finding
 from stages.place import Place
 from state.access import Access, Names, rename
 from state.errors import SchemaError
@@ -68,7 +68,7 @@ def brought_of(
     Two callbacks that bring one field, which each takes for its own, go to `findings`; so do two stages that bring one
     with different values.
     """
-    shared: set[tuple[str, str]] = set()
+    shared: set[tuple[int, int]] = set()
     known = {name: spec for _, cls in classes for name, spec in cls.specs.items()}
     seen: set[tuple[int, frozenset[tuple[str, str]]]] = set()
     bringers: dict[str, Hook] = {}
@@ -90,8 +90,9 @@ def brought_of(
             findings += _misfits(hung.path, hung.hook.contract.classes, hung.names, known)
             for name in (rename(name, hung.names) for name in own):
                 other = bringers.setdefault(name, hung.hook)
-                if other.callback is not hung.hook.callback and (other.name, hung.hook.name) not in shared:
-                    shared.add((other.name, hung.hook.name))
+                pair = (id(other.callback), id(hung.hook.callback))
+                if other.callback is not hung.hook.callback and pair not in shared:
+                    shared.add(pair)
                     told = f"{other.name} and {hung.hook.name} both bring the field {name!r}, and would share it."
                     ways = f"Give one of them another name= or bind({name}=...), or remove it."
                     findings.append(Finding("error", "schema conflict", (hung.path,), f"{told} {ways}"))

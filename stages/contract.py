@@ -182,6 +182,10 @@ def _declared(owner: str, facts: Mapping[str, Any], parameters: Iterable[str]) -
     for what, names in zip(which, declared, strict=True):
         refuse_unknown_parts(owner, what, names)
     unsafe = flag_in(owner, "unsafe", facts.get("unsafe", False))
+    for name in others[0]:
+        if "." in name and name.endswith("?"):
+            told = f"writes {name!r}. Only a field is marked so; of a part write {name[:-1]!r}: it may change or not."
+            raise DeclarationError(owner, told)
     if RNG in others[0]:
         raise DeclarationError(owner, f"writes {RNG!r}, which is no field. What draws from the generators touches it.")
     return replace(Access.of([*reads, *parameters], *others), spoils=spoils, unsafe=unsafe)

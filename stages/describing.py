@@ -22,7 +22,7 @@ def describe(recording: Recording, assembly: Assembly) -> None:
     recording.field("tree", "run", "str", "edits of the tree", MISSING)
     scopes = scopes_of(assembly.places, assembly.names)
     for name, spec in assembly.names.items():
-        default = spec.default if "." not in name else MISSING
+        default = spec.first if "." not in name else MISSING
         recording.field(name, scopes[name], spec.type_text if "." not in name else "part", spec.description, default)
     for _, access in actors(assembly.places):
         for name in (*access.writes, *access.restores):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from state.errors import nearest, suggestion
 
 if TYPE_CHECKING:
-    from stages.check import Finding
+    from stages.finding import Finding
     from state.watch import Moved
 
 

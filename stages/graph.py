@@ -7,8 +7,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from stages.assembly import Assembly
-from stages.check import Finding, actors, scopes_of
+from stages.check import actors, scopes_of
 from stages.errors import GraphError
+from stages.finding import Finding
 from stages.order import covers, overlaps
 from stages.place import CHECKPOINT, HookPlace, Place
 from state.access import Access

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from stages.binding import names_of
 from stages.callbacks import Hook
-from stages.check import Finding
 from stages.errors import DeclarationError, UnknownSlot
+from stages.finding import Finding
 from stages.place import ROOT, HookPlace, Place, filled, matches
 from state.access import Access
 
@@ -59,9 +59,11 @@ def narrowed(hook: Hook) -> list[str | type]:
 def _unmatched(hook: Hook, places: list[Place]) -> str:
     target = hook.point.target
     if isinstance(target, type):
-        return f"{hook.name} stands {hook.point.side} {target.__name__}, but the tree has no such phase."
-    if any(matches(place, target, None) for place in places):
+        told = f"{hook.name} stands {hook.point.side} {target.__name__}, but the tree has no such phase."
+        return f"{told} Put one into the tree, or take the hook out."
+    if paths := [place.path for place in places if matches(place, target, None)]:
         inside = [one.__name__ if isinstance(one, type) else one for one in narrowed(hook)]
         shown = " and ".join(map(repr, inside))
-        return f"{hook.name} stands {hook.point.side} {target!r} within {shown}, but that slot is not inside it."
+        told = f"{hook.name} stands {hook.point.side} {target!r} within {shown}, but that slot is not inside it."
+        return f"{told} It is at {', '.join(map(repr, paths))}: name a place above that."
     return str(UnknownSlot(target, [place.path for place in places], hook.name))

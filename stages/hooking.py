@@ -36,13 +36,14 @@ def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
         inner = watching(inner, watched)
     has_parts = bool(placed.access.part_writes)
     takes_outcome = any(parameter.name == "outcome" for parameter in hook.contract.parameters)
+    is_told = takes_outcome or bool(placed.access.field_writes)  # for what it owes
     needed = (placed.access.readable - placed.access.optional) & actor.known.keys()
 
     def run(how: Outcome) -> None:
-        if takes_outcome:
-            outcome[:] = [how]
-        elif how is not OK and not runner.values.keys() >= needed:
+        if not takes_outcome and how is not OK and not runner.values.keys() >= needed:
             return  # the stage ended early, before there was what this hook reads
+        if is_told:
+            outcome[:] = (how,)
         try:
             inner()
             if runner.audited:

@@ -44,7 +44,8 @@ def why_not_ready(runner: "Runner", name: str) -> str:
     if spec.scope == "run":
         return f"{who} {write} it. Read it after that."
     if runner.scopes.is_open(spec.scope):
-        return f"{who} {write} it later in this {spec.scope}. Read it after that."
+        told = f"{who} {write} it in this {spec.scope}, later or not at all: skipped, or with nothing to write."
+        return f"{told} Read it after that, or as {name + '?'!r} (None where there is no value)."
     return f"{who} {write} it, and it is gone when its {spec.scope} ends."
 
 

@@ -8,6 +8,7 @@ from functools import cache
 from itertools import combinations, pairwise
 from typing import Literal
 
+from stages.callbacks import FunctionCallback, Hook, title_of
 from stages.place import HookPlace
 
 
@@ -33,12 +34,14 @@ class Conflict:
         kind: "writers" for two that write one name, "cycle" for some that wait for each other.
         hooks: their names, in the order of the cycle.
         name: the field or part that both write.
+        callbacks: whose they are, as one writes them: "Mixup(...)".
         edges: what makes the cycle.
     """
 
     kind: Literal["writers", "cycle"]
     hooks: tuple[str, ...]
     name: str = ""
+    callbacks: tuple[str, ...] = ()
     edges: tuple[Edge, ...] = ()
 
 
@@ -67,8 +70,9 @@ def solve(hooks: Sequence[HookPlace]) -> tuple[list[HookPlace], list[Edge], list
     reached = _reach(after)
     for first, second, name in _both_write([(i, acting[i]) for i in order]):
         if second not in reached(first):
-            i, j = sorted((first, second))
-            conflicts.append(Conflict("writers", (acting[i].hook.name, acting[j].hook.name), name))
+            pair = [acting[i].hook for i in sorted((first, second))]
+            given = tuple(_as_given(hook) for hook in pair)
+            conflicts.append(Conflict("writers", tuple(hook.name for hook in pair), name, given))
     edges = [Edge(acting[a].path, acting[b].path, why) for a, seconds in after.items() for b, why in seconds.items()]
     return [acting[i] for i in (*order, *rest)] + observing, edges, conflicts
 
@@ -147,6 +151,12 @@ def _both_write(hooks: Sequence[tuple[int, HookPlace]]) -> Iterator[tuple[int, i
         for (i, name), (j, other) in combinations(written, 2):
             if i != j and overlaps(name, other):
                 yield i, j, min(name, other, key=len)
+
+
+def _as_given(hook: Hook) -> str:
+    """The callback of a hook as one writes it in callbacks=."""
+    title = title_of(hook.callback)
+    return title if isinstance(hook.callback, FunctionCallback) else f"{title}(...)"
 
 
 def _reach(after: Reasons) -> Callable[[int], set[int]]:

@@ -44,7 +44,7 @@ class ScaledBackward(Backward):
     writes = ("scaled",)
     touches = ("*.grads", "scaler.state")
     spoils = ("model.grads",)
-    reads = (*Backward.reads, "scaler")
+    reads = (*Backward.reads, "scaler", "scaler.state")
 
     def fields(self) -> dict[str, Any]:
         return SCALER
@@ -57,13 +57,16 @@ class ScaledBackward(Backward):
 class Unscale(Stage):
     """Divide the gradients by the scale, once for each update.
 
+    The scaler is of no use after it before `ScaledUpdate` has adapted it: a plain `Update` there is refused.
+
     Writes:
         model.grads: as if nothing had been scaled; infinite or NaN where they overflowed.
     """
 
-    reads = ("scaled",)
+    reads = ("scaled", "scaler.state")
     writes = ("model.grads",)
     touches = ("*.grads", "scaler.state")
+    spoils = ("scaler.state",)
 
     def fields(self) -> dict[str, Any]:
         return SCALER

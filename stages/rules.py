@@ -5,9 +5,10 @@ from dataclasses import replace
 from itertools import combinations
 
 from stages.binding import names_of
-from stages.check import Finding, Severity, actors, key_of
+from stages.check import actors, key_of
 from stages.control import Every, When, Window
-from stages.order import overlaps
+from stages.finding import Finding, Severity
+from stages.order import Conflict, overlaps
 from stages.phases import Phase
 from stages.place import Place, filled
 from stages.stage import Composite
@@ -122,6 +123,22 @@ def clashing_pairs(places: list[Place]) -> Iterator[Finding]:
                     told = f"{first.hook.name} and {second.hook.name} both restore {name!r} around {place.path!r}."
                     ways = "Remove one, or put one of them around a slot inside or outside of that one."
                     yield Finding("error", "clashing pairs", (first.path, second.path), f"{told} {ways}")
+
+
+def order_finding(conflict: Conflict, side: str, place: Place) -> Finding:
+    """What to say of hooks that have no order."""
+    hooks = conflict.hooks
+    paths = tuple(f"{place.path}:{side}:{hook}" for hook in hooks)
+    if conflict.kind == "cycle":
+        shown = " -> ".join((*hooks, hooks[0]))
+        whys = "; ".join(f"{edge.first.rpartition(':')[2]} {edge.reason}" for edge in conflict.edges)
+        told = f"Hooks {side} {place.path!r} wait for each other: {shown} ({whys}). "
+        told += "Take back one of these orders, or declare the order that you want by a tuple in callbacks=."
+        return Finding("error", "cycle", paths, told)
+    told = f"{hooks[0]} and {hooks[1]} both write {conflict.name!r} {side} {place.path!r} and have no order. "
+    told += f"Put their callbacks into a tuple, callbacks=[({', '.join(conflict.callbacks)})], "
+    told += "give one runs_before=, or remove one."
+    return Finding("error", "unordered writers", paths, told)
 
 
 def restored_and_written(places: list[Place]) -> Iterator[Finding]:

@@ -70,10 +70,13 @@ class ChangeLog:
 
         Raises:
             UnknownField: nothing in the log has such a name.
-            StateError: nothing was recorded.
+            StateError: nothing was recorded, or nothing of this field.
         """
         records = self._named()
-        return Changes(_changes(records, records.writes(records.resolve(name))))
+        names = records.resolve(name)
+        if self._recording is not None and all(self._recording.level_of(each) == "off" for each in names):
+            raise StateError(f"The log has no write of {name!r}. {self._why_unwritten(records, names)}")
+        return Changes(_changes(records, records.writes(names)))
 
     def where(
         self,

@@ -75,6 +75,16 @@ def field(
 
 
 @dataclass(frozen=True)
+class Copies:
+    """The factory of a field whose default can change in place: each value is a copy of its own."""
+
+    original: Any
+
+    def __call__(self, state: Any) -> Any:
+        return fresh(self.original)
+
+
+@dataclass(frozen=True)
 class FieldSpec:
     """One field of a schema, as the classes that bring it declare it."""
 
@@ -102,8 +112,7 @@ class FieldSpec:
             make: Any = info.default_factory
             default, factory = MISSING, lambda state: make()
         elif default is not MISSING and scope != "run" and fresh(default) is not default:
-            original = fresh(default)
-            default, factory = MISSING, lambda state: fresh(original)
+            default, factory = MISSING, Copies(fresh(default))
         annotation = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
         short_lived = scope in ("update", "batch")
         saved: Saved = facts.get("saved") or ("volatile" if short_lived else "saved")
@@ -115,6 +124,13 @@ class FieldSpec:
             except InvalidValue as error:
                 raise SchemaError(f"The default of {owner}.{name} is none that the field takes. {error}") from None
         return made
+
+    @property
+    def first(self) -> Any:
+        """What the log shows as the value before the first write in a scope: the default, or that a factory made it."""
+        if isinstance(self.factory, Copies):
+            return self.factory.original
+        return self.default if self.factory is None or self.scope == "run" else "made by its factory"
 
     @property
     def type_text(self) -> str:

@@ -2,10 +2,15 @@
 
 import os
 import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import hypothesis
 import pytest
 import torch
+
+from learner import Learner
 
 os.environ["MPLBACKEND"] = "Agg"  # before matplotlib is imported, here or in a subprocess
 collect_ignore = ["benchmarks"]  # programs for `make bench`; --doctest-modules would import them
@@ -24,6 +29,26 @@ def seed() -> None:
     except ImportError:
         return
     numpy.random.seed(0)
+
+
+@pytest.fixture(name="debugging")
+def debugging_fixture() -> Callable[[], AbstractContextManager[None]]:
+    """`with debugging():` every Learner that is made looks at everything, and raises what nobody declared."""
+    return debugging
+
+
+@contextmanager
+def debugging() -> Iterator[None]:
+    """Switch `debug()` on for each Learner that is made meanwhile."""
+    start = Learner._start
+
+    def start_debugged(learner: Learner, *args: Any) -> None:
+        start(learner, *args)
+        learner.debug()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "_start", start_debugged)
+        yield
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

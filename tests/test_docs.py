@@ -4,8 +4,8 @@ import io
 import re
 import runpy
 import sys
-from collections.abc import Iterator
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,12 @@ from learner.cli import main
 ROOT = Path(__file__).parents[1]
 RUN_PAGES = runpy.run_path(str(ROOT / "docs/run_pages.py"))
 PAGES: list[Path] = RUN_PAGES["PAGES"]
+VIOLATING = ROOT / "docs/explanation/guard.md"  # shows what comes of changes that nobody declares
+LEGITIMATE = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8") and page != VIOLATING]
 EXAMPLES = sorted((ROOT / "docs/examples").glob("*.py"))
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#([^)\s]+))?\)|\]\(#([^)\s]+)\)")
+
+Debugging = Callable[[], AbstractContextManager[None]]
 
 
 def shown(path: Path) -> str:
@@ -26,6 +30,19 @@ def shown(path: Path) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=shown)
 def test_page_runs_and_prints_what_it_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    prints_what_it_shows(page)
+
+
+@pytest.mark.parametrize("page", LEGITIMATE, ids=shown)
+def test_page_raises_no_alarm_and_prints_the_same_when_everything_is_looked_at(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, debugging: Debugging
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with debugging():
+        prints_what_it_shows(page)
+
+
+def prints_what_it_shows(page: Path) -> None:
     for block, printed in RUN_PAGES["outputs"](page):
         if block[2] is not None:
             told = f"{page.name} is out of date; python docs/run_pages.py renews it. It printed:\n{printed}"
@@ -39,11 +56,18 @@ def test_stale_line_numbers_are_shown_still_and_renewed() -> None:
     assert RUN_PAGES["is_current"](RUN_PAGES["renewed"](page, printed), printed)
 
 
+@pytest.mark.parametrize("is_debugging", [False, True], ids=["plain", "debug"])
 @pytest.mark.parametrize("example", EXAMPLES, ids=shown)
-def test_example_runs(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_example_runs_and_raises_no_alarm(
+    example: Path,
+    is_debugging: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    debugging: Debugging,
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(example)])
-    with redirect_stdout(io.StringIO()) as printed:
+    with redirect_stdout(io.StringIO()) as printed, debugging() if is_debugging else nullcontext():
         runpy.run_path(str(example), run_name="__main__")
     assert printed.getvalue().strip()
 

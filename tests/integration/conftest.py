@@ -3,6 +3,8 @@ events."""
 
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,15 +19,18 @@ from learner.errors import LearnerError
 
 OURS = (StateError, StageError, LearnerError)
 Run = Callable[[SimpleNamespace], list[Tensor]]
+Debugging = Callable[[], AbstractContextManager[None]]
 EVENTS = Path(__file__).parents[2] / "docs/reference/events.md"
 
 
-def proves_equal(build: Callable[[], SimpleNamespace], by_hand: Run, staged: Run) -> None:
-    """Run both loops on parts made alike; twice the one by hand."""
+def proves_equal(debugging: Debugging, build: Callable[[], SimpleNamespace], by_hand: Run, staged: Run) -> None:
+    """Run both loops on parts made alike, each twice; the second time of ours everything is looked at."""
     first, again, ours = (outcome_of(build, run) for run in (by_hand, by_hand, staged))
     assert first["losses"], "the loop must train on something"
     assert_same(first, again, "the loop by hand is not deterministic")
     assert_same(ours, first, "the staged loop differs")
+    with debugging():
+        assert_same(outcome_of(build, staged), first, "the staged loop differs under debug()")
 
 
 def outcome_of(build: Callable[[], SimpleNamespace], run: Run) -> dict[str, Any]:
@@ -210,9 +215,9 @@ def closed_fixture() -> Callable[[list[str], list[tuple[str, str]], set[str]], l
 
 
 @pytest.fixture(name="proves_equal")
-def proves_equal_fixture() -> Callable[[Callable[[], SimpleNamespace], Run, Run], None]:
+def proves_equal_fixture(debugging: Debugging) -> Callable[[Callable[[], SimpleNamespace], Run, Run], None]:
     """The proof that a staged loop equals one by hand."""
-    return proves_equal
+    return partial(proves_equal, debugging)
 
 
 @pytest.fixture(name="losses_of")

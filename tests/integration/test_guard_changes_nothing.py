@@ -149,3 +149,9 @@ def test_what_is_not_shared_is_still_found() -> None:
 def test_losses_of_a_toy_run_are_those_without_a_guard() -> None:
     histories = [list(toy_learner(guard=level).fit(epochs=3)["train_loss"]) for level in ("off", "parts", "contents")]
     assert histories[0] == histories[1] == histories[2]
+
+
+def test_learner_made_while_debugging_looks_at_everything(debugging: Any) -> None:
+    with debugging():
+        assert toy_learner().guard.startswith("debug")
+    assert not toy_learner().guard.startswith("debug")

@@ -95,6 +95,20 @@ def test_stage_whose_after_hook_cancels_has_an_exit() -> None:
     assert kinds == ["enter", "exit"]
 
 
+def test_field_and_learning_rate_set_between_two_fits_are_on_record_without_a_guard() -> None:
+    learner = toy_learner(guard="off")
+    for _ in range(6):
+        learner.fit(batches=1)
+    learner.state.updates = 3
+    learner.state.optimizer.param_groups[0]["lr"] = 0.5
+    learner.fit(batches=1)
+    changes = [*learner.log.where(actor="user"), *learner.log.where(actor="external")]
+    assert [(c.actor, c.field, c.before, c.after) for c in changes] == [
+        ("user", "updates", 6, 3),
+        ("external", "optimizer.hyper.lr", 0.1, 0.5),
+    ]
+
+
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_levels_per_field_leave_the_log_readable(on_disk: bool, tmp_path: Path) -> None:
     learner = toy_learner(audit={"*": "off", "loss": "summary"}, run_dir=tmp_path / "runs" if on_disk else None)
@@ -104,12 +118,15 @@ def test_levels_per_field_leave_the_log_readable(on_disk: bool, tmp_path: Path) 
     assert {change.field for change in log.tail(100)} == {"loss"}
 
 
-def test_blame_of_what_is_not_recorded_does_not_say_that_nobody_writes_it(tmp_path: Path) -> None:
+def test_question_about_what_is_not_recorded_is_not_answered_as_if_nobody_wrote_it(tmp_path: Path) -> None:
     learner = toy_learner(audit={"*": "off", "loss": "summary"}, run_dir=tmp_path / "runs")
     learner.fit(epochs=1)
     for name in ("updates", "model", "model.params.weight"):
         with pytest.raises(StateError, match=r'not recorded: audit= sets its level to "off"\. Choose "summary"'):
             learner.log.blame(name)
+        with pytest.raises(StateError, match=rf"no write of '{name}'\. Its writes are not recorded: audit= sets"):
+            learner.log.history(name)
+    assert len(learner.log.history("loss")) == 10
     learner.close()
     with pytest.raises(StateError, match=r"No stage or hook writes it, or audit= left it out of this log\.$"):
         ChangeLog.open(tmp_path / "runs").blame("updates")

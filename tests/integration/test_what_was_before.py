@@ -216,3 +216,31 @@ def test_single_field_on_record_is_told_as_well() -> None:
     learner.fit_batch(BATCH)
     learner.fit_batch(BATCH)
     assert [change.before for change in learner.log.history("of_batch")] == [ABSENT, None, ABSENT, None]
+
+
+def test_value_before_the_first_write_is_what_the_scope_began_with() -> None:
+    class Begun(TrainState):
+        made: Any = field(scope="batch", factory=lambda state: object())
+        listed: list[int] = field(scope="batch", default=[1, 2])
+        plain: int = field(scope="batch", default=3)
+        late: int = field(scope="batch")
+
+    @stage(state=Begun, writes=("made", "listed", "plain", "late"))
+    def begin() -> Any:
+        return 1, [3], 4, 5
+
+    learner = toy_learner(stages=supervised(valid=False).insert(begin, before="gradient"), valid=None)
+    learner.fit(batches=2)
+    before = [[c.before for c in learner.log.history(name)] for name in ("made", "listed", "plain", "late")]
+    assert before == [["made by its factory"] * 2, ["list[2]"] * 2, [3] * 2, [ABSENT] * 2]
+
+
+def test_prediction_is_on_record_as_what_ends_the_values_of_scopes() -> None:
+    learner = toy_learner()
+    learner.state.targets = 1
+    learner.predict([BATCH])
+    assert not learner.state.ready("targets")
+    learner.state.targets = 2
+    learner.state.targets = 3
+    assert [c.before for c in learner.log.history("targets")] == [ABSENT, ABSENT, 2]
+    assert [c.actor for c in learner.log.where(kind="open", evidence="run")] == ["user"]

@@ -8,7 +8,7 @@ from learner import Callback, GraphError, TrainingPhase, after, before, field
 from learner.callbacks import ClipGradients
 from learner.recipes import supervised
 from learner.testing import toy_learner
-from stages import Composite, Epoch, EvaluationPhase, Fit, Forward, Stage, Train, assemble
+from stages import Composite, Epoch, Fit, Forward, Stage, Train, assemble
 from stages.assembly import refuse_orphans
 from stages.callbacks import hooks_of
 from state import State, TrainState
@@ -121,30 +121,6 @@ def test_findings_come_errors_first() -> None:
     severities = [finding.severity for finding in found]
     assert severities == sorted(severities, key=["error", "warning", "note"].index)
     assert severities[0] == "error" and "note" in severities
-
-
-def test_schema_conflict_is_a_finding_that_names_both_owners() -> None:
-    class Rival(State):
-        """Declares a field of TrainState otherwise."""
-
-        loss: int = field(scope="batch")
-
-    found = assemble(supervised(), hooks_of([after("update", state=Rival)(lambda state: None)]), TrainState).findings
-    (conflict,) = [finding for finding in found if finding.kind == "schema conflict"]
-    assert "'loss' is declared twice" in conflict.message
-    assert "TrainState" in conflict.message and "Rival" in conflict.message
-
-
-def test_target_outside_of_within_is_told_apart_from_a_typo() -> None:
-    hooks = hooks_of([after("update", within=EvaluationPhase)(lambda state: None)])
-    (found,) = [f for f in assemble(supervised(), hooks, TrainState).findings if f.kind == "unmatched target"]
-    assert found.message == "lambda stands after 'update' within 'EvaluationPhase', but that slot is not inside it."
-
-
-def test_phase_that_the_tree_has_not_is_told_so() -> None:
-    hooks = hooks_of([after(EvaluationPhase)(lambda state: None)])
-    found = assemble(supervised(valid=False), hooks, TrainState).findings
-    assert "lambda stands after EvaluationPhase, but the tree has no such phase." in [f.message for f in found]
 
 
 def test_hook_stands_at_every_place_of_its_target() -> None:

@@ -106,25 +106,6 @@ def test_value_without_a_write_is_refused() -> None:
     assert caught.value.actor == "look"
 
 
-@pytest.mark.parametrize("given", [None, 1])
-def test_field_that_is_marked_may_be_left_without_a_value(given: Any) -> None:
-    @stage(writes=("outputs?",))
-    def returns() -> Any:
-        return given
-
-    @stage(writes=("outputs", "loss?"))
-    def two() -> Any:
-        return 1, given and tensor(1.0)
-
-    @stage(writes=("outputs?",))
-    def sets(state: Any) -> None:
-        if given:
-            state.outputs = given
-
-    assert [run_stage(one).get("outputs") for one in (returns, sets)] == [given, given]
-    assert ("loss" in run_stage(two)) == (given is not None)
-
-
 def test_promised_field_left_without_a_value_is_refused() -> None:
     @stage(writes=("outputs",))
     def forget(state: Any) -> None: ...

@@ -3,7 +3,6 @@
 import pytest
 
 from stages import errors
-from stages.check import Finding
 from stages.errors import (
     AmbiguousSlot,
     BatchError,
@@ -15,6 +14,7 @@ from stages.errors import (
     StageError,
     UnknownSlot,
 )
+from stages.finding import Finding
 
 ALL = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, StageError)]
 

@@ -132,6 +132,16 @@ def test_skipped_evaluation_has_no_mean() -> None:
     assert rows == [whole, ["train_accuracy", "train_loss"], whole]
 
 
+def test_who_needs_the_mean_of_a_skipped_evaluation_is_told() -> None:
+    learner = toy_learner()
+    learner.before("validate")(skipping)
+    learner.after("epoch", reads=("valid_loss",))(lambda valid_loss: None)
+    with pytest.raises(
+        FieldNotReady, match=r"in this epoch, later or not at all: .* Read it after that, or as 'valid_l"
+    ):
+        learner.fit(epochs=1)
+
+
 def test_validate_that_is_skipped_says_so() -> None:
     learner = toy_learner()
     learner.before("validate")(skipping)
