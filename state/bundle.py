@@ -185,11 +185,13 @@ def _unreadable(path: Path, file: str | None, error: OSError) -> CheckpointError
     if not path.is_dir():
         return CheckpointError(path, "cannot be read: there is no such directory.")
     if error.errno in _NOT_AS_WRITTEN:
-        return CheckpointDamaged(path, file, None, _told(error))
-    return CheckpointError(path, f"cannot be read: {file or 'the directory'}: {_told(error)}.")
+        return CheckpointDamaged(
+            path, file, None, "it is missing" if error.errno == errno.ENOENT else str(error.strerror)
+        )
+    return CheckpointError(path, f"cannot be read: {file or 'the directory'}: {error.strerror}.")
 
 
 def _told(error: OSError) -> str:
-    """The reason without the path of a temporary directory that is no more."""
+    """The file and the reason, without the temporary directory that is no more."""
     name = f"{Path(error.filename).name}: " if error.filename else ""
     return f"{name}{error.strerror}" if error.strerror else str(error)
