@@ -5,6 +5,8 @@ from state.change_log import ChangeLog
 from state.changes import ABSENT, Change, Changes
 from state.errors import (
     AccessDenied,
+    CheckpointDamaged,
+    CheckpointError,
     FieldNotReady,
     InvalidValue,
     LogDamaged,
@@ -27,6 +29,8 @@ __all__ = [
     "Change",
     "ChangeLog",
     "Changes",
+    "CheckpointDamaged",
+    "CheckpointError",
     "FieldNotReady",
     "InvalidValue",
     "LogDamaged",

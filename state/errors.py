@@ -8,6 +8,8 @@ StateError
 |-- SchemaError        a State class, or a set of them, that cannot be one schema
 |-- RunNotFound        a run that is not on disk
 |-- LogDamaged         a file that is no change log, or no longer a whole one
+|-- CheckpointError    a checkpoint that is not there, or cannot be written or read
+|   `-- CheckpointDamaged  one that is not as it was written
 `-- MissingExtra       an optional package that is not installed (also an ImportError)
 
 LogWarning             a change log that could not be written while training went on (a UserWarning)
@@ -110,6 +112,36 @@ class LogDamaged(StateError):
     def __init__(self, path: object, reason: str) -> None:
         self.path = str(path)
         super().__init__(f"{self.path!r} cannot be read as a change log: {reason}")
+
+
+class CheckpointError(StateError):
+    """A checkpoint that is not there, cannot be written, or cannot be read.
+
+    Attributes:
+        path: its directory.
+        reason: what is wrong, and how to put it right.
+    """
+
+    def __init__(self, path: object, reason: str) -> None:
+        self.path = str(path)
+        self.reason = reason
+        super().__init__(f"Checkpoint {self.path!r} {reason}")
+
+
+class CheckpointDamaged(CheckpointError):
+    """A checkpoint that is not as it was written: nothing of it is used.
+
+    Attributes:
+        file: the name of the file in it, None for the directory itself.
+        entry: the tensor or the field of the manifest, where it can be known.
+    """
+
+    def __init__(self, path: object, file: str | None, entry: str | None, reason: str) -> None:
+        self.file = file
+        self.entry = entry
+        where = "".join([f" {short(file)}:" if file else "", f" entry {short(entry)}:" if entry else ""])
+        told = f"is damaged:{where} {reason}. Use an older checkpoint: this one is not as it was written"
+        super().__init__(path, told + ".")
 
 
 class MissingExtra(StateError, ImportError):
