@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sized
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -29,6 +30,19 @@ def permutation(length: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(length, generator=generator, device="cpu")
 
 
+@dataclass(slots=True)
+class Place:
+    """Where a pass is.
+
+    Attributes:
+        epoch: the number of the pass, from 0.
+        given: the batches that it has given, those before a resume included.
+    """
+
+    epoch: int
+    given: int = 0
+
+
 class CountedLoader(ABC):
     """A loader that keeps its position by counting: passes begun, and batches given in the pass that is open.
 
@@ -51,8 +65,8 @@ class CountedLoader(ABC):
         self.length, self.batch_size, self.shuffle = length, batch_size, shuffle
         self.drop_last, self.seed = drop_last, seed
         self._begun = 0
-        self._latest: Pass | None = None
-        self._resumes: Pass | None = None  # loaded, and not yet gone on with
+        self._latest: Place | None = None  # no Pass, which holds its loader: a cycle would keep workers waiting
+        self._resumes: Place | None = None  # loaded, and not yet gone on with
 
     @abstractmethod
     def batches(self, epoch: int, first: int) -> Iterator[Any]:
@@ -75,10 +89,13 @@ class CountedLoader(ABC):
         `epoch` is the number of passes begun, `open` the number, from 0, of the pass that is not yet at its end (else
         None), and `batch` the number of batches that it has given (else 0).
         """
-        latest = self._latest
-        given = latest.given if latest is not None and latest.given < len(self) else 0
-        position = {"epoch": self._begun, "open": latest.epoch if latest and given else None, "batch": given}
-        return position | {name: getattr(self, name) for name in _SETTINGS}
+        return self.state_at(self._latest)
+
+    def state_at(self, place: Place | None) -> dict[str, Any]:
+        """The state whose position is `place`, in a pass that may have begun earlier."""
+        is_open = place is not None and 0 < place.given < len(self)
+        open_pass = {"open": place.epoch, "batch": place.given} if place and is_open else {"open": None, "batch": 0}
+        return {"epoch": self._begun} | open_pass | {name: getattr(self, name) for name in _SETTINGS}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next pass go on where `state` says: the rest of the pass that was open, else the next pass.
@@ -105,46 +122,41 @@ class CountedLoader(ABC):
             told = f"epoch={epoch!r}, open={number!r}, batch={batch!r} is no position among {len(self)} batches."
             raise PositionError(who, f"{told} The state is damaged; take it from another checkpoint.")
         self._begun = epoch
-        self._latest = self._resumes = Pass(self, number, batch) if within else None
+        self._latest = self._resumes = Place(number, batch) if within else None
 
-    def _begin(self) -> tuple[int, int]:
-        """Number and first batch of the pass that begins now."""
-        resumed, self._resumes = self._resumes, None
-        if resumed is not None and resumed.epoch is not None:
-            return resumed.epoch, resumed.given
-        self._begun += 1
-        return self._begun - 1, 0
+    def _begin(self) -> Place:
+        place, self._resumes = self._resumes, None
+        if place is None:
+            place = Place(self._begun)
+            self._begun += 1
+        self._latest = place
+        return place
 
 
 class Pass(Iterator[Any]):
     """One pass over a CountedLoader, and where it is.
 
     Attributes:
-        epoch: the number of this pass, from 0; None until it begins.
-        given: the batches that the pass has given, those before a resume included.
+        place: where it is; None until it begins.
+        source: what gives its batches; None until it begins.
     """
 
-    def __init__(self, loader: CountedLoader, epoch: int | None = None, given: int = 0) -> None:
-        self.loader, self.epoch, self.given = loader, epoch, given
+    def __init__(self, loader: CountedLoader) -> None:
+        self.loader = loader
+        self.place: Place | None = None
         self.source: Iterator[Any] | None = None
 
     def __next__(self) -> Any:
-        if self.source is None:
-            self.source = self._start()
-        batch = next(self.source)
-        self.given += 1
+        if self.place is None:
+            self.place = self.loader._begin()
+            self.source = self.loader.batches(self.place.epoch, self.place.given)
+        batch = next(self.source)  # type: ignore[arg-type]  # there is one since the pass began
+        self.place.given += 1
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """As the loader's, but the position of this pass, whatever else began meanwhile."""
-        is_open = self.source is not None and 0 < self.given < len(self.loader)
-        position = {"open": self.epoch, "batch": self.given} if is_open else {"open": None, "batch": 0}
-        return self.loader.state_dict() | position
-
-    def _start(self) -> Iterator[Any]:
-        self.epoch, self.given = self.loader._begin()
-        self.loader._latest = self
-        return self.loader.batches(self.epoch, self.given)
+        """As the loader's, but with the position of this pass, whatever else began meanwhile."""
+        return self.loader.state_at(self.place)
 
 
 def length_of(owner: str, data: object) -> int:

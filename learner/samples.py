@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from learner.errors import ArgumentError, PositionError
-from learner.passes import CountedLoader, Pass, length_of, mixed
+from learner.passes import CountedLoader, length_of, mixed
 from state.errors import nearest, suggestion
 
 _WHO = "SampleBatches"
@@ -72,7 +73,7 @@ class SampleBatches(CountedLoader):
         length = length_of(_WHO, dataset)
         super().__init__(length=length, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed)
         self.dataset, self.num_workers = dataset, num_workers
-        self._keys = _Keys(self)
+        self._keys = _Keys(len(self), batch_size)
         self._loader: DataLoader[Any] = DataLoader(
             _Seeded(dataset, seed, collate_fn or default_collate),  # type: ignore[arg-type]  # it has what it takes
             batch_size=None,  # one key of ours is a whole batch
@@ -82,32 +83,41 @@ class SampleBatches(CountedLoader):
             generator=torch.Generator().manual_seed(0),  # so that iter() draws from no generator of the program
             **others,
         )
-        self._running: Pass | None = None
+        self._serves = 0  # how often persistent workers were given to a pass
 
     def batches(self, epoch: int, first: int) -> Iterator[Any]:
-        if self._loader.persistent_workers:  # they serve one iterator: a new one takes it from the old
-            if self._running is not None and self._running.given < len(self):
-                self._running.source = _overtaken()
-            self._running = self._latest
-        self._keys.epoch, self._keys.first = epoch, first
-        return iter(self._loader)
+        self._keys.epoch, self._keys.first, self._keys.order = epoch, first, self.order(epoch)
+        batches = iter(self._loader)
+        if not self._loader.persistent_workers:
+            return batches
+        self._serves += 1
+        return self._served(batches, len(self) - first, self._serves)
+
+    def _served(self, batches: Iterator[Any], left: int, serving: int) -> Iterator[Any]:
+        """Persistent workers serve one pass: the next one takes them away, and this one has to say so."""
+        for _ in range(left):
+            if self._serves != serving:
+                told = "another pass began before this one was at its end, and took its persistent workers."
+                raise PositionError(_WHO, f"{told} Make a second loader for it, or leave out persistent_workers.")
+            yield next(batches)
 
 
 class _Keys:
-    """The sampler: for each batch from `first` on the pass, its number, and its samples."""
+    """The sampler of one pass: for each batch from `first` on the pass, its number, and its samples."""
 
-    def __init__(self, owner: SampleBatches) -> None:
-        self.owner, self.epoch, self.first = owner, 0, 0
+    def __init__(self, num_batches: int, batch_size: int) -> None:
+        self.num_batches, self.batch_size = num_batches, batch_size
+        self.epoch, self.first, self.order = 0, 0, torch.empty(0)
 
     def __len__(self) -> int:
-        return len(self.owner)
+        return self.num_batches
 
     def __iter__(self) -> Iterator[tuple[int, int, list[int]]]:
-        return self._from(self.epoch, self.first)
+        return self._from(self.epoch, self.first, self.order)  # they are another pass's when the first is asked for
 
-    def _from(self, epoch: int, first: int) -> Iterator[tuple[int, int, list[int]]]:
-        order, size = self.owner.order(epoch), self.owner.batch_size
-        for number in range(first, len(self.owner)):
+    def _from(self, epoch: int, first: int, order: Tensor) -> Iterator[tuple[int, int, list[int]]]:
+        size = self.batch_size
+        for number in range(first, self.num_batches):
             yield epoch, number, order[number * size : (number + 1) * size].tolist()
 
 
@@ -179,12 +189,6 @@ def _refuse(dataset: object, others: dict[str, Any]) -> None:
         if name not in known:
             told = f"neither it nor DataLoader takes {name}=.{suggestion(nearest(name, known))}"
             raise ArgumentError(_WHO, name, told)
-
-
-def _overtaken() -> Iterator[Any]:
-    told = "another pass began before this one was at its end, and took its persistent workers."
-    raise PositionError(_WHO, f"{told} Make a second loader for it, or leave out persistent_workers.")
-    yield
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -160,9 +160,11 @@ def test_what_goes_to_a_worker_can_be_pickled() -> None:
 
 def test_a_pass_whose_persistent_workers_were_taken_says_so() -> None:
     loader = SampleBatches(Noisy(6), batch_size=2, num_workers=1, persistent_workers=True)
-    first = iter(loader)
+    first, whole = iter(loader), iter(loader)
     next(first)
+    plain([next(whole) for _ in range(3)])
     plain(loader)
+    assert plain(whole) == []  # it had given all
     with pytest.raises(PositionError, match="another pass began before this one was at its end.*second loader"):
         next(first)
 
