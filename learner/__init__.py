@@ -3,11 +3,13 @@
 import learner.siblings  # noqa: F401  # first of all: refuses to start with a foreign `state` or `stages`
 
 # isort: split
-from learner.errors import AlreadyBound, ArgumentError, LearnerError
+from learner.batches import TensorBatches
+from learner.errors import AlreadyBound, ArgumentError, LearnerError, PositionError
 from learner.history import History
 from learner.learner import Learner
 from learner.recipes import supervised
 from learner.recorder import Recorder
+from learner.samples import SampleBatches
 from stages import (
     Callback,
     Cancel,
@@ -48,12 +50,15 @@ __all__ = [
     "LearnerError",
     "Outcome",
     "Phase",
+    "PositionError",
     "Recorder",
+    "SampleBatches",
     "Skip",
     "Stage",
     "StageError",
     "State",
     "StateError",
+    "TensorBatches",
     "TrainState",
     "TrainingPhase",
     "UndeclaredChange",

@@ -2,7 +2,8 @@
 
 LearnerError
 |-- ArgumentError      an argument that cannot be used (also a ValueError)
-`-- AlreadyBound       a State that another Learner holds
+|-- AlreadyBound       a State that another Learner holds
+`-- PositionError      a place in a loader that cannot be kept or found again (also a ValueError)
 """
 
 
@@ -24,3 +25,15 @@ class ArgumentError(LearnerError, ValueError):
 
 class AlreadyBound(LearnerError):
     """A State that another Learner holds."""
+
+
+class PositionError(LearnerError, ValueError):
+    """A place in a loader that cannot be kept, or cannot be found again.
+
+    Attributes:
+        loader: the name of its class.
+    """
+
+    def __init__(self, loader: str, problem: str) -> None:
+        self.loader = loader
+        super().__init__(f"{loader}: {problem}")
