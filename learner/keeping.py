@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from learner.passes import Pass, loaders_of
+from learner.places import Places, loader_fields
 from stages import Runner
 from stages.draw import draw_tree
 from stages.limit import TOTALS, Limit
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from learner.bound import Bound
 
 
-PASS = "_pass"
-"""The group of the tensors that tell where a loader is."""
+LOADERS = "_loaders"
+"""The group of the tensors that tell where the loaders are."""
 
 
 class Waiting(NamedTuple):
@@ -32,7 +32,7 @@ class Waiting(NamedTuple):
     restoration: Restoration
     standing: Standing
     limit: Mapping[str, Any] | None
-    passed: Mapping[str, Any] | None
+    place: Mapping[str, Any] | None
 
 
 class Keeper:
@@ -44,7 +44,7 @@ class Keeper:
 
     def __init__(self, bound: "Bound") -> None:
         self._bound = bound
-        self._passes: dict[str, Pass] = {}
+        self._places = Places()
         self._reasons: dict[str, str] = {}
         self._is_watching = False
         self.waiting: Waiting | None = None
@@ -56,7 +56,7 @@ class Keeper:
 
     def follow(self, runner: Runner) -> None:
         """This one runs from now on."""
-        runner.begins_pass = self._begin_pass if self._is_watching else None
+        runner.begins_pass = self._places.begin if self._is_watching else None
 
     def can_stop_here(self) -> bool:
         """Whether a run could go on from where this one stands."""
@@ -96,8 +96,6 @@ class Keeper:
         bound, runner = self._bound, self._bound.runner
         standing = self._standing()
         limit = runner.limit if standing is not None else None
-        passed = self._passes.get(standing.path) if standing is not None else None
-        batches = runner.values.get("batch_index")
         run = {
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "torch": str(torch.__version__),
@@ -105,15 +103,13 @@ class Keeper:
             "records": None if runner.recording is None else runner.recording.end(),
             "standing": None if standing is None else [standing.path, standing.ending and list(standing.ending)],
             "limit": None if limit is None else limit.saved(),
-            "loaders": {name: loader.state_dict() for name, loader in loaders_of(runner.values).items()},
             "history": [dict(row) for row in bound.history],
             "tree": draw_tree(bound.assembly),
         }
         snapshot = Snapshot.of(bound.state, grads=tuple(runner.state.components(torch.nn.Module)))
-        if passed is not None:
-            packer = Packer()
-            run["pass"] = packer.pack(passed.saved(0 if batches is None else batches + 1), "pass")
-            snapshot.tensors[PASS] = packer.tensors
+        packer = Packer()
+        run["loaders"] = packer.pack(self._places.taken(runner, standing and standing.path), "loader")
+        snapshot.tensors[LOADERS] = packer.tensors
         return snapshot, run
 
     def save(self, path: Path, extra: Mapping[str, Any] | None = None) -> None:
@@ -130,22 +126,21 @@ class Keeper:
         bound, run = self._bound, bundle.documents["run"]
         snapshot = Snapshot({name: dict(group) for name, group in bundle.tensors.items()}, bundle.documents["state"])
         restoration = Restoration.of(bound.state, snapshot, partial=partial)
-        loaders = loaders_of(bound.state.__dict__)
+        places = unpack(run["loaders"], bundle.tensors[LOADERS])
         standing = None if run["standing"] is None else _stood(run["standing"])
         if standing is not None and standing.path not in bound.runner.nodes:
             told = f"The run stood in {standing.path!r}, which this tree does not have."
             raise SnapshotError(f"{told} Build the tree that the checkpoint was taken of.")
-        for name, saved in run["loaders"].items():
-            if name in loaders:
-                loaders[name].load_state_dict(saved)
+        self._places.check(bound.runner, places)
         restoration.apply()
+        self._places.give(bound.runner, places)
         restoration.apply_generators()
         bound.history.replace(run["history"])
         bound.forget_seed()
         self.waiting = None
         if standing is not None:
-            passed = unpack(run["pass"], bundle.tensors.get(PASS, {})) if "pass" in run else None
-            self.waiting = Waiting(restoration, standing, run["limit"], passed)
+            place = places.get(loader_fields(bound.runner).get(standing.path, ""))
+            self.waiting = Waiting(restoration, standing, run["limit"], place)
 
     def go_on(self, limit: Limit) -> None:
         """Run from where the waiting run stood, up to the limit that it had."""
@@ -155,10 +150,8 @@ class Keeper:
         chain = [runner.nodes[place.path] for place in runner.nodes[waiting.standing.path].place.ancestors()][::-1]
 
         def begin(loader: Any) -> Iterator[Any]:
-            self._begin_pass(waiting.standing.path, loader)
-            passed, batches = self._passes[waiting.standing.path].resumed(waiting.passed or {})
-            self._passes[waiting.standing.path] = passed
-            return batches
+            assert waiting.place is not None
+            return self._places.go_on(waiting.standing.path, loader, waiting.place)
 
         def ready() -> None:
             waiting.restoration.apply_scoped()
@@ -169,9 +162,6 @@ class Keeper:
     def _standing(self) -> Standing | None:
         round = self._bound.runner.round
         return None if round is None else round.standing
-
-    def _begin_pass(self, path: str, loader: Any) -> None:
-        self._passes[path] = Pass.of(loader)
 
 
 def _stood(saved: Any) -> Standing:

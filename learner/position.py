@@ -95,31 +95,40 @@ def restore_position(loader: object, position: Mapping[str, Any]) -> Iterator[An
         next `iter()` begins the next pass.
 
     Raises:
-        PositionError: the position is of another kind of loader or of other settings (nothing has changed then), the
-            loader can be read once only, or it ends before the place.
+        PositionError: as `check_position` (nothing has changed then), or it ends before the place.
+    """
+    check_position(loader, position)
+    way, given = way_of(loader), position["given"]
+    if way == STATE:
+        return _resume_state(loader, given, position["state"])
+    if given is None:
+        set_states(loader, position.get("generators", {}))
+        return None
+    if way == COUNT:
+        return islice(iter(loader), given, None)  # type: ignore[call-overload]  # it was checked
+    set_states(loader, position.get("began", {}))
+    batches: Iterator[Any] = iter(loader)  # type: ignore[call-overload]
+    skip(batches, given, owner=type(loader).__name__)
+    set_states(loader, position.get("generators", {}))
+    return batches
+
+
+def check_position(loader: object, position: Mapping[str, Any]) -> None:
+    """Whether a loader can be brought to a position, as far as can be known before.
+
+    Raises:
+        PositionError: the position is of another kind of loader or of other settings, or the loader can be read once.
     """
     who, way, given = type(loader).__name__, way_of(loader), position["given"]
     if way != position["way"] or (way == STATE and who != position["loader"]):
         told = f"the position is of a {position['loader']}, and kept as {position['way']!r}; this one keeps {way!r}."
         raise PositionError(who, f"{told} Resume with the loader that was used, or start a new run.")
     _compare(loader, position.get("settings", {}))
-    if way == STATE:
-        return _resume_state(loader, given, position["state"])
     if way == ONCE and given:
         told = f"{given} batches were given, and a {who} can be read once: what is left of it cannot be found again."
         raise PositionError(who, f"{told} Use an object whose __iter__ starts anew. {_KEEPERS}.")
     if not isinstance(loader, Iterable):
         raise PositionError(who, "it cannot be iterated over.")
-    if given is None:
-        set_states(loader, position.get("generators", {}))
-        return None
-    if way == COUNT:
-        return islice(iter(loader), given, None)
-    set_states(loader, position.get("began", {}))
-    batches = iter(loader)
-    skip(batches, given, owner=who)
-    set_states(loader, position.get("generators", {}))
-    return batches
 
 
 def skip(batches: Iterator[Any], count: int, *, owner: str = "") -> None:

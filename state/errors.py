@@ -10,6 +10,7 @@ StateError
 |-- LogDamaged         a file that is no change log, or no longer a whole one
 |-- CheckpointError    a checkpoint that is not there, or cannot be written or read
 |   `-- CheckpointDamaged  one that is not as it was written
+|-- SnapshotError      a value that no checkpoint can hold, or one that does not fit
 `-- MissingExtra       an optional package that is not installed (also an ImportError)
 
 LogWarning             a change log that could not be written while training went on (a UserWarning)
@@ -126,6 +127,10 @@ class CheckpointError(StateError):
         self.path = str(path)
         self.reason = reason
         super().__init__(f"Checkpoint {self.path!r} {reason}")
+
+
+class SnapshotError(StateError):
+    """A value that no checkpoint can hold, or a checkpoint that does not fit the State it is to be taken into."""
 
 
 class CheckpointDamaged(CheckpointError):
