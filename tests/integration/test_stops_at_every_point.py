@@ -17,10 +17,12 @@ from stages import Every
 from tests.integration.resuming.programs import LOADERS, SAMPLES, Program
 from tests.integration.resuming.stopping import Undisturbed
 
+pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata's own
+
 
 def evaluated_inside() -> Any:
     """A tree that evaluates within the epoch, after every third batch, and at its end."""
-    return supervised().insert(Every("3 batches", validate(), name="midway"), after="fit/batch")
+    return supervised().insert(Every("3 batches", validate()), after="fit/batch")
 
 
 PROGRAMS: dict[str, Program] = {
