@@ -23,6 +23,14 @@ class Kept(NamedTuple):
         found: dict[str, Any] = value_of((self.path / "run.json").read_bytes())
         return found
 
+    def value(self) -> float | None:
+        """The number that `Checkpoint(best=...)` goes by; None where there is none, or no file that can be read."""
+        try:
+            found: float | None = self.run().get("number")
+        except (OSError, ValueError):  # damaged, or removed in part when the process was killed
+            return None
+        return found
+
 
 class Checkpoints:
     """The checkpoints of a run: `runs/digits/0003/checkpoints/0001` and so on. A number is never given twice."""

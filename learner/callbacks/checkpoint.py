@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from dataclasses import field as attribute
+from math import isfinite
 from time import monotonic
 from typing import Any, Literal
 
@@ -126,11 +127,11 @@ class Checkpoint(Callback):
         kept = list(checkpoints)
         spared = {one.number for one in kept[-self.keep :]}
         if self.best is not None:
-            values = [(one.run().get("number"), one.number) for one in kept]
-            numbered = [(value, number) for value, number in values if value is not None]
+            values = [(one.value(), one.number) for one in kept]
+            numbered = [(value, number) for value, number in values if value is not None and isfinite(value)]
             if numbered:
                 pick = min if (self.mode or mode_of(self.best)) == "min" else max
                 spared.add(pick(numbered)[1])
         for one in kept:
             if one.number not in spared:
-                shutil.rmtree(one.path)
+                shutil.rmtree(one.path, ignore_errors=True)
