@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from dataclasses import field as attribute
-from math import isfinite
+from math import inf, isfinite
 from time import monotonic
 from typing import Any, Literal
 
@@ -51,6 +51,9 @@ class Checkpoint(Callback):
         if self.keep is not None and (isinstance(self.keep, bool) or not isinstance(self.keep, int) or self.keep < 1):
             told = f"keep={self.keep!r} cannot be used. It is a number of checkpoints, at least 1, or None for all."
             raise ArgumentError("Checkpoint", "keep", told)
+        if self.mode not in ("min", "max", None):
+            told = f"mode={self.mode!r} is neither 'min' nor 'max', nor None to go by the name."
+            raise ArgumentError("Checkpoint", "mode", told)
         if self.best is not None and self.mode is None and mode_of(self.best) is None:
             told = f"the name {self.best!r} does not tell whether small or great is better."
             raise ArgumentError("Checkpoint", "mode", f"{told} Say mode='min' or mode='max'.")
@@ -97,7 +100,7 @@ class Checkpoint(Callback):
                 seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit[0]]
             except ValueError:
                 seconds = 0
-            if seconds > 0:
+            if 0 < seconds < inf:
                 return seconds, "seconds"
             told = f"every={self.every!r} is no time. Say '10 minutes' or '200 updates'."
             raise ArgumentError("Checkpoint", "every", told)
