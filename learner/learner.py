@@ -20,7 +20,7 @@ from stages import Assembly, Composite, Finding, Frame, Outcome
 from stages.draw import draw_tree
 from stages.graph import graph_of
 from stages.guard import GuardLevel, schedule_text
-from stages.limit import limit_of
+from stages.limit import Limit, limit_of
 from stages.tables import FieldTable, explain, fields_table
 from state import ChangeLog, State
 from state.bundle import read_bundle
@@ -149,20 +149,23 @@ class Learner(Edits):
         given = {"epochs": epochs, "batches": batches, "updates": updates, "minutes": minutes}
         limit = limit_of(given, self.assembly, self.state)
         if resume == "auto":
-            self._go_on_with_latest()
+            self._go_on_with_latest(limit)
         elif resume is not None:
-            self.load(resume)
+            self._bound.runner.refuse_if_running()
+            self._bound.keeper.give(read_bundle(Path(resume)), limit=limit)
+        if resume is not None:  # State may have other totals now
+            limit = limit_of(given, self.assembly, self.state)
         self._bound.fit(limit)
         return self.history
 
-    def _go_on_with_latest(self) -> None:
+    def _go_on_with_latest(self, limit: Limit) -> None:
         """Take the latest run up from its newest checkpoint, in the place of this one, and say so in one line."""
         found = latest_run(self.run_dir, has_run=bool(self.state.__dict__.get("batches_seen")))
         if found is None:
             return
         lock = lock_run(found.run)
         try:
-            self._bound.keeper.give(found.bundle)
+            self._bound.keeper.give(found.bundle, limit=limit)
         except BaseException:
             lock.release()
             raise
