@@ -28,8 +28,8 @@ from stages import Epoch, Fetch, Fit, FitBatch, Train, Unpack
 from tests.integration.resuming.programs import Always, Program
 from tests.integration.resuming.stopping import Make, Undisturbed, differences, result_of
 
-steps = pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
-"""Which of the points: every fourth from the last, or all."""
+steps = pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+"""Which of the points: every third from the last, or all."""
 
 
 def assert_goes_on_from(make: Make, folder: Path, step: int, *, points: int, **limit: Any) -> None:

@@ -128,6 +128,21 @@ def test_the_rest_of_the_pass_and_the_passes_after_it_are_the_same(kind: str, gi
 
 
 @torchdata
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pass_whose_end_was_seen_has_nothing_left(kind: str) -> None:
+    make = LOADERS[kind]
+    loader = make()
+    began, before = states_of(loader), program()
+    batches = iter(loader)
+    given = len(plain(batches))
+    position, now = position_of(loader, given, batches, began=began), program()
+    expected = [[], plain(loader), plain(loader)]
+    again, rest = resumed(make, position, before, now)
+    set_program(now)
+    assert [plain(rest), plain(again), plain(again)] == expected
+
+
+@torchdata
 @pytest.mark.parametrize("passes", [0, 1, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_between_passes_the_next_pass_is_the_same(kind: str, passes: int) -> None:
