@@ -1,6 +1,7 @@
 """Checkpoint: write what a run needs to go on, now and then, and keep some of it."""
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from dataclasses import field as attribute
 from math import inf, isfinite
@@ -10,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from learner.callbacks.early_stopping import mode_of
-from learner.checkpoints import Checkpoints
+from learner.checkpoints import Checkpoints, Kept
 from learner.errors import ArgumentError
 from learner.keeping import Keeper
 from stages import Callback, Outcome, after
@@ -29,8 +30,8 @@ class Checkpoint(Callback):
         every: "2 epochs", "500 batches", "200 updates" or "10 minutes": one is due when so many are over, and is
             written at the next point where a run can go on.
         keep: how many of the newest are kept; None keeps all.
-        best: a field with a number at the end of an epoch, such as "valid_accuracy": the checkpoint of the best epoch
-            is kept too.
+        best: a field with a number at the end of an epoch, such as "valid_accuracy": after an epoch that is the best so
+            far there is a checkpoint in any case, and the best one is kept too.
         mode: "min" or "max", which values are better. None goes by the name, as in EarlyStopping.
 
     Writes:
@@ -79,7 +80,7 @@ class Checkpoint(Callback):
     def write(self, state: Any) -> None:
         """Write one, if it is due and a run can go on from here."""
         keeper: Keeper = self._progress["keeper"]
-        if keeper.can_stop_here() and (self._is_due(keeper) or keeper.is_ending()):
+        if keeper.can_stop_here() and (self._is_due(keeper) or keeper.is_ending() or self._is_best(keeper)):
             self._write(keeper)
 
     def attach(self, keeper: Keeper, checkpoints: Checkpoints) -> None:
@@ -116,10 +117,24 @@ class Checkpoint(Callback):
         total, last = self._total(keeper), self._progress["total"]
         return bool(total - last >= number if unit == "seconds" else total // number > last // number)
 
+    def _number(self, keeper: Keeper) -> float | None:
+        """What `best` goes by, at the end of an epoch that had it."""
+        return keeper.value(f"last_{self.best}") if self.best is not None and keeper.is_between_epochs() else None
+
+    def _is_best(self, keeper: Keeper) -> bool:
+        """Whether an epoch has ended that was better than all those with a checkpoint."""
+        value = self._number(keeper)
+        if value is None or not isfinite(value):
+            return False
+        others = [number for number, _ in _numbered(self._progress["checkpoints"])]
+        return value not in others and self._pick([value, *others]) == value
+
+    def _pick(self, values: list[Any]) -> Any:
+        return min(values) if (self.mode or mode_of(str(self.best))) == "min" else max(values)
+
     def _write(self, keeper: Keeper) -> None:
         checkpoints: Checkpoints = self._progress["checkpoints"]
-        value = keeper.value(f"last_{self.best}") if self.best is not None and keeper.is_between_epochs() else None
-        keeper.save(checkpoints.next(), {"number": value})
+        keeper.save(checkpoints.next(), {"number": self._number(keeper)})
         self._progress["total"] = self._total(keeper)
         self._drop(checkpoints)
 
@@ -129,12 +144,14 @@ class Checkpoint(Callback):
             return
         kept = list(checkpoints)
         spared = {one.number for one in kept[-self.keep :]}
-        if self.best is not None:
-            values = [(one.value(), one.number) for one in kept]
-            numbered = [(value, number) for value, number in values if value is not None and isfinite(value)]
-            if numbered:
-                pick = min if (self.mode or mode_of(self.best)) == "min" else max
-                spared.add(pick(numbered)[1])
+        if self.best is not None and (numbered := _numbered(kept)):
+            spared.add(self._pick(numbered)[1])
         for one in kept:
             if one.number not in spared:
                 shutil.rmtree(one.path, ignore_errors=True)
+
+
+def _numbered(checkpoints: Iterable[Kept]) -> list[tuple[float, int]]:
+    """The finite numbers that checkpoints have, each with that of its checkpoint."""
+    found = [(one.value(), one.number) for one in checkpoints]
+    return [(value, number) for value, number in found if value is not None and isfinite(value)]

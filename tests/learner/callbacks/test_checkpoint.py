@@ -98,6 +98,12 @@ def test_best_is_kept_beside_the_newest(values: list[float], mode: Any, expected
     assert kept(fitted(callback, tmp_path, Script(values), epochs=len(values))) == expected
 
 
+def test_best_epoch_has_one_whenever_others_are_due(tmp_path: Path) -> None:
+    callback = Checkpoint("9 epochs", keep=None, best="score", mode="max")
+    learner = fitted(callback, tmp_path, Script([1, nan, 3, 2, 3, 4, 0]), epochs=7)
+    assert [updates for updates, _ in positions(learner)] == [8, 24, 48, 56]
+
+
 def test_best_is_that_of_the_whole_run_after_a_resume(tmp_path: Path) -> None:
     def make() -> Learner:
         return toy_learner(
