@@ -168,7 +168,7 @@ class Node(Actor):
                 raise error from None
 
     def resume(self) -> None:
-        """Run this place from where a checkpoint was taken inside it: its before-hooks had run then."""
+        """Run this place from where a checkpoint was taken inside it: its before-hooks had run by then."""
         error = None
         before, self.before = self.before, ()
         try:
@@ -184,6 +184,15 @@ class Node(Actor):
         except BaseException as raised:
             error = raised
         self.end(error)
+
+    def look_again(self) -> None:
+        """Run the before-hooks that only look: what they noted is in no checkpoint. A Cancel of theirs had its turn."""
+        for hook, placed in zip(self.before, self.place.before, strict=True):
+            if not (placed.access.writes or placed.access.touches or placed.access.unsafe):
+                try:
+                    hook(OK)
+                except (Cancel, Skip) as signal:
+                    forget(signal)
 
     def begin(self) -> None:
         """Open the scope, if it opens one, run the before-hooks, enter those around it."""

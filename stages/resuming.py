@@ -18,7 +18,9 @@ GOES_ON = (Composite.run, Train.run, Phase.run)
 
 
 class Resumption:
-    """Takes a run to where it stood: enters what was open, without the before-hooks, and skips what had been done.
+    """Takes a run to where it stood: enters what was open, and skips what had been done.
+
+    Before-hooks of what was open do not run, save those that only look; these do when everything has its values again.
 
     Args:
         chain: the nodes from the root to the loop.
@@ -68,6 +70,8 @@ class Resumption:
         assert round is not None
         self._ready()
         runner.resumption = None
+        for open_again in self._chain:
+            open_again.look_again()
         runner.timed = runner.recording is not None
         ending = self.standing.ending
         if ending is not None and ending[0]:

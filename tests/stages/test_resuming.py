@@ -1,14 +1,15 @@
 """Resuming: which loops a run can go on from, and what of the stages round them runs again."""
 
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import nn
 
-from learner import Learner, Outcome, supervised
-from learner.callbacks import Checkpoint
+from learner import Learner, Outcome, TrainState, field, supervised
+from learner.callbacks import Checkpoint, ProgressBar
 from learner.checkpoints import Checkpoints
 from learner.recipes import validate
 from learner.testing import toy_learner
@@ -105,6 +106,20 @@ def noting(events: list[str], text: str) -> Callable[[Any, Outcome], None]:
     return note
 
 
+class NotedState(TrainState):
+    entered: int = field(default=0, description="how often before-hooks ran")
+
+
+def entering(events: list[str], text: str) -> Callable[[int], int]:
+    """A hook that writes, so that it is none that only looks."""
+
+    def enter(entered: int) -> int:
+        events.append(text)
+        return entered + 1
+
+    return enter
+
+
 SLOTS = ("train", "epoch", "fit", "fit/batch", "validate")
 
 
@@ -112,7 +127,9 @@ def watched(run_dir: Path, *, cancels: str = "") -> tuple[Learner, list[str]]:
     """A toy Learner with a checkpoint at every point, and what runs before and after its slots."""
     learner, events = toy_learner(callbacks=[Always(keep=None)], run_dir=run_dir), list[str]()
     for slot in SLOTS:
-        learner.before(slot)(noting(events, f"before {slot}"))
+        learner.before(slot, state=NotedState, reads=("entered",), writes=("entered",))(
+            entering(events, f"before {slot}")
+        )
         learner.after(slot)(noting(events, f"after {slot}"))
     if cancels:
 
@@ -138,14 +155,14 @@ def events_from(number: int, run_dir: Path, *, cancels: str = "", **limit: int) 
 
 def test_no_before_hook_of_what_was_open_runs_again_and_every_after_hook_does(tmp_path: Path) -> None:
     whole, events = events_from(3, tmp_path, epochs=1)
-    ends = ["after fit ok", "before validate ok", "after validate ok", "after epoch ok", "after train ok"]
-    assert events == ["before fit/batch ok", "after fit/batch ok"] * 5 + ends
+    ends = ["after fit ok", "before validate", "after validate ok", "after epoch ok", "after train ok"]
+    assert events == ["before fit/batch", "after fit/batch ok"] * 5 + ends
     assert whole[-len(events) :] == events, "these are the last of the whole run"
 
 
 def test_between_two_epochs_only_the_outer_loop_is_open(tmp_path: Path) -> None:
     _, events = events_from(9, tmp_path, epochs=2)
-    assert events[:2] == ["before epoch ok", "before fit ok"] and events[-1] == "after train ok"
+    assert events[:2] == ["before epoch", "before fit"] and events[-1] == "after train ok"
 
 
 @pytest.mark.parametrize("scope", ["phase", "epoch", "run"])
@@ -164,3 +181,40 @@ def test_limit_reached_within_an_epoch_is_reached_again(tmp_path: Path) -> None:
     whole, events = events_from(4, tmp_path, batches=4)
     assert events and whole[-len(events) :] == events
     assert not any(event.startswith("before") for event in events)
+
+
+def test_before_hooks_that_only_look_run_again_where_they_find_everything(tmp_path: Path) -> None:
+    """What they noted for their after-hooks is in no checkpoint; a Cancel of theirs had its turn."""
+    seen: list[tuple[str, Any]] = []
+
+    def make(run_dir: Path) -> Learner:
+        learner = toy_learner(callbacks=[Always(keep=None)], run_dir=run_dir)
+
+        @learner.before("train")
+        def before_train(state: Any) -> None:
+            seen.append(("train", state.updates))
+
+        @learner.before("fit")
+        def before_fit(state: Any) -> None:
+            seen.append(("fit", state.batch_index if state.ready("batch_index") else None))
+            if state.updates > 2:
+                raise Cancel("run", "late")
+
+        return learner
+
+    make(tmp_path / "whole").fit(epochs=1)
+    assert seen == [("train", 0), ("fit", None)]
+    seen.clear()
+    learner = make(tmp_path / "other")
+    learner.fit(epochs=1, resume=tmp_path / "whole/0001/checkpoints/0003")
+    assert seen == [("train", 3), ("fit", 2)] and learner.outcome.ok and learner.state.updates == 8
+
+
+def test_progress_bar_goes_on_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
+    def make(file: StringIO) -> Learner:
+        return toy_learner(callbacks=[Checkpoint("3 batches", keep=None), ProgressBar(file)], run_dir=tmp_path)
+
+    make(StringIO()).fit(epochs=1)
+    screen = StringIO()
+    make(screen).fit(epochs=1, resume=tmp_path / "0001/checkpoints/0001")
+    assert "epoch 0  train_loss" in screen.getvalue()
