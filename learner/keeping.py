@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from learner.places import Places, loader_fields
+from learner.stopping import Request
 from stages import Runner
 from stages.draw import draw_tree
 from stages.limit import TOTALS, Limit
@@ -40,6 +41,7 @@ class Keeper:
 
     Attributes:
         waiting: how the next `fit` goes on, where a checkpoint was taken inside a run; else None.
+        request: whether a signal asked for the end of the run.
     """
 
     def __init__(self, bound: "Bound") -> None:
@@ -48,6 +50,7 @@ class Keeper:
         self._reasons: dict[str, str] = {}
         self._is_watching = False
         self.waiting: Waiting | None = None
+        self.request = Request()
 
     def watch(self) -> None:
         """Note where each pass over a loader begins, so that one can be taken up in the middle."""
@@ -112,10 +115,10 @@ class Keeper:
         snapshot.tensors[LOADERS] = packer.tensors
         return snapshot, run
 
-    def save(self, path: Path, extra: Mapping[str, Any] | None = None) -> None:
+    def save(self, path: Path) -> None:
         """Write a checkpoint, at rest or between two rounds."""
         snapshot, run = self.take()
-        write_bundle(path, snapshot.tensors, {"state": snapshot.document, "run": {**run, **(extra or {})}})
+        write_bundle(path, snapshot.tensors, {"state": snapshot.document, "run": run})
 
     def give(self, bundle: Bundle, *, partial: Iterable[str] = ()) -> None:
         """Take a State up from a checkpoint. A run that stood in the middle goes on with the next `fit`.

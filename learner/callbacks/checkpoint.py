@@ -1,6 +1,8 @@
 """Checkpoint: write what a run needs to go on, now and then, and keep some of it."""
 
-import shutil
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field as attribute
 from time import monotonic
@@ -12,7 +14,8 @@ from learner.callbacks.early_stopping import mode_of
 from learner.checkpoints import Checkpoints
 from learner.errors import ArgumentError
 from learner.keeping import Keeper
-from stages import Callback, Outcome, after
+from learner.writing import Writer
+from stages import Callback, Cancel, Outcome, after
 from stages.callbacks import Count, HookMethod
 from state import field
 
@@ -30,6 +33,8 @@ class Checkpoint(Callback):
         keep: how many of the newest are kept; None keeps all.
         best: a field with a number at the end of an epoch, such as "valid_accuracy": the checkpoint of the best epoch
             is kept too.
+        behind: write in a thread while the run goes on, from a copy in memory: less waiting for as much memory as the
+            checkpoint has. What goes wrong is raised when the next one is due.
         mode: "min" or "max", which values are better. None goes by the name, as in EarlyStopping.
 
     Writes:
@@ -42,6 +47,7 @@ class Checkpoint(Callback):
     every: str = "1 epochs"
     keep: int | None = 3
     best: str | None = None
+    behind: bool = False
     mode: Literal["min", "max"] | None = None
     _progress: dict[str, Any] = attribute(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -73,35 +79,53 @@ class Checkpoint(Callback):
 
     @after("checkpoint")
     def write(self, state: Any) -> None:
-        """Write one, if it is due and a run can go on from here."""
+        """Write one, if it is due and a run can go on from here; end the run if a signal asked for it."""
         keeper: Keeper = self._progress["keeper"]
-        if keeper.can_stop_here() and (self._is_due(keeper) or keeper.is_ending()):
-            self._write(keeper)
+        if self._progress["stopped"] or not keeper.can_stop_here():
+            return
+        number = keeper.request.number
+        if number is None and not self._is_due(keeper) and not keeper.is_ending():
+            return
+        between = self.best is not None and keeper.is_between_epochs()
+        snapshot, run = keeper.take()
+        self._progress["writer"].write(
+            snapshot, {**run, "number": keeper.value(f"last_{self.best}") if between else None}
+        )
+        self._progress["total"] = self._total(keeper)
+        if number is not None:
+            self._progress["stopped"] = True
+            raise Cancel("run", f"{number.name}; a checkpoint was written")
 
     def attach(self, keeper: Keeper, checkpoints: Checkpoints) -> None:
         """Write what `keeper` takes to `checkpoints` from now on."""
-        self._progress.update(keeper=keeper, checkpoints=checkpoints, total=self._total(keeper))
+        self._progress.update(keeper=keeper, checkpoints=checkpoints)
         keeper.watch()
 
-    def begin(self) -> None:
-        """A run begins."""
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """While the block runs, checkpoints can be written; at its end all of them are."""
         checkpoints: Checkpoints = self._progress["checkpoints"]
         checkpoints.begin()
-        self._progress["total"] = self._total(self._progress["keeper"])
+        writer = Writer(checkpoints, self._spared, behind=self.behind)
+        self._progress.update(writer=writer, total=self._total(self._progress["keeper"]), stopped=False)
+        try:
+            yield
+        finally:
+            writer.close()
 
     def _parsed(self) -> tuple[float, str]:
         number, _, unit = self.every.partition(" ") if isinstance(self.every, str) else ("", "", "")
-        if unit in ("minutes", "minute", "seconds", "second", "hours", "hour"):
-            try:
-                seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit[0]]
-            except ValueError:
-                seconds = 0
-            if seconds > 0:
-                return seconds, "seconds"
+        if unit.rstrip("s") not in ("second", "minute", "hour"):
+            count = Count.parse(self.every, "Checkpoint")
+            return count.number, count.unit
+        try:
+            seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit[0]]
+        except ValueError:
+            seconds = math.nan
+        if not 0 < seconds < math.inf:
             told = f"every={self.every!r} is no time. Say '10 minutes' or '200 updates'."
             raise ArgumentError("Checkpoint", "every", told)
-        count = Count.parse(self.every, "Checkpoint")
-        return count.number, count.unit
+        return seconds, "seconds"
 
     def _total(self, keeper: Keeper) -> float:
         unit = self._parsed()[1]
@@ -112,25 +136,14 @@ class Checkpoint(Callback):
         total, last = self._total(keeper), self._progress["total"]
         return bool(total - last >= number if unit == "seconds" else total // number > last // number)
 
-    def _write(self, keeper: Keeper) -> None:
-        checkpoints: Checkpoints = self._progress["checkpoints"]
-        value = keeper.value(f"last_{self.best}") if self.best is not None and keeper.is_between_epochs() else None
-        keeper.save(checkpoints.next(), {"number": value})
-        self._progress["total"] = self._total(keeper)
-        self._drop(checkpoints)
-
-    def _drop(self, checkpoints: Checkpoints) -> None:
-        """Remove what is not to be kept: all but the newest, and the one with the best number."""
-        if self.keep is None:
-            return
-        kept = list(checkpoints)
-        spared = {one.number for one in kept[-self.keep :]}
+    def _spared(self, checkpoints: Checkpoints) -> set[int]:
+        """Those that stay: the newest, and the one with the best number."""
+        there = list(checkpoints)
+        spared = {one.number for one in (there if self.keep is None else there[-self.keep :])}
         if self.best is not None:
-            values = [(one.run().get("number"), one.number) for one in kept]
+            values = [(one.run().get("number"), one.number) for one in there]
             numbered = [(value, number) for value, number in values if value is not None]
             if numbered:
                 pick = min if (self.mode or mode_of(self.best)) == "min" else max
                 spared.add(pick(numbered)[1])
-        for one in kept:
-            if one.number not in spared:
-                shutil.rmtree(one.path)
+        return spared
