@@ -112,7 +112,8 @@ class Keeper:
         snapshot = Snapshot.of(bound.state, grads=tuple(runner.state.components(torch.nn.Module)))
         packer = Packer()
         run["loaders"] = packer.pack(self._places.taken(runner, standing and standing.path), "loader")
-        snapshot.tensors[LOADERS] = packer.tensors
+        if packer.tensors:
+            snapshot.tensors[LOADERS] = packer.tensors
         return snapshot, run
 
     def save(self, path: Path) -> None:
@@ -129,7 +130,7 @@ class Keeper:
         bound, run = self._bound, bundle.documents["run"]
         snapshot = Snapshot({name: dict(group) for name, group in bundle.tensors.items()}, bundle.documents["state"])
         restoration = Restoration.of(bound.state, snapshot, partial=partial)
-        places = unpack(run["loaders"], bundle.tensors[LOADERS])
+        places = unpack(run["loaders"], bundle.tensors.get(LOADERS, {}))
         standing = None if run["standing"] is None else _stood(run["standing"])
         if standing is not None and standing.path not in bound.runner.nodes:
             told = f"The run stood in {standing.path!r}, which this tree does not have."
