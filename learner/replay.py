@@ -86,6 +86,7 @@ def replay(bound: "Bound", captured: Captured, path: str | None, swap: Mapping[s
     assembly.require_sound()
     cls, held = type(state), dict(state.__dict__)
     before = Snapshot.of(state, grads=tuple(state.components(nn.Module))).cloned()
+    places = bound.keeper.places.taken(bound.runner, None)
     try:
         upgrade(state, assembly.schema)
         restoration = Restoration.of(state, captured.snapshot)
@@ -109,6 +110,7 @@ def replay(bound: "Bound", captured: Captured, path: str | None, swap: Mapping[s
         state.__dict__.update(held)
         undone = Restoration.of(state, before)
         undone.apply()
+        bound.keeper.places.give(bound.runner, places)
         undone.apply_generators()
     return Replayed(frame, dict(_named(after)))
 
