@@ -185,9 +185,8 @@ def _unreadable(path: Path, file: str | None, error: OSError) -> CheckpointError
     if not path.is_dir():
         return CheckpointError(path, "cannot be read: there is no such directory.")
     if error.errno in _NOT_AS_WRITTEN:
-        return CheckpointDamaged(
-            path, file, None, "it is missing" if error.errno == errno.ENOENT else str(error.strerror)
-        )
+        told = {errno.ENOENT: "it is missing", errno.ELOOP: "it is a link"}.get(error.errno, str(error.strerror))
+        return CheckpointDamaged(path, file, None, told)
     return CheckpointError(path, f"cannot be read: {file or 'the directory'}: {error.strerror}.")
 
 

@@ -37,7 +37,7 @@ def value_of(text: bytes) -> Any:
     if len(text) > MAX_BYTES:
         raise ValueError(f"it has {len(text)} bytes; at most {MAX_BYTES} are allowed")
     try:
-        value = _decode(json.loads(text))
+        value = _decode(json.loads(text.decode("ascii")))
         same = text_of(value) == text
     except RecursionError:
         raise ValueError(f"its lists and mappings are more than {MAX_DEPTH} deep") from None
@@ -103,4 +103,4 @@ def _text(value: str, where: str) -> str:
 
 
 def _at(where: str) -> str:
-    return f"{where}: " if where else ""
+    return f"{where if len(where) <= 99 else f'{where[:96]}...'}: " if where else ""
