@@ -41,12 +41,13 @@ class Keeper:
 
     Attributes:
         waiting: how the next `fit` goes on, where a checkpoint was taken inside a run; else None.
+        places: where the loaders are.
         request: whether a signal asked for the end of the run.
     """
 
     def __init__(self, bound: "Bound") -> None:
         self._bound = bound
-        self._places = Places()
+        self.places = Places()
         self._reasons: dict[str, str] = {}
         self._is_watching = False
         self.waiting: Waiting | None = None
@@ -59,7 +60,7 @@ class Keeper:
 
     def follow(self, runner: Runner) -> None:
         """This one runs from now on."""
-        runner.begins_pass = self._places.begin if self._is_watching else None
+        runner.begins_pass = self.places.begin if self._is_watching else None
 
     def can_stop_here(self) -> bool:
         """Whether a run could go on from where this one stands."""
@@ -111,8 +112,9 @@ class Keeper:
         }
         snapshot = Snapshot.of(bound.state, grads=tuple(runner.state.components(torch.nn.Module)))
         packer = Packer()
-        run["loaders"] = packer.pack(self._places.taken(runner, standing and standing.path), "loader")
-        snapshot.tensors[LOADERS] = packer.tensors
+        run["loaders"] = packer.pack(self.places.taken(runner, standing and standing.path), "loader")
+        if packer.tensors:
+            snapshot.tensors[LOADERS] = packer.tensors
         return snapshot, run
 
     def save(self, path: Path) -> None:
@@ -129,14 +131,14 @@ class Keeper:
         bound, run = self._bound, bundle.documents["run"]
         snapshot = Snapshot({name: dict(group) for name, group in bundle.tensors.items()}, bundle.documents["state"])
         restoration = Restoration.of(bound.state, snapshot, partial=partial)
-        places = unpack(run["loaders"], bundle.tensors[LOADERS])
+        places = unpack(run["loaders"], bundle.tensors.get(LOADERS, {}))
         standing = None if run["standing"] is None else _stood(run["standing"])
         if standing is not None and standing.path not in bound.runner.nodes:
             told = f"The run stood in {standing.path!r}, which this tree does not have."
             raise SnapshotError(f"{told} Build the tree that the checkpoint was taken of.")
-        self._places.check(bound.runner, places)
+        self.places.check(bound.runner, places)
         restoration.apply()
-        self._places.give(bound.runner, places)
+        self.places.give(bound.runner, places)
         restoration.apply_generators()
         bound.history.replace(run["history"])
         bound.forget_seed()
@@ -154,7 +156,7 @@ class Keeper:
 
         def begin(loader: Any) -> Iterator[Any]:
             assert waiting.place is not None
-            return self._places.go_on(waiting.standing.path, loader, waiting.place)
+            return self.places.go_on(waiting.standing.path, loader, waiting.place)
 
         def ready() -> None:
             waiting.restoration.apply_scoped()
