@@ -27,8 +27,7 @@ class Returns:
     def save(self, path: str | Path) -> None:
         """Write a checkpoint of what State holds now, as a new directory at `path`.
 
-        Needs safetensors: `pip install 'staged-learner[checkpoint]'`. `model.safetensors` in it is the `state_dict` of
-        the model, for the safetensors library alone.
+        `model.safetensors` in it is the `state_dict` of the model, for the safetensors library alone.
 
         Raises:
             CheckpointError: something is at `path`, or the disk refuses.

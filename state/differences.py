@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from state.bundle import read_bundle
+from state.bundle import Bundle, read_bundle
 from state.documents import step, text_of
 from state.errors import short
 
@@ -52,7 +52,11 @@ def diff_bundles(left: Path, right: Path) -> list[Difference]:
     Raises:
         CheckpointError: one of them cannot be read, or is damaged.
     """
-    one, other = read_bundle(left), read_bundle(right)
+    return differences(read_bundle(left), read_bundle(right))
+
+
+def differences(one: Bundle, other: Bundle) -> list[Difference]:
+    """All differences of two bundles that have been read."""
     found: list[Difference] = []
     for group in one.tensors | other.tensors:
         file = f"{group}.safetensors"

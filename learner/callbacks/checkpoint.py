@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from learner.callbacks.early_stopping import mode_of
-from learner.checkpoints import Checkpoints
+from learner.checkpoints import Checkpoints, Kept
 from learner.errors import ArgumentError
 from learner.keeping import Keeper
 from learner.writing import Writer
@@ -24,15 +24,15 @@ from state import field
 class Checkpoint(Callback):
     """Write a checkpoint of the run now and then, between two rounds, and one when it ends.
 
-    Needs safetensors (`pip install 'staged-learner[checkpoint]'`), and a Learner with a `run_dir`: there they are, as
-    `checkpoints/0001` and so on. `fit(..., resume="auto")` goes on from the newest.
+    Needs a Learner with a `run_dir`: in the run's directory they are `checkpoints/0001` and so on.
+    `fit(..., resume="auto")` goes on from the newest.
 
     Args:
         every: "2 epochs", "500 batches", "200 updates" or "10 minutes": one is due when so many are over, and is
             written at the next point where a run can go on.
         keep: how many of the newest are kept; None keeps all.
-        best: a field with a number at the end of an epoch, such as "valid_accuracy": the checkpoint of the best epoch
-            is kept too.
+        best: a field with a number at the end of an epoch, such as "valid_accuracy": after an epoch that is better than
+            all before, one is written whether due or not, and kept until a better one is there.
         behind: write in a thread while the run goes on, from a copy in memory: less waiting for as much memory as the
             checkpoint has. What goes wrong is raised when the next one is due.
         mode: "min" or "max", which values are better. None goes by the name, as in EarlyStopping.
@@ -56,6 +56,9 @@ class Checkpoint(Callback):
         if self.keep is not None and (isinstance(self.keep, bool) or not isinstance(self.keep, int) or self.keep < 1):
             told = f"keep={self.keep!r} cannot be used. It is a number of checkpoints, at least 1, or None for all."
             raise ArgumentError("Checkpoint", "keep", told)
+        if self.mode not in ("min", "max", None):
+            told = f"mode={self.mode!r} cannot be used. It is 'min', 'max', or None to go by the name of `best`."
+            raise ArgumentError("Checkpoint", "mode", told)
         if self.best is not None and self.mode is None and mode_of(self.best) is None:
             told = f"the name {self.best!r} does not tell whether small or great is better."
             raise ArgumentError("Checkpoint", "mode", f"{told} Say mode='min' or mode='max'.")
@@ -84,14 +87,15 @@ class Checkpoint(Callback):
         if self._progress["stopped"] or not keeper.can_stop_here():
             return
         number = keeper.request.number
-        if number is None and not self._is_due(keeper) and not keeper.is_ending():
+        value = keeper.value(f"last_{self.best}") if self.best is not None and keeper.is_between_epochs() else None
+        is_best = self._is_better(value, self._progress["best"])
+        if number is None and not is_best and not self._is_due(keeper) and not keeper.is_ending():
             return
-        between = self.best is not None and keeper.is_between_epochs()
         snapshot, run = keeper.take()
-        self._progress["writer"].write(
-            snapshot, {**run, "number": keeper.value(f"last_{self.best}") if between else None}
-        )
+        self._progress["writer"].write(snapshot, {**run, "best": self.best, "number": value})
         self._progress["total"] = self._total(keeper)
+        if is_best:
+            self._progress["best"] = value
         if number is not None:
             self._progress["stopped"] = True
             raise Cancel("run", f"{number.name}; a checkpoint was written")
@@ -107,7 +111,13 @@ class Checkpoint(Callback):
         checkpoints: Checkpoints = self._progress["checkpoints"]
         checkpoints.begin()
         writer = Writer(checkpoints, self._spared, behind=self.behind)
-        self._progress.update(writer=writer, total=self._total(self._progress["keeper"]), stopped=False)
+        best = self._best(checkpoints)
+        self._progress.update(
+            writer=writer,
+            total=self._total(self._progress["keeper"]),
+            best=None if best is None else best.number_of(self.best),
+            stopped=False,
+        )
         try:
             yield
         finally:
@@ -138,12 +148,19 @@ class Checkpoint(Callback):
 
     def _spared(self, checkpoints: Checkpoints) -> set[int]:
         """Those that stay: the newest, and the one with the best number."""
-        there = list(checkpoints)
+        there, best = list(checkpoints), self._best(checkpoints)
         spared = {one.number for one in (there if self.keep is None else there[-self.keep :])}
-        if self.best is not None:
-            values = [(one.run().get("number"), one.number) for one in there]
-            numbered = [(value, number) for value, number in values if value is not None]
-            if numbered:
-                pick = min if (self.mode or mode_of(self.best)) == "min" else max
-                spared.add(pick(numbered)[1])
-        return spared
+        return spared if best is None else spared | {best.number}
+
+    def _best(self, checkpoints: Checkpoints) -> Kept | None:
+        """The first with the best number."""
+        best: Kept | None = None
+        for one in checkpoints:
+            if self._is_better(one.number_of(self.best), None if best is None else best.number_of(self.best)):
+                best = one
+        return best
+
+    def _is_better(self, value: float | None, best: float | None) -> bool:
+        if value is None or not math.isfinite(value):
+            return False
+        return best is None or (value < best if (self.mode or mode_of(self.best or "")) == "min" else value > best)
