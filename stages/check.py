@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from stages.control import When
 from stages.order import Conflict
 from stages.place import CHECKPOINT, HookPlace, Place
 from state.access import Access
@@ -37,7 +38,7 @@ class Finding:
 class Readiness:
     """One walk over a tree: what has a value at each point, and who reads what has none.
 
-    Within a round what is ready only grows, and the next round begins with no less, so walking a loop once is enough.
+    A loop is walked a second time if its round ended with less than it began with.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Readiness:
         self.sometimes: set[str] = set()
         self.openers: dict[str, list[str]] = defaultdict(list)
         self.acted: set[str] = set()
+        self.starving: set[tuple[str, str]] = set()  # who reads what it does not find
         self.faults: dict[tuple[str, str, str], list[str]] = defaultdict(list)
 
     @property
@@ -66,7 +68,7 @@ class Readiness:
                 (*paths, *self.writers.get(name, ())),
                 f"{_list(paths)} {_verb('read', paths)} {name!r}, {told}",
             )
-            for (kind, name, told), paths in self.faults.items()
+            for (kind, told, name), paths in self.faults.items()
         ]
 
     def walk(self, place: Place) -> None:
@@ -84,14 +86,23 @@ class Readiness:
         self._close(opens, hidden)
 
     def _body(self, place: Place) -> None:
-        self._read(place.path, place.access, below=place)
+        self._read(place.path, place.access, below=None if isinstance(place.stage, When) else place)
         written = {key_of(name) for name in place.access.writes}
         self.ready = (self.ready | written) - set(place.access.spoils)
         self.acted.add(place.path)
         if not place.children:
             return
         may_run_never = getattr(place.stage, "runs", "1").startswith("0")
-        before = set(self.ready) if may_run_never else set()
+        before = set(self.ready)
+        self._round(place, written)
+        if getattr(place.stage, "runs", "1").endswith("+") and not before <= self.ready:
+            self._round(place, written)
+        if may_run_never:
+            self.sometimes |= self.ready - before
+            self.ready &= before
+
+    def _round(self, place: Place, written: set[str]) -> None:
+        """What a stage holds, once, in the scope of its rounds; `written` by the stage itself."""
         each = getattr(place.stage, "each", None)
         hidden = self._open(each, place.path)
         if each is not None:
@@ -103,9 +114,6 @@ class Readiness:
         self._close(each, hidden)
         if CHECKPOINT in place.children:
             self.walk(place.children[CHECKPOINT])
-        if may_run_never:
-            self.sometimes |= self.ready - before
-            self.ready &= before
 
     def _hook(self, hook: HookPlace) -> None:
         self._read(hook.path, hook.access)
@@ -121,15 +129,15 @@ class Readiness:
         for declared in (*access.reads, *access.part_writes):
             name = key_of(declared)
             owner = name.partition(".")[0]
-            if declared in access.optional or name not in self.names or owner == RNG:
+            has_spoilt = name in access.spoils and path in self.acted  # itself, in the round before
+            if declared in access.optional or name not in self.names or owner == RNG or has_spoilt:
                 continue
             is_asked = name.endswith(".grads") and declared in access.reads
             needed = owner if owner not in self.ready else name if is_asked and name not in self.ready else ""
-            if needed and not (below is not None and _writes_below(below, needed)):
-                kind, told = self._why(path, needed)
-                readers = self.faults[kind, needed, told]
-                if path not in readers:
-                    readers.append(path)
+            is_new = needed and (path, needed) not in self.starving
+            if is_new and not (below is not None and _writes_below(below, needed)):
+                self.starving.add((path, needed))
+                self.faults[(*self._why(path, needed), needed)].append(path)
 
     def _why(self, path: str, name: str) -> tuple[str, str]:
         """The kind of fault that `path` finds no value in `name`, and the rest of the sentence that says so."""
@@ -228,7 +236,7 @@ def check_names(
     everyone = [*actors(places), *unplaced]
     for path, access in everyone:
         written.update(name for name in access.writes if key_of(name) in names)
-        for name in dict.fromkeys((*access.reads, *access.writes, *access.touches)):
+        for name in dict.fromkeys((*access.reads, *access.writes, *access.touches, *access.restores)):
             if key_of(name) not in names:
                 unknown[name].append(path)
     found = []

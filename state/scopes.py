@@ -63,9 +63,9 @@ class Scopes:
         """
         depth = self._open.get(scope, 0)
         self._open[scope] = depth + 1
-        values, hidden = self._values, None
-        if depth:
-            hidden = {name: values.pop(name) for name in self._names.get(scope, ()) if name in values}
+        values = self._values
+        there = {name: values.pop(name) for name in self._names.get(scope, ()) if name in values}
+        hidden = there if depth else None  # else it was written while the scope was not open
         for name, default in self._constants.get(scope, ()):
             values[name] = default
         try:
