@@ -2,37 +2,44 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from learner import Callback, Composite, Stage, after, around, before, field, stage
 from stages import Chain, Every, Repeat, When
 from stages.callbacks import HookMethod
+from stages.stage import as_stage
 from tests.integration.trees.components import World, add, give_back, keep
 from tests.integration.trees.oracle import SEEN
-from tests.integration.trees.programs import COMPONENTS, ROUNDS, TOTAL, Act, Hook, Node, Program
+from tests.integration.trees.programs import COMPONENTS, FIELDS, POSITION, ROUNDS, TOTAL, Act, Hook, Node, Program
 from tests.integration.trees.programs import Callback as Described
 
 POINTS = {"before": before, "after": after, "around": around}
 INTS = {*SEEN, "p", "q"}
 
-Intrusion = Callable[[Any, str], None]
-"""What else an actor does, given the state it sees (None if it takes values) and its tag."""
+
+def nothing(tag: str) -> None:
+    """What an actor does beyond what it declares."""
 
 
 class Builder:
-    """Makes stages and callbacks that work on one world."""
+    """Makes stages and callbacks that work on one world.
 
-    def __init__(self, world: World, intrude: Intrusion | None = None) -> None:
-        self.world = world
-        self.intrude = intrude
-        self.made: dict[int, Any] = {}
+    Args:
+        also: called by each actor while it works, with its tag.
+        broken: the tag of an actor that once does not give back what it restores.
+    """
+
+    def __init__(self, world: World, also: Callable[[str], None] = nothing, broken: str = "") -> None:
+        self.world, self.also, self.broken = world, also, broken
+        self.made: dict[Node, Any] = {}
 
     def tree(self, node: Node) -> Any:
         """A stage and all below it; the same object for the same node."""
-        if id(node) not in self.made:
-            self.made[id(node)] = self._stage(node)
-        made = self.made[id(node)]
-        return made.bind(**node.names) if node.names and not node.is_leaf else made
+        if node not in self.made:
+            made = self._leaf(node) if node.is_leaf else self._composite(node)
+            self.made[node] = made.bind(**node.names) if node.names else made
+        return self.made[node]
 
     def callbacks(self, program: Program) -> list[Any]:
         """What goes into callbacks=."""
@@ -48,166 +55,145 @@ class Builder:
         made = type(described.title, (Callback,), members)()
         return made.bind(**described.names) if described.names else made
 
-    def _stage(self, node: Node) -> Any:
-        slots = {f"s{index}": self.tree(held) for index, held in enumerate(node.held)}
+    def function(self, described: Described) -> tuple[str, str, dict[str, Any], Any]:
+        """For `learner.after(target, **options)(function)`: side, target, options and function of the one hook."""
+        (hook,) = described.hooks
+        method = self._hook(hook)
+        function = _without_self(method.function)
+        function.__name__ = described.title
+        return hook.side, hook.target, dict(method.points[0].options), function
+
+    def _composite(self, node: Node) -> Any:
+        slots = {slot: self.tree(held) for slot, held in node.held.items()}
+        settings: dict[str, Any] = {"forbids": tuple(node.forbids), "opens": node.opens}
         match node.kind:
-            case "leaf" | "inline":
-                made = self._leaf(node)
-                return made.bind(**node.names) if node.names else made
             case "chain":
-                return Chain(**slots, forbids=tuple(node.forbids), opens=node.opens)
+                return Chain(**slots, **settings)
             case "repeat":
-                return Repeat(2, **slots, each=node.each, forbids=tuple(node.forbids), opens=node.opens)
+                return Repeat(2, **slots, each=node.each, **settings)
             case "every":
-                return Every("2 batches", **slots, forbids=tuple(node.forbids), opens=node.opens)
+                return Every("2 batches", **slots, **settings)
             case "when":
-                return When(self._condition(node), **slots, forbids=tuple(node.forbids), opens=node.opens)
-        return self._own_code(node)(**slots, forbids=tuple(node.forbids), opens=node.opens)
+                return When(self._condition(node), **slots, **settings)
+        return self._own_code(node)(**slots, **settings)
 
     def _condition(self, node: Node) -> Any:
         def condition(*given: Any) -> bool:
-            self._tell(node.number, node.act, given)
+            self.world.told.extend((f"n{node.number}", own, value) for own, value in zip(node.act.reads, given))
             return node.number in self.world.switched_on
 
-        return _with_parameters(condition, [(own.rstrip("?"), own.endswith("?")) for own in node.act.reads])
+        return _with_parameters(condition, _asked(node.act))
 
     def _leaf(self, node: Node) -> Any:
-        tag = f"n{node.number}"
-        if node.kind == "inline":
-            run: Any = self._inline_run(node)
-        elif node.act.form == "view":
-            run = self._view(tag, node.act)
-        else:
-            run = self._values(tag, node.act)
-        if not node.opens and not node.act.restores and node.kind == "leaf":
+        run: Any = self._inline(node) if node.kind == "inline" else self._run(f"n{node.number}", node.act)
+        if node.kind == "leaf" and not node.opens and not node.act.restores:
             given = {name: tuple(getattr(node.act, name)) for name in ("reads", "writes", "touches")}
-            return stage_of(stage(**given)(_without_self(run)))
+            return as_stage(stage(**given)(_without_self(run)))
         members = {"run": run, "opens": node.opens, "inline": ("inside",) if node.kind == "inline" else ()}
         return type("Leaf", (Stage,), {**members, **_declared(node.act)})()
 
     def _own_code(self, node: Node) -> Any:
         builder, act, tag = self, node.act, f"n{node.number}"
+        scoped = [name for name in act.fields if FIELDS[name] == node.each]  # no field of theirs is bound
 
         def run(self: Any, state: Any) -> None:
             builder._read(tag, act, state, only_ready=True)
-            kept = builder._lend(act, state)
-            builder._move(act.touches, state)
-            scoped = [name for name in act.fields if node.each and _scope(state, name) == node.each]
-            builder._write([name for name in act.fields if name not in scoped], state)
-            builder._intrude(state, tag)
-            runs = node.number in builder.world.switched_on or not (node.kind == "sometimes" or node.is_empty)
-            for _ in range((ROUNDS if node.kind == "loop" else 1) if runs else 0):
-                if node.each is None:
-                    Composite.run(self, state)
-                    continue
-                with state.round():
-                    builder._write(scoped, state)
-                    Composite.run(self, state)
-            builder._move(act.parts, state)
-            builder._take_back(act, state, kept)
+            with builder._lending(tag, act, state):
+                builder._move(act.touches, state)
+                builder._write([name for name in act.fields if name not in scoped], state)
+                builder.also(tag)
+                runs = node.number in builder.world.switched_on or not (node.kind == "sometimes" or node.is_empty)
+                for _ in range((ROUNDS if node.kind == "loop" else 1) if runs else 0):
+                    with state.round() if node.each else nullcontext():
+                        builder._write(scoped, state)
+                        Composite.run(self, state)
+                builder._move(act.parts, state)
 
         runs = {"own": "1", "sometimes": "0-1", "loop": "0+" if node.is_empty else "1+"}[node.kind]
-        counts = ("batch_index", TOTAL) if node.each == "batch" else (None, None)
-        members = {"run": run, "runs": runs, "each": node.each, "counts": counts, "slot": "top", **_declared(act)}
-        return type("Own", (Composite,), members)
+        counts = (POSITION, TOTAL) if node.each == "batch" else (None, None)
+        members = {"run": run, "runs": runs, "each": node.each, "counts": counts, "slot": "top"}
+        return type("Own", (Composite,), {**members, **_declared(act)})
 
-    def _view(self, tag: str, act: Act) -> Any:
-        def run(self: Any, state: Any) -> None:
-            builder._do(tag, act, state)
-
-        builder = self
-        return run
-
-    def _inline_run(self, node: Node) -> Any:
+    def _inline(self, node: Node) -> Any:
         builder, act, tag = self, node.act, f"n{node.number}"
 
         def run(self: Any, state: Any) -> None:
             builder._read(tag, act, state, only_ready=True)
-            kept = builder._lend(act, state)
-            builder._move(act.parts, state)
-            builder._write(act.fields, state)
-            with state.stage("inside"):
-                builder._move(act.touches, state)
-                builder._intrude(state, tag)
-            builder._take_back(act, state, kept)
+            with builder._lending(tag, act, state):
+                builder._move(act.parts, state)
+                builder._write(act.fields, state)
+                with state.stage("inside"):
+                    builder._move(act.touches, state)
+                    builder.also(tag)
 
         return run
 
-    def _values(self, tag: str, act: Act) -> Any:
-        builder, names = self, [own.rstrip("?") for own in sorted(act.reads, key=lambda own: own.endswith("?"))]
-        asked = [name for name in names if "." not in name]
+    def _run(self, tag: str, act: Act) -> Any:
+        """The method of an actor that does all at once."""
+        builder = self
 
-        def run(self: Any, *given: Any) -> Any:
-            return builder._do(tag, act, _Given(dict(zip(asked, given, strict=True))))
+        def work(state: Any) -> None:
+            builder._read(tag, act, state)
+            with builder._lending(tag, act, state):
+                builder._move(act.touches, state)
+                builder.also(tag)
+                builder._move(act.parts, state)
 
-        parameters = [("self", False), *((name, f"{name}?" in act.reads) for name in asked)]
-        return _with_parameters(run, parameters)
+        def of_view(self: Any, state: Any) -> None:
+            work(state)
+            builder._write(act.fields, state)
 
-    def _hook(self, hook: Hook) -> HookMethod:
-        builder, act, tag = self, hook.act, f"h{hook.number}"
-        if hook.side == "around":
-            function = self._around(tag, act, hook.observes)
-        elif hook.observes:
+        def of_values(self: Any, *given: Any) -> Any:
+            work(_Given(act, given))
+            made = tuple(builder.world.next() for _ in act.fields)
+            return made[0] if len(made) == 1 else made or None
 
-            def function(self: Any, state: Any) -> None:
-                builder._look(tag, state)
-                builder._intrude(state, tag)
-        else:
-            function = self._view(tag, act) if act.form == "view" else self._values(tag, act)
-        options: dict[str, Any] = {"within": hook.within} if hook.within else {}
-        if hook.thin == "when":
-            options["when"] = lambda state: hook.number in builder.world.switched_on
-        elif hook.thin:
-            options[hook.thin] = "2 batches" if hook.thin == "every" else "1 batch"
-        orders = {"runs_before": tuple(hook.before), "runs_after": tuple(hook.after)}
-        point = POINTS[hook.side](hook.target, **options, **orders, **_declared(act, hook.side))
-        return point(function)
+        return of_view if act.form == "view" else _with_parameters(of_values, [("self", False), *_asked(act)])
+
+    def _observer(self, tag: str) -> Any:
+        def look(_: Any, state: Any) -> None:
+            self._look(tag, state)
+            self.also(tag)
+
+        return look
 
     def _around(self, tag: str, act: Act, observes: bool) -> Any:
         builder = self
 
-        def enter(state: Any) -> Iterator[Any]:
+        def work(state: Any) -> Iterator[Any]:
             if observes:
                 builder._look(tag, state)
             builder._read(tag, act, state)
-            kept = builder._lend(act, state)
-            builder._move(act.touches, state)
-            builder._intrude(state, tag)
-            yield
-            builder._move(act.parts, state)
-            builder._take_back(act, state, kept)
-            builder._write(act.fields, state)
+            with builder._lending(tag, act, state):
+                builder._move(act.touches, state)
+                builder.also(tag)
+                outcome = yield
+                if outcome.ok:
+                    builder._move(act.parts, state)
+            if outcome.ok:
+                builder._write(act.fields, state)
 
-        if act.form == "view":
+        def of_view(self: Any, state: Any) -> Iterator[Any]:
+            yield from work(state)
 
-            def view(self: Any, state: Any) -> Iterator[Any]:
-                yield from enter(state)
+        def of_values(self: Any, *given: Any) -> Iterator[Any]:
+            yield from work(_Given(act, given))
 
-            return view
-        names = [own.rstrip("?") for own in sorted(act.reads, key=lambda own: own.endswith("?"))]
-        asked = [name for name in names if "." not in name]
+        return of_view if act.form == "view" else _with_parameters(of_values, [("self", False), *_asked(act)])
 
-        def values(self: Any, *given: Any) -> Iterator[Any]:
-            yield from enter(_Given(dict(zip(asked, given, strict=True))))
-
-        return _with_parameters(values, [("self", False), *((name, f"{name}?" in act.reads) for name in asked)])
-
-    def _do(self, tag: str, act: Act, state: Any) -> Any:
-        self._read(tag, act, state)
-        kept = self._lend(act, state)
-        self._move(act.touches, state)
-        self._intrude(state, tag)
-        self._move(act.parts, state)
-        self._take_back(act, state, kept)
-        if not isinstance(state, _Given):
-            self._write(act.fields, state)
-            return None
-        made = tuple(self.world.next() for _ in act.fields)
-        return made[0] if len(made) == 1 else made or None
-
-    def _intrude(self, state: Any, tag: str) -> None:
-        if self.intrude is not None:
-            self.intrude(state, tag)
+    def _hook(self, hook: Hook) -> HookMethod:
+        tag = f"h{hook.number}"
+        if hook.side == "around":
+            function = self._around(tag, hook.act, hook.observes)
+        else:
+            function = self._observer(tag) if hook.observes else self._run(tag, hook.act)
+        options: dict[str, Any] = {"within": hook.within} if hook.within else {}
+        if hook.thin == "when":
+            options["when"] = lambda state: hook.number in self.world.switched_on
+        elif hook.thin:
+            options[hook.thin] = "2 batches" if hook.thin == "every" else "1 batch"
+        options |= {"runs_before": tuple(hook.before), "runs_after": tuple(hook.after)}
+        return POINTS[hook.side](hook.target, **options, **_declared(hook.act, hook.side))(function)
 
     def _look(self, tag: str, state: Any) -> None:
         self.world.told.append((tag, {name: getattr(state, name) for name in SEEN if state.ready(name)}))
@@ -218,58 +204,44 @@ class Builder:
             if name in INTS and (not only_ready or state.ready(name)):
                 self.world.told.append((tag, own, getattr(state, name)))
 
-    def _tell(self, number: int, act: Act, given: Sequence[Any]) -> None:
-        self.world.told.extend((f"n{number}", own, value) for own, value in zip(act.reads, given, strict=True))
-
     def _write(self, names: Sequence[str], state: Any) -> None:
         for name in names:
             setattr(state, name, self.world.next())
 
     def _move(self, names: Sequence[str], state: Any) -> None:
         for name in names:
-            owner, _, part = name.partition(".")
-            component = _component(state, owner)
+            component = _component(state, name)
             if component is not None or name == "rng":
-                add(component, part)
+                add(component, name.partition(".")[2])
 
-    def _lend(self, act: Act, state: Any) -> list[Any]:
-        kept = []
-        for name in act.restores:
-            component = _component(state, name.partition(".")[0])
-            kept.append(keep(component, name.partition(".")[2]) if component is not None or name == "rng" else None)
+    @contextmanager
+    def _lending(self, tag: str, act: Act, state: Any) -> Iterator[None]:
+        """Change what the actor restores, and give it back on every way out."""
+        there = [(_component(state, name), name.partition(".")[2]) for name in act.restores]
+        kept = [keep(component, part) if component or part == "" else None for component, part in there]
         self._move(act.restores, state)
-        return kept
-
-    def _take_back(self, act: Act, state: Any, kept: list[Any]) -> None:
-        for name, value in zip(act.restores, kept, strict=True):
-            if value is not None:
-                give_back(_component(state, name.partition(".")[0]), name.partition(".")[2], value)
+        try:
+            yield
+        finally:
+            is_broken, self.broken = tag == self.broken, "" if tag == self.broken else self.broken
+            for (component, part), value in zip(there, kept, strict=True):
+                if value is not None and not is_broken:
+                    give_back(component, part, value)
 
 
 class _Given:
-    """Values that a function got, to be read as a view is."""
+    """The values that a function got, to be read as a view is."""
 
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.__dict__.update(values)
+    def __init__(self, act: Act, values: Sequence[Any]) -> None:
+        self.__dict__.update(zip([name for name, _ in _asked(act)], values, strict=True))
 
     def ready(self, name: str) -> bool:
         return getattr(self, name, None) is not None
 
 
-def stage_of(function: Any) -> Any:
-    """A stage object of its own for a function."""
-    from stages.stage import FunctionStage
-
-    return FunctionStage(function)
-
-
-def _component(state: Any, owner: str) -> Any:
+def _component(state: Any, name: str) -> Any:
+    owner = name.partition(".")[0]
     return getattr(state, owner) if owner in COMPONENTS and state.ready(owner) else None
-
-
-def _scope(state: Any, name: str) -> str:
-    """The scope of the field that an actor calls `name`."""
-    return str(state._owner.known[type(state).declared[name]].scope)
 
 
 def _declared(act: Act, side: str = "around") -> dict[str, Any]:
@@ -277,13 +249,18 @@ def _declared(act: Act, side: str = "around") -> dict[str, Any]:
     return {name: tuple(getattr(act, name)) for name in names}
 
 
+def _asked(act: Act) -> list[tuple[str, bool]]:
+    """The parameters of an actor that takes values: what it reads, without parts; those that are optional last."""
+    reads = sorted(act.reads, key=lambda own: own.endswith("?"))
+    return [(own.rstrip("?"), own.endswith("?")) for own in reads if "." not in own]
+
+
 def _with_parameters(function: Any, parameters: Sequence[tuple[str, bool]]) -> Any:
     """The function, with a signature that names its parameters; an optional one has the default None."""
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    sure = [inspect.Parameter(name, kind) for name, optional in parameters if not optional]
-    function.__signature__ = inspect.Signature(
-        [*sure, *(inspect.Parameter(name, kind, default=None) for name, optional in parameters if optional)]
-    )
+    defaults: list[dict[str, Any]] = [{}, {"default": None}]
+    listed = [inspect.Parameter(name, kind, **defaults[optional]) for name, optional in parameters]
+    function.__signature__ = inspect.Signature(listed)
     return function
 
 
@@ -291,8 +268,12 @@ def _without_self(run: Any) -> Any:
     """A method as a function."""
     parameters = list(inspect.signature(run).parameters.values())[1:]
 
-    def function(*given: Any) -> Any:
+    def call(*given: Any) -> Any:
         return run(None, *given)
 
-    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    def start(*given: Any) -> Iterator[Any]:
+        yield from run(None, *given)
+
+    function: Any = start if inspect.isgeneratorfunction(run) else call
+    function.__signature__ = inspect.Signature(parameters)
     return function

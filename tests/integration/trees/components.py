@@ -1,7 +1,9 @@
 """Components: what the actors of a program change in place, made so that each part holds one whole number."""
 
+import random
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -141,7 +143,9 @@ def keep(component: Any, part: str) -> Any:
     """What `give_back` needs."""
     if isinstance(component, Holder):
         return [each.detach().clone() for each in component.parameters()] if part == "params" else component.training
-    return dict(component.param_groups[0]) if component is not None else torch.get_rng_state()
+    if component is not None:
+        return dict(component.param_groups[0])
+    return torch.get_rng_state(), random.getstate(), numpy.random.get_state()
 
 
 def give_back(component: Any, part: str, kept: Any) -> None:
@@ -156,7 +160,9 @@ def give_back(component: Any, part: str, kept: Any) -> None:
         names = ["lr"] if part == "hyper.lr" else ["lr", "weight_decay"]
         component.param_groups[0].update({name: kept[name] for name in names})
     else:
-        torch.set_rng_state(kept)
+        torch.set_rng_state(kept[0])
+        random.setstate(kept[1])
+        numpy.random.set_state(kept[2])
 
 
 def _tensor(component: Any, part: str) -> Tensor:

@@ -34,14 +34,14 @@ class Judged:
                 if not plan.standing[hook.number]:
                     names = Actor("", "", hook.act, callback.names, plan.root).named(hook.act.reads + hook.act.writes)
                     own = [name for name in names if name not in callback.brings]
-                    everyone.append((f"{callback.title}.h{hook.number}", own))
+                    everyone.append((callback.name(hook), own))
         return {(path, name) for path, names in everyone for name in names if key_of(name) not in plan.known}
 
     @cached_property
     def unmatched(self) -> set[str]:
         """The hooks that stand nowhere."""
         pairs = [(callback, hook) for callback in self.program.callbacks for hook in callback.hooks]
-        return {f"{callback.title}.h{hook.number}" for callback, hook in pairs if not self.plan.standing[hook.number]}
+        return {callback.name(hook) for callback, hook in pairs if not self.plan.standing[hook.number]}
 
     @cached_property
     def forbidden(self) -> set[tuple[str, str]]:
@@ -198,7 +198,7 @@ def mended(program: Program, keep: int) -> Judged:
 def _mend(judged: Judged, kind: str, fault: Any) -> None:
     plan, program = judged.plan, judged.program
     by_path = {actor.path: actor for actor in plan.actors}
-    hooks = {f"{callback.title}.h{hook.number}": hook for callback in program.callbacks for hook in callback.hooks}
+    hooks = {callback.name(hook): hook for callback in program.callbacks for hook in callback.hooks}
     match kind:
         case "unknown":
             path, name = fault

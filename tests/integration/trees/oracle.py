@@ -28,21 +28,22 @@ class Play:
         parts: the number in each part.
         faults: who reads what has no value, with the moment of it.
         writes: who wrote what, with the moment of it.
-        violation: the first actor that changed what it may not, and what; None if there is none.
+        violation: the first actor that changed what it may not, or did not give back, and what; None if there is none.
+        ran: who worked, in order, and whether all loops round it were in their first three rounds then.
     """
 
     def __init__(
-        self, plan: Plan, *, paths: Collection[str] | None = None, numbers: Collection[int] = (), intruder: str = ""
+        self, plan: Plan, *, paths: Collection[str] | None = None, numbers: Collection[int] = (), broken: str = ""
     ) -> None:
         """Play `plan`.
 
         Args:
             paths: of what runs only sometimes, all that runs, at these paths; "every" and "first" count for nothing.
             numbers: without `paths`, the switches that are on.
-            intruder: the path of an actor that changes something undeclared the first time it runs.
+            broken: the tag of an actor that does not give back what it restores, the first time it runs.
         """
         self.plan = plan
-        self.paths, self.numbers, self.intruder = paths, numbers, intruder
+        self.paths, self.numbers, self.broken = paths, numbers, broken
         given = plan.program.given
         self.values: dict[str, Any] = {TOTAL: 0, "train_loader": None, **dict.fromkeys(given - {"a"})}
         if "a" in given:
@@ -55,7 +56,11 @@ class Play:
         self.faults: dict[tuple[str, str], int] = {}
         self.writes: list[tuple[int, str, str]] = []
         self.violation: tuple[str, frozenset[str]] | None = None
+        self.ran: list[tuple[str, str, bool]] = []
+        self.count: dict[str, int] = {}
+        self.turns: dict[str, int] = {}  # the rounds that we are in
         self.written = self.moment = 0
+        self.not_given_back: tuple[str, frozenset[str]] = ("", frozenset())
         self.open: list[str] = []
         self.rounds: list[int] = []
         self.place(plan.root)
@@ -69,6 +74,7 @@ class Play:
         entered = [(hook, self.begin(hook)) for hook in spot.hooks["around"] if self.is_wanted(hook)]
         if spot.kind == "stage":
             self.body(spot)
+            self.prove(spot.actor)
         elif spot.kind == "inline":
             self.move(spot.actor, spot.actor.act.touches)
             self.settle(spot.actor)
@@ -126,6 +132,8 @@ class Play:
     def round(self, spot: Spot, names: Collection[str]) -> None:
         """The stages that a place holds, in a round of its scope, if it has one."""
         hidden = self.enter(spot.node.each)
+        turns, self.turns = self.turns, {**self.turns, spot.path: self.count.get(spot.path, 0) + 1}
+        self.count[spot.path] = self.turns[spot.path]
         if spot.node.each == "batch":
             self.values[POSITION] = self.values[TOTAL]
             self.rounds.append(self.values[TOTAL] + 1)
@@ -138,6 +146,7 @@ class Play:
             if held.kind == "checkpoint":
                 self.place(held)
                 self.rounds.pop()
+        self.turns = turns
 
     def held(self, spot: Spot) -> None:
         for held in spot.held:
@@ -184,6 +193,8 @@ class Play:
             self.move(actor, act.parts)
             self.take_back(actor, kept)
             self.write(actor, act.fields)
+            if actor.hook:
+                self.prove(actor)
         self.settle(actor)
         return kept
 
@@ -231,10 +242,22 @@ class Play:
         return {atom: number for atom, number in kept.items() if atom == "rng" or atom.split(".")[0] in self.values}
 
     def take_back(self, actor: Actor, kept: dict[str, int]) -> None:
-        self.parts.update(kept)
+        """Give back what was lent."""
+        if actor.tag == self.broken:
+            self.broken = ""
+            self.not_given_back = (actor.path, frozenset(one for one in kept if kept[one] != self.parts[one]))
+        else:
+            self.parts.update(kept)
+
+    def prove(self, actor: Actor) -> None:
+        """What an actor lent is there again."""
+        path, atoms = self.not_given_back
+        if path == actor.path and atoms and self.violation is None:
+            self.violation = self.not_given_back
 
     def settle(self, actor: Actor) -> None:
         """The boundary: what moved since the last one is this actor's doing."""
+        self.ran.append((actor.tag, actor.path, max(self.turns.values(), default=1) <= 3))
         moved = {atom for atom, number in self.parts.items() if number != self.boundary[atom]}
         self.boundary = dict(self.parts)
         seen = {atom for atom in moved if atom == "rng" or atom.partition(".")[0] in self.plan.program.given}

@@ -175,7 +175,7 @@ class Plan:
         return {actor.path for actor in self.actors if name in map(key_of, actor.named(actor.act.writes))}
 
     def _hang(self, spot: Spot, callback: Callback, hook: Hook, rank: int) -> Actor:
-        path = f"{spot.path}:{hook.side}:{callback.title}.h{hook.number}"
+        path = f"{spot.path}:{hook.side}:{callback.name(hook)}"
         actor = Actor(path, f"h{hook.number}", hook.act, callback.names, spot, hook, callback, rank)
         spot.hooks[hook.side].append(actor)
         return actor
@@ -228,9 +228,9 @@ def _declared(acting: list[Actor], program: Program) -> set[tuple[int, int]]:
             if one is not other:
                 if groups[one.number] is groups[other.number] and first.rank < second.rank:
                     found.add((i, j))
-                if {other.title, f"{other.title}.h{second.hook.number}"} & set(first.hook.before):
+                if {other.title, other.name(second.hook)} & set(first.hook.before):
                     found.add((i, j))
-                if {one.title, f"{one.title}.h{first.hook.number}"} & set(second.hook.after):
+                if {one.title, one.name(first.hook)} & set(second.hook.after):
                     found.add((i, j))
             elif first.rank < second.rank:
                 found.add((i, j))
@@ -251,7 +251,7 @@ def _by_access(acting: list[Actor]) -> Iterator[tuple[int, int]]:
 def _laid_out(node: Node, path: str, parent: Spot | None) -> Spot:
     names = {**(parent.names if parent else {}), **node.names}
     spot = Spot(path, "stage", node, parent, names)
-    spot.held = [_laid_out(held, f"{path}/s{index}", spot) for index, held in enumerate(node.held)]
+    spot.held = [_laid_out(held, f"{path}/{slot}", spot) for slot, held in node.held.items()]
     if node.each == "batch":
         spot.held.append(Spot(f"{path}/checkpoint", "checkpoint", node, spot, names))
     if node.kind == "inline":

@@ -98,7 +98,7 @@ class Node:
     number: int
     kind: str
     act: Act = field(default_factory=Act)
-    held: "list[Node]" = field(default_factory=list)
+    held: "dict[str, Node]" = field(default_factory=dict)
     each: str | None = None
     is_empty: bool = False
     opens: str | None = None
@@ -111,7 +111,7 @@ class Node:
 
     def walk(self) -> "Iterator[Node]":
         yield self
-        for one in self.held:
+        for one in self.held.values():
             yield from one.walk()
 
 
@@ -135,16 +135,21 @@ class Hook:
 
 @dataclass(eq=False)
 class Callback:
-    """Hooks under one name, with the fields that they bring: name -> type."""
+    """Hooks under one name, with the fields that they bring: name -> type. `is_function`: hooked by a decorator."""
 
     number: int
     hooks: list[Hook]
     names: dict[str, str] = field(default_factory=dict)
     brings: dict[str, type] = field(default_factory=dict)
+    is_function: bool = False
 
     @property
     def title(self) -> str:
         return f"C{self.number}"
+
+    def name(self, hook: Hook) -> str:
+        """What a hook of it is called."""
+        return self.title if self.is_function else f"{self.title}.h{hook.number}"
 
 
 @dataclass(eq=False)
@@ -235,9 +240,11 @@ class Choices:
                 held = pool[0] if pool and which == 0 else self.leaf()
             else:
                 held = self.composite(pool, depth + 1)
-            if not any(held is other for other in node.held):
-                node.held.append(held)
-        node.names = self.bound(list(acts_below(node, {})))
+            if held not in node.held.values():
+                node.held[f"s{len(node.held)}"] = held
+        written = {name for one in node.walk() if not one.is_leaf for name in one.act.fields}
+        names = self.bound(list(acts_below(node, {})))
+        node.names = {own: other for own, other in names.items() if own not in written}
         return node
 
     def callback(self, number: int) -> Callback:
@@ -302,7 +309,7 @@ def acts_below(node: Node, names: dict[str, str]) -> Iterator[tuple[dict[str, st
     """The actors in a tree, each with what is bound for it inside the tree."""
     names = {**names, **node.names}
     yield names, node.act
-    for one in node.held:
+    for one in node.held.values():
         yield from acts_below(one, names)
 
 
