@@ -56,7 +56,7 @@ def plain(text: str) -> str:
 
 def without_directories(text: str) -> str:
     """Text in which our files stand without the directories above the repository, and pages by their name."""
-    return re.sub(r"\S*/(?=(state|stages|learner)/\w+\.py)|\S*/(?=[\w-]+\.md:)", "", text)
+    return re.sub(r"\S*/(?=(state|stages|learner)/(\w+/)*\w+\.py)|\S*/(?=[\w-]+\.md:)", "", text)
 
 
 def is_current(shown: str, printed: str) -> bool:

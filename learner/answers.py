@@ -6,10 +6,12 @@ sequence of the terminal.
 
 import json
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.draw import plain
@@ -80,7 +82,20 @@ def show_json(answer: object) -> None:
 def show_next(*words: str) -> None:
     """Print the command that asks the next question; on standard error, for it is no part of the answer."""
     sys.stdout.flush()
-    sys.stderr.write(f"next: {plain(shlex.join(words))}\n")
+    sys.stderr.write(f"next: {command(*words)}\n")
+
+
+def command(*words: str) -> str:
+    """What to type in this directory for `learner` and these words.
+
+    The command goes by its name where the shell finds it, else by the path of the script that runs.
+    """
+    script, here = Path(sys.argv[0]).absolute(), Path.cwd()
+    if shutil.which("learner") or script.stem != "learner":
+        name = "learner"
+    else:
+        name = str(script.relative_to(here) if script.is_relative_to(here) else script)
+    return plain(shlex.join([name, *words]))
 
 
 def at(change: Change) -> str:

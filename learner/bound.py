@@ -9,12 +9,14 @@ from learner.components import check_loader, check_optimizers
 from learner.errors import ArgumentError
 from learner.history import History, RecordHistory, has_batches, has_epochs, numbers_of
 from learner.opening import seed_everything, tell_setup
-from learner.precision import DTYPES, Precision, autocasts, check_precision
+from learner.precision import DTYPES, Precision, autocasts, check_precision, refuse_uncast
 from learner.recipes import predict, scaled
 from stages import Composite, EvaluationPhase, Runner, assemble
 from stages.assembly import Assembly, refuse_orphans
 from stages.batch import joined
 from stages.callbacks import Callback, FunctionCallback, HookMethod, Options, Point, Side, as_callback, hooks_of
+from stages.composing import values_brought
+from stages.describing import tell_edit
 from stages.graph import refuse_starving
 from stages.guard import GuardLevel
 from state import State
@@ -54,11 +56,14 @@ class Bound:
         self.tree = scaled(tree) if check_precision(precision) == "fp16" else tree
         self._dtype = DTYPES[precision]
         self.callbacks = _listed(callbacks)
+        if self._dtype is not None:
+            refuse_uncast(self.tree, self.callbacks, precision)
         self.recording: Recording | None = None
         self._guard: GuardLevel = guard
         self._is_debugging = False
         self._means = [Mean("loss")] if {"loss", "batch"} <= state.specs.keys() else []  # one, so that its name stays
         self._data = data
+        self._given = frozenset(state.specs)  # fields of the user's own
         self._told: set[str] = set()  # fields whose first value is on record
         check_optimizers(state)
         self.assembly = self._assemble(self.tree, self.callbacks)
@@ -99,7 +104,7 @@ class Bound:
             refuse_starving(self.assembly, assembly, swapped)
         self._bind(assembly)
         self.tree = tree
-        self.runner.tell_edit(what)
+        tell_edit(self.recording, what)
 
     def set_callbacks(self, callbacks: list[Any]) -> None:
         """Take other callbacks, if the tree is sound with them."""
@@ -110,7 +115,7 @@ class Bound:
         after = [hook.name for hook in self.assembly.hooks]
         edits = [f"add {name}" for name in after if name not in before]
         edits += [f"remove {name}" for name in before if name not in after]
-        self.runner.tell_edit(", ".join(edits) or "exchange hooks")
+        tell_edit(self.recording, ", ".join(edits) or "exchange hooks")
 
     def hook(self, side: Side, target: str | type, options: Options) -> Callable[[Function], Function]:
         """A decorator that adds a function as a callback, and gives it back as it is."""
@@ -171,10 +176,15 @@ class Bound:
         return assemble(tree, hooks_of([*own, *callbacks]), type(self.state), self.state, self._data)
 
     def _bind(self, assembly: Assembly) -> None:
-        """Make the assembly the live one, if it is sound."""
+        """Make the assembly the live one, if it is sound. A setting that it brings anew counts from now on."""
         assembly.require_sound()
+        before, values = values_brought(self.assembly.places), values_brought(assembly.places)
+        known = type(self.state).specs.keys() - self._given
         self._take(assembly)
         self._run(assembly)
+        for name, value in values.items():
+            if name in known and before.get(name) != value and assembly.schema.specs[name].scope == "run":
+                setattr(self.state, name, value)
 
     def _take(self, assembly: Assembly) -> None:
         """Give the state what the assembly brings. If a factory fails, the state is as it was."""

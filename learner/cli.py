@@ -100,7 +100,7 @@ def graph(object: str, mermaid: bool, as_json: bool) -> None:
         click.echo(draw_mermaid(learner.assembly))
     else:
         answers.show_tree(repr(learner))
-        answers.show_next("learner", "fields", object)
+        answers.show_next("fields", object)
 
 
 @main.command()
@@ -123,7 +123,7 @@ def fields(object: str, as_json: bool) -> None:
     answers.show_table(
         columns, [(r.name, r.type, r.scope, listed(r.written_by), listed(r.read_by), r.description) for r in rows]
     )
-    answers.show_next("learner", "graph", object)
+    answers.show_next("graph", object)
 
 
 @main.command()
@@ -151,7 +151,7 @@ def check(ctx: click.Context, object: str, as_json: bool) -> None:
             answers.show(f"  {finding.message}")
         answers.show(told, "red" if failed else "green")
         if not failed:
-            answers.show_next("learner", "graph", object)
+            answers.show_next("graph", object)
     ctx.exit(FINDING if failed else 0)
 
 
@@ -187,10 +187,10 @@ def log(
     answers.show_changes(changes)
     if not changes:
         answers.show("no record matches")
-        answers.show_next("learner", "log", run)
+        answers.show_next("log", run)
     written = [change.field for change in changes if change.field is not None]
     if written:
-        answers.show_next("learner", "blame", run, written[-1])
+        answers.show_next("blame", run, written[-1])
 
 
 @main.command()
@@ -207,7 +207,7 @@ def blame(run: str, field: str, at: Position | None, as_json: bool) -> None:
         answers.show_json(change)
         return
     answers.show(str(change))
-    answers.show_next("learner", "history", run, field)
+    answers.show_next("history", run, field)
 
 
 @main.command()
@@ -228,4 +228,4 @@ def history(run: str, field: str, count: int | None, as_json: bool) -> None:
     if changes:
         last = changes[-1]
         where = ("--at", answers.at(last)) if last.position.epoch is not None else ()
-        answers.show_next("learner", "blame", run, str(last.field), *where)
+        answers.show_next("blame", run, str(last.field), *where)

@@ -1,7 +1,5 @@
 """The demonstration: a network that learns handwritten digits, and what its run left to be asked about."""
 
-import shlex
-import shutil
 import sys
 from pathlib import Path
 
@@ -74,7 +72,7 @@ def run_demo(epochs: int = 20, run_dir: str | Path = "runs/demo", *, as_json: bo
     try:
         history = learner.fit(epochs=epochs)
     except KeyboardInterrupt:
-        answers.show_next(_command(), "log", family)
+        answers.show_next("log", family)
         raise
     history.plot().savefig(run / "loss.png", dpi=120)
     last = learner.log.blame("model.params")
@@ -96,15 +94,6 @@ def run_demo(epochs: int = 20, run_dir: str | Path = "runs/demo", *, as_json: bo
     answers.show(f"\nIn {run}/", "bold")
     for path in sorted(run.iterdir()):
         answers.show(f"  {path.name:<13} {_FILES.get(path.name, '')}".rstrip())
-    command, asked = shlex.quote(_command()), shlex.quote(family)
-    answers.show(f"\nnext: {command} blame {asked} model.params")
-    answers.show(f"      {command} history {asked} valid_accuracy")
-    answers.show(f"      {command} graph learner.demo:make_learner")
-
-
-def _command() -> str:
-    """What to type for `learner` here: its name where the shell finds it, else the path of the running script."""
-    if shutil.which("learner"):
-        return "learner"
-    script, here = Path(sys.argv[0]).absolute(), Path.cwd()
-    return str(script.relative_to(here) if script.is_relative_to(here) else script)
+    answers.show(f"\nnext: {answers.command('blame', family, 'model.params')}")
+    answers.show(f"      {answers.command('history', family, 'valid_accuracy')}")
+    answers.show(f"      {answers.command('graph', 'learner.demo:make_learner')}")

@@ -16,7 +16,10 @@ class Edits:
     _bound: Bound
 
     def swap(self, path: str, new: Part) -> None:
-        """Put another stage into a slot. Refused, with nothing changed, if it starves a reader or orphans a hook."""
+        """Put another stage into a slot. Refused, with nothing changed, if it starves a reader or orphans a hook.
+
+        A setting that the new stage brings as a field counts from now on, unless it is the one that was brought before.
+        """
         place = self._bound.runner.find(path).path
         self._bound.edit(f"swap {path}", self.stages.swap(path, new), swapped=place)
 

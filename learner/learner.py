@@ -18,7 +18,7 @@ from learner.recipes import supervised
 from stages import Assembly, Composite, Finding, Frame, Outcome
 from stages.draw import draw_tree
 from stages.graph import graph_of
-from stages.guard import GuardLevel
+from stages.guard import GuardLevel, schedule_text
 from stages.limit import limit_of
 from stages.tables import FieldTable, explain, fields_table
 from state import ChangeLog, State
@@ -203,6 +203,11 @@ class Learner(Edits):
         if self._bound.recording is not None:
             self._bound.recording.close()
             self.log = ChangeLog.open(self.run_dir) if self.run_dir is not None else self.log
+
+    @property
+    def guard(self) -> str:
+        """What looks for undeclared changes, and when, in words."""
+        return schedule_text(self._bound.runner.guard)
 
     @property
     def history(self) -> History:

@@ -1,6 +1,7 @@
 """Precision: which stages run in half precision, and what that asks of the tree."""
 
-from typing import Literal, get_args
+from collections.abc import Iterable
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -28,6 +29,19 @@ def check_precision(precision: str) -> str:
         near = suggestion(nearest(str(precision), known))
         raise ArgumentError("Learner", "precision", f"precision={precision!r} is none of {list(known)}.{near}")
     return precision
+
+
+def refuse_uncast(tree: Composite, callbacks: Iterable[Any], precision: str) -> None:
+    """Refuse a tree of which nothing would run in half precision.
+
+    Raises:
+        ArgumentError: it has none of the slots that are cast, and none of the callbacks is an Autocast.
+    """
+    given = (one for some in callbacks for one in (some if isinstance(some, tuple) else (some,)))
+    if set(_CAST).isdisjoint(_slots(tree)) and not any(isinstance(one, Autocast) for one in given):
+        told = f"precision={precision!r} casts the slots {list(_CAST)}, and this tree has none of them. "
+        told += f"Name those to cast: callbacks=[Autocast({DTYPES[precision]}, slots=(...))]."
+        raise ArgumentError("Learner", "precision", told)
 
 
 def autocasts(tree: Composite, dtype: torch.dtype) -> list[Callback]:

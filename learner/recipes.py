@@ -32,6 +32,8 @@ from stages import (
     Window,
 )
 from stages.binding import names_of
+from stages.contract import contract_of
+from state.access import Names
 
 Part = Stage | Callable[..., Any]
 
@@ -71,28 +73,36 @@ def supervised(
 
 
 def scaled(tree: Composite) -> Composite:
-    """A tree whose gradients are scaled for float16: each `Backward` scales, before each `Update` it is undone.
+    """A tree whose gradients are scaled for float16: each `Backward` scales, and before each `Update`, or before the
+    gradients of a window are averaged, the scale is taken back.
 
     Raises:
         ArgumentError: the tree has none of these stages to exchange.
     """
     kinds: set[type] = set()
+    unscaled: set[str] = set()  # optimizers whose gradients are unscaled already
 
     def exchange(held: Composite) -> Composite:
         stages: dict[str, Any] = {}
         for slot, stage in held.stages.items():
-            kinds.add(type(stage))
-            if type(stage) is Backward:
-                stages[slot] = ScaledBackward().bind(**names_of(stage))
-            elif type(stage) is Update:
-                stages["unscale"] = Unscale().bind(**names_of(stage))
-                stages[slot] = ScaledUpdate().bind(**names_of(stage))
+            kind, names = type(stage), names_of(stage)
+            optimizer = names.get("optimizer", "optimizer")
+            kinds.add(kind)
+            if kind in (AverageGradients, Update) and optimizer not in unscaled:
+                unscaled.add(optimizer)
+                is_free = "unscale" not in {*stages, *held.stages}
+                stages["unscale" if is_free else f"unscale_{slot}"] = _bound(Unscale(), names)
+            if kind is Backward:
+                stages[slot] = ScaledBackward().bind(**names)
+            elif kind is Update:
+                unscaled.discard(optimizer)
+                stages[slot] = ScaledUpdate().bind(**names)
             else:
                 stages[slot] = exchange(stage) if isinstance(stage, Composite) else stage
         return held.holding(stages)
 
     made = exchange(tree)
-    if not {Backward, Update} <= kinds:
+    if kinds.isdisjoint((Backward, ScaledBackward)) or kinds.isdisjoint((Update, ScaledUpdate)):
         told = "precision='fp16' scales the loss in Backward() and takes it back before Update(); this tree lacks one. "
         told += "Use 'bf16', which needs no scale, or put ScaledBackward(), Unscale() and ScaledUpdate() into it."
         raise ArgumentError("Learner", "precision", told)
@@ -110,19 +120,35 @@ def predict(tree: Composite) -> Predict:
     Where no evaluation has a `forward` among the stages of its batch, the training's `unpack` and `forward` are taken.
     Hooks do not run.
     """
-    batches = [batch.stages for batch in _composites(tree) if {"unpack", "forward"} <= batch.stages.keys()]
+    found = [(dict(held.stages), names) for held, names in _composites(tree, {})]
+    batches = [(held, names) for held, names in found if {"unpack", "forward"} <= held.keys()]
+    held: dict[str, Any]
     if batches:
-        slots = list(batches[-1])
-        held: dict[str, Any] = {slot: batches[-1][slot] for slot in slots[: slots.index("forward") + 1]}
+        stages, names = batches[-1]
+        slots = list(stages)[: list(stages).index("forward") + 1]
+        held = {slot: _bound(stages[slot], names) for slot in slots}
     else:
-        leaves = {slot: stage for holder in _composites(tree) for slot, stage in holder.stages.items()}
+        leaves = {slot: _bound(stage, names) for stages, names in found for slot, stage in stages.items()}
         held = {"unpack": leaves.get("unpack", Unpack()), "forward": leaves.get("forward", Forward())}
     if isinstance(held["unpack"], Unpack):
-        held["unpack"] = Unpack("inputs", rest=True)
-    return Predict(Fetch(), batch=Composite(**held, collect=Collect()))
+        held["unpack"] = _bound(Unpack("inputs", rest=True), names_of(held["unpack"]))
+    return Predict(Fetch(), batch=Composite(**held, collect=_bound(Collect(), names_of(held["forward"]))))
 
 
-def _composites(tree: Composite) -> list[Composite]:
-    """A composite and all below it, in order."""
+def _composites(tree: Composite, names: Names) -> list[tuple[Composite, Names]]:
+    """A composite and all below it, in order, each with the names that `bind` gave there."""
+    names = {**names, **names_of(tree)}
     below = [stage for stage in tree.stages.values() if isinstance(stage, Composite)]
-    return [tree, *(deep for stage in below for deep in _composites(stage))]
+    return [(tree, names), *(deep for stage in below for deep in _composites(stage, names))]
+
+
+def _bound(stage: Stage, names: Names) -> Stage:
+    """A stage with those of the names that it uses and those above it gave it."""
+    used = _fields_of(stage)
+    return stage.bind(**{own: other for own, other in {**names, **names_of(stage)}.items() if own in used})
+
+
+def _fields_of(stage: Stage) -> set[str]:
+    """The fields that a stage and all below it use, as they call them."""
+    below = stage.stages.values() if isinstance(stage, Composite) else ()
+    return {*contract_of(stage).fields, *(name for child in below for name in _fields_of(child))}

@@ -17,10 +17,14 @@ from stages.errors import Misuse
 from state import ChangeLog, State, UnknownField
 from state.access import view_table
 from state.errors import FieldNotReady
+from state.openings import Openings
 from state.parts import scalars
 from state.schema import vocabulary
 from state.scopes import Scopes
 from state.state import Link, writer
+
+Opened = tuple[str, dict[str, Any] | None, int | None, int, bool]
+"""(scope, the values it hides, the batch round it, the number of the next batch there, whether the log was told)."""
 
 
 class Recorder:
@@ -57,10 +61,12 @@ class Recorder:
         self._scopes = Scopes(state)
         self._view: RecorderView | None = None
         self._path = ""
-        self._batch = -1
+        self._openings = Openings(self._recording, self._scopes)
+        self._batch: int | None = None  # the number of the batch that is open
+        self._next = 0  # the number of the next one in what holds it
+        self._plain = 0  # the least number that no batch has had which the log was not told of
         self._known: dict[str, Any] = {}
         state._link = Link(weakref.ref(self), self._recording, lambda name: "Write it first, in this scope.")
-        self._kept: set[str] = set()  # scopes whose values a failed block left for the debugger
         if self._recording is not None:
             for actor in ("setup", "user", "external"):
                 self._recording.actor(actor, "reserved", "")
@@ -79,8 +85,9 @@ class Recorder:
         """
         outer_path, outer_view = self._path, self._view
         self._tell_scalars()
-        hidden = self._open(opens)
-        self._path = f"{outer_path}/{name}" if outer_path else name
+        path = f"{outer_path}/{name}" if outer_path else name
+        opened = self._open(path, opens) if opens is not None else None
+        self._path = path
         view = outer_view or RecorderView(self)
         self._view = view
         error: BaseException | None = None
@@ -91,7 +98,8 @@ class Recorder:
         except BaseException as raised:
             error = raised
         self._tell(error, perf_counter_ns() - started)
-        self._close(opens, hidden, keep=error is not None and not isinstance(error, Cancel))
+        if opened is not None:
+            self._close(opened, keep=error is not None and not isinstance(error, Cancel))
         self._path, self._view = outer_path, outer_view
         if outer_view is None:
             view.end()
@@ -122,25 +130,34 @@ class Recorder:
         """The path of the block we are in."""
         return self._path
 
-    def _open(self, scope: str | None) -> dict[str, Any] | None:
-        if scope is None:
-            return None
-        self._cut()
-        self._batch = self._batch + 1 if scope == "batch" else -1  # batches count anew in what holds them
-        if scope in self._kept:
-            self._kept.discard(scope)
-            self._scopes.close(scope, self._scopes.open(scope))
+    def _open(self, path: str, scope: str) -> Opened:
+        self._move()
         hidden = self._scopes.open(scope)
-        self._reposition(self._batch if self._scopes.is_open("batch") else None)
-        return hidden
+        told = self._tell_open(path, scope, hides=hidden is not None)
+        opened = (scope, hidden, self._batch, self._next + (scope == "batch"), told)
+        if scope == "batch":
+            self._batch = self._next
+        self._next = 0  # batches count anew in what holds them
+        self._move()
+        return opened
 
-    def _close(self, scope: str | None, hidden: dict[str, Any] | None, *, keep: bool) -> None:
-        if scope is not None:
-            self._cut()
-            self._scopes.close(scope, hidden, keep=keep)
-            if keep:
-                self._kept.add(scope)
-            self._reposition(self._batch if self._scopes.is_open("batch") else None)
+    def _close(self, opened: Opened, *, keep: bool) -> None:
+        scope, hidden, self._batch, self._next, told = opened
+        self._scopes.close(scope, hidden, keep=keep)
+        self._move()
+        if told and self._recording is not None:
+            self._openings.close(self._path, scope, self._recording.position, keep=keep)
+
+    def _tell_open(self, path: str, scope: str, *, hides: bool) -> bool:
+        """Tell the log of a scope that opens, but for plain batches: their numbers tell them apart."""
+        if self._recording is None:
+            return False
+        self._recording.actor(path, "stage", "")
+        numbered = scope == "batch" and self._next >= self._plain
+        told = self._openings.open(path, scope, (None, None, None, None), hides=hides, numbered=numbered)
+        if numbered and not told:
+            self._plain = self._next + 1
+        return told
 
     def _scalars(self) -> dict[str, Any]:
         """The plain values of the optimizers' parts, by full name."""
@@ -181,18 +198,16 @@ class Recorder:
             self._recording.actor(self._path, "stage", "")
         return self._recording.slot(self._path or "user", kind, name, evidence)
 
-    def _cut(self) -> None:
-        if self._recording is not None:
-            self._recording.cut()
-
     def _flush(self) -> None:
         if self._recording is not None:
             self._recording.flush()
 
-    def _reposition(self, batch: int | None) -> None:
+    def _move(self) -> None:
+        """Go to the position where we are now."""
         if self._recording is not None:
             values = self.state.__dict__
-            self._recording.position = (values.get("epoch"), None, batch, values.get("updates"))
+            self._recording.cut()
+            self._recording.position = (values.get("epoch"), None, self._batch, values.get("updates"))
 
 
 class RecorderView:

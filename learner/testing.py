@@ -8,7 +8,7 @@ from torch import nn
 
 from learner.learner import Learner
 from learner.recipes import Part
-from stages import Frame, Outcome, Runner, assemble
+from stages import Frame, Outcome, Runner, UndeclaredChange, assemble
 from stages.stage import as_stage, slot_of
 from state import State, TrainState
 from state.schema import build, upgrade
@@ -41,7 +41,7 @@ def toy_learner(*, callbacks: Iterable[Any] = (), **settings: Any) -> Learner:
 
 
 def run_stage(stage: Part, state: State | None = None, **values: Any) -> Frame:
-    """Run one stage alone, guarded as in a Learner.
+    """Run one stage alone, guarded as in a Learner under `debug()`.
 
     Args:
         stage: the stage, or a function made by `@stage`.
@@ -53,6 +53,7 @@ def run_stage(stage: Part, state: State | None = None, **values: Any) -> Frame:
 
     Raises:
         GraphError: it reads something that is neither in `state` nor in `values`.
+        UndeclaredChange: it changes something in place that it does not declare.
 
     Example:
         >>> from learner import stage
@@ -74,6 +75,7 @@ def run_stage(stage: Part, state: State | None = None, **values: Any) -> Frame:
     assembly = assemble(made, [], type(held), held, [*held.__dict__, *grads])
     assembly.require_sound()
     runner = Runner(assembly, held)
+    runner.watch_by("contents", debug=True)
     runner.run_alone()
     return Frame(held.__dict__)
 
@@ -82,7 +84,7 @@ def assert_contract(stage: Part, state: State | None = None, **values: Any) -> N
     """Assert that a stage does what it declares: reads no more, writes what it promises and nothing else.
 
     Raises:
-        AssertionError: a field changed that it does not declare, or a promised one did not get a value.
+        AssertionError: a field or part changed that it does not declare, or a promised one did not get a value.
     """
     made = as_stage(stage, "assert_contract")
     held = state if state is not None else TrainState()
@@ -91,7 +93,10 @@ def assert_contract(stage: Part, state: State | None = None, **values: Any) -> N
     for name, value in values.items():
         setattr(held, name, value)
     before = dict(held.__dict__)
-    after = run_stage(made, held)
+    try:
+        after = run_stage(made, held)
+    except UndeclaredChange as error:
+        raise AssertionError(str(error)) from error
     access = assembly.root.access
     missing = [name for name in access.field_writes if name not in after]
     assert not missing, f"{slot_of(made)} promises {missing} and left it without a value"

@@ -16,10 +16,13 @@ from stages.rules import (
     endless_loops,
     forbidden_writes,
     inside_themselves,
+    rounds_never_opened,
     unknown_binds,
+    unknown_forbids,
     unopened_scopes,
     unsafe_actors,
     unsaveable_fields,
+    windows_without_update,
 )
 from stages.stage import Stage
 from state.fields import FieldSpec
@@ -102,7 +105,15 @@ def assemble(
     findings.extend(endless_loops(places))
     findings.extend(unsaveable_fields(made))
     findings.extend(unopened_scopes(made, places))
-    for rule in (forbidden_writes, clashing_pairs, unknown_binds, unsafe_actors):
+    findings.extend(unknown_forbids(places, names))
+    findings.extend(forbidden_writes(places, names))
+    for rule in (
+        clashing_pairs,
+        rounds_never_opened,
+        unknown_binds,
+        unsafe_actors,
+        windows_without_update,
+    ):
         findings.extend(rule(places))
     findings.extend(check_unused(places, names))
     findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.severity))

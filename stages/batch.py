@@ -17,14 +17,14 @@ def moved(batch: Any, device: torch.device) -> Any:
         )
     if callable(getattr(batch, "to", None)):
         return batch.to(device)
-    return _each(batch, lambda value: moved(value, device))
+    return each_in(batch, lambda value: moved(value, device))
 
 
 def detached(value: Any) -> Any:
     """`value` with its tensors detached from the graph that made them; what holds none that needs it, as it is."""
     if isinstance(value, Tensor):
         return value.detach()
-    return _each(value, detached) if _needs_grad(value) else value
+    return each_in(value, detached) if _needs_grad(value) else value
 
 
 def batch_size(batch: Any) -> int:
@@ -100,7 +100,7 @@ def _needs_grad(value: Any) -> bool:
     return False
 
 
-def _each(batch: Any, change: Callable[[Any], Any]) -> Any:
+def each_in(batch: Any, change: Callable[[Any], Any]) -> Any:
     """A tuple, list or mapping with its parts changed; the rest as it is."""
     if isinstance(batch, Mapping):
         return {name: change(value) for name, value in batch.items()}

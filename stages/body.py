@@ -106,10 +106,11 @@ def _then(call: Body, tell_parts: Body) -> Body:
 
 
 def watched_parts(actor: "Actor") -> list[tuple["Actor", str, str]]:
-    """The parts made of plain values that an actor writes: (actor, component, part)."""
+    """The parts made of plain values that an actor writes, or may write: (actor, component, part)."""
     if actor.runner.recording is None:
         return []
-    pairs = dict.fromkeys(tuple(name.split(".")[:2]) for name in actor.access.part_writes if _is_scalar(name))
+    names = actor.runner.assembly.names if actor.access.unsafe else actor.access.part_writes
+    pairs = dict.fromkeys(tuple(name.split(".")[:2]) for name in names if "." in name and _is_scalar(name))
     return [(actor, owner, part) for owner, part in pairs]
 
 

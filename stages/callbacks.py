@@ -12,6 +12,7 @@ from stages.contract import Contract, hook_contract
 from stages.errors import DeclarationError
 from stages.phases import Phase
 from stages.stage import refuse_if_bound
+from state.errors import short
 from state.schema import Brought
 
 Side = Literal["before", "around", "after"]
@@ -174,7 +175,7 @@ class Callback:
             if now is not None
         ]
 
-    def bind(self, **names: str) -> Self:
+    def bind(self, /, **names: str) -> Self:
         """A copy that works on other fields, "my name = State's name": `EMA().bind(model="critic", ema="slow")`."""
         return bound_copy(self, names)
 
@@ -306,6 +307,10 @@ def _hook(
     _refuse_target(name, "stands " + point.side, point.target)
     if options.get("within") is not None:
         _refuse_target(name, "stands within", options["within"])
+    when = options.get("when")
+    if when is not None and not callable(when):
+        told = "It wants a function of the state: when=lambda state: state.updates > 100."
+        raise DeclarationError(name, f"when={short(when)} cannot be called. {told}")
     declared = {which: _given(options.get(which, ()), callback) for which in ("reads", "writes", "touches", "restores")}
     facts = {**declared, "unsafe": options.get("unsafe", False)}
     contract = hook_contract(name, hook.function, point.side, facts, options.get("state"), method=bool(method))

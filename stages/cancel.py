@@ -37,6 +37,7 @@ class Skip(BaseException):
     """Raise it in a stage, or in a hook before or around one, to end that stage alone, here and now.
 
     What follows it runs as always. Its after-hooks see the outcome "skipped"; fields it was to write are not written.
+    In an inline stage it ends the stage that this one is part of.
 
     Attributes:
         reason: why, for people.

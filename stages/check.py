@@ -53,6 +53,7 @@ class Readiness:
         self.writers = writers_of(places)
         self.ready = set(given)
         self.sometimes: set[str] = set()
+        self.spoiled: dict[str, str] = {}
         self.openers: dict[str, list[str]] = defaultdict(list)
         self.acted: set[str] = set()
         self.starving: set[tuple[str, str]] = set()  # who reads what it does not find
@@ -89,6 +90,7 @@ class Readiness:
         self._read(place.path, place.access, below=None if isinstance(place.stage, When) else place)
         written = {key_of(name) for name in place.access.writes}
         self.ready = (self.ready | written) - set(place.access.spoils)
+        self.spoiled.update(dict.fromkeys(place.access.spoils, place.path))
         self.acted.add(place.path)
         if not place.children:
             return
@@ -158,6 +160,11 @@ class Readiness:
             told = f"which {who} may not have written by then: it runs only sometimes. "
             return "written sometimes", told + f"Hook the reader after that writer, {default}or read {name + '?'!r}."
         later = [writer for writer in writers if writer not in self.acted and self._shares(writer, scope)]
+        if name in self.spoiled:
+            told = f"which is of no use after {self.spoiled[name]} until somebody writes it anew."
+            anew = [writer for writer in later if writer != path]
+            after = _list(anew) if anew else "a stage that does, such as Unscale() for scaled gradients"
+            return "read before write", f"{told} Put the reader after {after}."
         if later == [path] and name.endswith(".grads"):
             told = "which nobody has cleared before: gradients of earlier batches would add up."
             return "read before write", f"{told} Put ClearGradients() first."
@@ -208,6 +215,8 @@ class Readiness:
         if scope is None:
             return
         self.openers[scope].pop()
+        for name in self.spoiled.keys() & self.in_scope[scope]:
+            del self.spoiled[name]
         self.ready -= self.in_scope[scope]
         self.sometimes -= self.in_scope[scope]
         if self.openers[scope]:

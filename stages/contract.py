@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stages.declared import flag_in, names_in, scope_in
 from stages.errors import DeclarationError
 from stages.stage import Composite, FunctionStage, Stage
 from state.access import Access
+from state.parts import RNG
 from state.schema import Brought
 from state.state import State
 
@@ -48,6 +50,13 @@ class Contract:
         """Whether it asks for the view, and so writes through it instead of returning values."""
         return any(parameter.name == "state" for parameter in self.parameters)
 
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields it declares, itself or by a part, and those it brings, as it calls them."""
+        access = self.access
+        names = (*access.reads, *access.writes, *access.touches, *access.restores, *self.brought)
+        return frozenset(name.partition(".")[0] for name in names)
+
 
 def contract_of(stage: Stage) -> Contract:
     """The contract of a stage.
@@ -60,10 +69,14 @@ def contract_of(stage: Stage) -> Contract:
         function: Callable[..., Any] = stage.__dict__["function"]
         facts = function.__stage__  # type: ignore[attr-defined]
         made = _contract(owner, function, facts, facts["state"])
-        return _of_a_stage(owner, function, replace(made, inline=_names(owner, "inline", facts["inline"])))
+        return _of_a_stage(owner, function, replace(made, inline=names_in(owner, "inline", facts["inline"])))
     function = type(stage).run
     facts = {what: getattr(stage, what) for what in ("reads", "writes", "touches", "restores", "spoils", "unsafe")}
-    inline = _names(owner, "inline", stage.inline)
+    inline = names_in(owner, "inline", stage.inline)
+    scope_in(owner, "opens", stage.opens)
+    if isinstance(stage, Composite):
+        scope_in(owner, "each", stage.each)
+        names_in(owner, "forbids", stage.forbids)
     if function is Composite.run:
         source = source_of(function, type(stage))
         return Contract(_declared(owner, facts, ()), (), (), stage.fields(), inline, source)
@@ -82,6 +95,10 @@ def hook_contract(
     Raises:
         DeclarationError: its signature or declaration cannot be used.
     """
+    if isinstance(function, Stage):
+        raise DeclarationError(
+            owner, f"got {function!r}, a stage, as a hook. Put it into the tree: learner.insert(...)."
+        )
     made = _contract(owner, function, facts, state, skip=1 if method else 0)
     _refuse_side(owner, function, side, made)
     access = made.access
@@ -94,6 +111,7 @@ def _of_a_stage(owner: str, function: Callable[..., Any], made: Contract) -> Con
     if any(parameter.name == "outcome" for parameter in made.parameters):
         told = "Only a hook knows how its stage ended; call the field of that name otherwise."
         raise DeclarationError(owner, f"takes 'outcome', which is reserved. {told}")
+    _refuse_async(owner, function)
     if is_generator(function):
         raise DeclarationError(owner, "has a `yield`, so calling it would run nothing. Only a hook `around` yields.")
     return made
@@ -101,6 +119,7 @@ def _of_a_stage(owner: str, function: Callable[..., Any], made: Contract) -> Con
 
 def _refuse_side(owner: str, function: Callable[..., Any], side: str, made: Contract) -> None:
     """Refuse what a hook on this side cannot be: a generator before or after, anything else around."""
+    _refuse_async(owner, function)
     if side != "around":
         if is_generator(function):
             told = "has a `yield`, so calling it would run nothing. A hook that yields stands around: @around(...)."
@@ -117,6 +136,17 @@ def _refuse_side(owner: str, function: Callable[..., Any], side: str, made: Cont
     if made.access.field_writes and not made.takes_view:
         told = f"writes {list(made.access.field_writes)} and returns nothing. Take `state`, and set them there."
         raise DeclarationError(owner, told)
+    fields = [name for name in made.access.restores if "." not in name and name != RNG]
+    if fields:
+        told = f"restores={fields} names fields. A pair gives back parts, such as 'model.params', or 'rng'."
+        raise DeclarationError(owner, told)
+
+
+def _refuse_async(owner: str, function: Callable[..., Any]) -> None:
+    """Refuse what would have to be awaited, and so would not run at all."""
+    plain = inspect.unwrap(function)
+    if inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain):
+        raise DeclarationError(owner, "is async, and nobody would await it. Stages and hooks are plain functions.")
 
 
 def is_generator(function: Callable[..., Any]) -> bool:
@@ -148,10 +178,12 @@ def _contract(
 def _declared(owner: str, facts: Mapping[str, Any], parameters: Iterable[str]) -> Access:
     """The access that `facts` and the parameters declare."""
     which = ("reads", "writes", "touches", "restores")
-    reads, *others = (_names(owner, what, facts.get(what, ())) for what in which)
-    spoils = _names(owner, "spoils", facts.get("spoils", ()))
-    made = Access.of([*reads, *parameters], *others)
-    return replace(made, spoils=spoils, unsafe=bool(facts.get("unsafe", False)))
+    reads, *others = (names_in(owner, what, facts.get(what, ())) for what in which)
+    spoils = names_in(owner, "spoils", facts.get("spoils", ()))
+    unsafe = flag_in(owner, "unsafe", facts.get("unsafe", False))
+    if RNG in others[0]:
+        raise DeclarationError(owner, f"writes {RNG!r}, which is no field. What draws from the generators touches it.")
+    return replace(Access.of([*reads, *parameters], *others), spoils=spoils, unsafe=unsafe)
 
 
 def parameters_of(owner: str, function: Callable[..., Any]) -> tuple[tuple[str, bool], ...]:
@@ -208,17 +240,6 @@ def _state_class(owner: str, function: Callable[..., Any], annotation: Any, is_g
     if isinstance(annotation, type) and issubclass(annotation, State):
         return annotation
     raise DeclarationError(owner, f"annotates `state` with {annotation!r}, which is no State class.")
-
-
-def _names(owner: str, what: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Declared names; a lone string is the usual slip: ("loss") for ("loss",)."""
-    if isinstance(names, str):
-        raise DeclarationError(owner, f"{what} = {names!r} is a string. Write {what} = ({names!r},), with the comma.")
-    checked = tuple(names)
-    for name in checked:
-        if not isinstance(name, str):
-            raise DeclarationError(owner, f"{what} holds {name!r}, which is no field's name.")
-    return checked
 
 
 def source_of(function: Callable[..., Any], cls: type | None = None) -> str:

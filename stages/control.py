@@ -1,16 +1,17 @@
 """Control: composites that decide how often, and on what, the stages they hold run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from stages.batch import batch_size, detached, joined
+from stages.batch import batch_size, detached, each_in, joined
 from stages.callbacks import Count
 from stages.cancel import Cancel, Exhausted
 from stages.contract import parameters_of
+from stages.declared import names_in, whole_in
 from stages.errors import BatchError, DeclarationError
-from stages.stage import Composite
+from stages.stage import Composite, Stage
 from state.errors import short
 from state.fields import field
 
@@ -34,7 +35,7 @@ class Repeat(Composite):
     runs = "1+"
 
     def __init__(self, times: int, *stages: Any, **slots: Any) -> None:
-        object.__setattr__(self, "times", _whole(times, "Repeat"))
+        object.__setattr__(self, "times", whole_in("Repeat", times))
         super().__init__(*stages, **slots)
 
     times: int
@@ -61,7 +62,8 @@ class When(Composite):
     runs = "0-1"
 
     def __init__(self, condition: Callable[..., object], *stages: Any, **slots: Any) -> None:
-        if not callable(condition):
+        is_stage = isinstance(condition, Stage | type) or hasattr(condition, "__stage__")
+        if is_stage or not callable(condition):
             told = "It wants a function of fields first: When(lambda updates: updates > 100, ...)."
             raise DeclarationError("When", f"got {short(condition)} as its condition. {told}")
         object.__setattr__(self, "condition", condition)
@@ -110,14 +112,15 @@ class Window(Composite):
         batches: how many. The last window of a phase may have fewer.
 
     Writes:
-        window_size: how many batches it had; cancelled ones do not count. Where all were cancelled there is no update:
-            the update is cancelled. What a batch added to the gradients before it was cancelled stays in them.
+        window_size: how many batches it had; cancelled ones do not count, though gradients that one had added by then
+            stay in the sum.
 
     Its rounds are batches; the loop round it has `each="update"`. It ends early, and lets the update follow, when the
-    loader is exhausted or `fit(batches=...)` has what it asked for.
+    loader is exhausted or `fit(batches=...)` has what it asked for. One in which every batch was cancelled cancels its
+    update.
 
     Raises:
-        DeclarationError: `batches` is no positive whole number.
+        DeclarationError: `batches` is no positive whole number, or `each` is given.
     """
 
     each = "batch"
@@ -126,7 +129,8 @@ class Window(Composite):
     writes: ClassVar[tuple[str, ...]] = ("window_size",)
 
     def __init__(self, batches: int, *stages: Any, **slots: Any) -> None:
-        object.__setattr__(self, "batches", _whole(batches, "Window"))
+        object.__setattr__(self, "batches", whole_in("Window", batches))
+        _refuse_each("Window", slots, "batches; the loop round it has each='update'")
         super().__init__(*stages, **slots)
 
     batches: int
@@ -147,7 +151,7 @@ class Window(Composite):
                 state.end_after_round()
                 break
         if not size:
-            raise Cancel("update", "every batch of the window was cancelled")
+            raise Cancel("update", "every batch of its window was cancelled")
         state.window_size = size
 
 
@@ -156,17 +160,21 @@ class Microbatches(Composite):
 
     Args:
         parts: into how many; the last may be smaller, and there are never more than samples.
-        split: fields that are cut along their first dimension.
+        split: fields that are cut along their first dimension; they are whole again afterwards, however it ends.
         join: fields whose parts are put together again, detached.
 
     Writes:
         loss: of the whole batch: the mean of the parts, weighted by their samples, detached.
         loss_weight: inside, the share of a part in the batch, by which `Backward` multiplies its loss. So the gradients
-            are those of the whole batch, where the loss is a mean over samples.
+            are those of the whole batch, where the loss is a mean over samples. Afterwards it is 1.
+
+    A part that is cancelled (its scope is "microbatch") adds nothing to gradients, loss and outputs. Where every part
+    is, the batch is cancelled.
 
     Raises:
-        DeclarationError: `parts` is no positive whole number.
-        BatchError: a field that is to be cut is no tensor, tuple, list or mapping of tensors of one length.
+        DeclarationError: `parts` is no positive whole number, `split` names nothing, or `each` is given.
+        BatchError: the batch is empty, or a field that is to be cut is no tensor, tuple, list or mapping of tensors of
+            one length.
     """
 
     each = "microbatch"
@@ -180,9 +188,13 @@ class Microbatches(Composite):
         join: tuple[str, ...] = ("outputs",),
         **slots: Any,
     ) -> None:
-        settings = {"parts": _whole(parts, "Microbatches"), "split": tuple(split), "join": tuple(join)}
-        for name, value in settings.items():
-            object.__setattr__(self, name, value)
+        owner = "Microbatches"
+        object.__setattr__(self, "parts", whole_in(owner, parts))
+        object.__setattr__(self, "split", names_in(owner, "split", split))
+        object.__setattr__(self, "join", names_in(owner, "join", join))
+        if not self.split:
+            raise DeclarationError(owner, "split=() cuts nothing. Name fields of the batch: split=('inputs',), say.")
+        _refuse_each(owner, slots, "parts of one batch")
         super().__init__(*stages, **slots)
 
     parts: int
@@ -199,9 +211,12 @@ class Microbatches(Composite):
 
     def run(self, state: Any) -> None:
         whole = {name: getattr(state, name) for name in self.split}
-        size = batch_size(next(iter(whole.values())))
+        size = batch_size(whole[self.split[0]])
+        if not size:
+            told = "Let the loader leave out empty batches."
+            raise BatchError(f"Microbatches got a batch whose {self.split[0]!r} has no sample. {told}")
         length = -(-size // self.parts)
-        loss: Any = 0.0
+        loss: Any = None
         outputs: dict[str, list[Any]] = {name: [] for name in self.join}
         try:
             for start in range(0, size, length):
@@ -211,12 +226,16 @@ class Microbatches(Composite):
                         setattr(state, name, value)
                     state.loss_weight = weight = min(length, size - start) / size
                     super().run(state)
-                    loss = loss + state.loss.detach() * weight
+                    share = state.loss.detach() * weight
+                    loss = share if loss is None else loss + share
                     for name, held in outputs.items():
                         held.append(detached(getattr(state, name)))
         finally:
             for name, value in whole.items():
                 setattr(state, name, value)
+            state.loss_weight = 1.0
+        if loss is None:
+            raise Cancel("batch", "every part of it was cancelled")
         state.loss = loss
         for name, held in outputs.items():
             setattr(state, name, joined(held))
@@ -226,19 +245,17 @@ def _cut(name: str, value: Any, start: int, length: int, size: int) -> Any:
     """The samples from `start` on of a tensor, or of the tensors in a tuple, list or mapping."""
     if isinstance(value, Tensor):
         if not value.dim() or value.shape[0] != size:
-            told = f"the batch has {size} samples, and a tensor in it has the shape {list(value.shape)}."
+            samples = "1 sample" if size == 1 else f"{size} samples"
+            told = f"the batch has {samples}, and a tensor in it has the shape {list(value.shape)}."
             raise BatchError(f"Microbatches cannot cut {name!r}: {told} Name what is to be cut by split=(...).")
         return value[start : start + length]
-    if isinstance(value, dict):
-        return {key: _cut(name, one, start, length, size) for key, one in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)([_cut(name, one, start, length, size) for one in value])
+    if isinstance(value, tuple | list | Mapping):
+        return each_in(value, lambda one: _cut(name, one, start, length, size))
     told = f"it is {short(value)}, no tensor and no tuple, list or mapping of tensors."
     raise BatchError(f"Microbatches cannot cut {name!r}: {told} Name what is to be cut by split=(...).")
 
 
-def _whole(number: object, owner: str) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        told = f"{owner}(4, ...) wants a positive whole number first, then its stages."
-        raise DeclarationError(owner, f"got {short(number)}. {told}")
-    return number
+def _refuse_each(owner: str, slots: dict[str, Any], rounds: str) -> None:
+    """Refuse another scope for the rounds of a stage that has its own."""
+    if slots.get("each") is not None:
+        raise DeclarationError(owner, f"got each={short(slots['each'])}. Its rounds are {rounds}.")

@@ -1,9 +1,18 @@
-"""Describing: what the log is told of a tree before anything runs, so that its records have names."""
+"""Describing: what the log is told of a tree: the names of its records before anything runs, and edits."""
 
 from stages.assembly import Assembly
-from stages.check import actors
+from stages.check import actors, scopes_of
 from state.fields import MISSING
 from state.recording import Recording
+
+
+def tell_edit(recording: Recording | None, what: str) -> None:
+    """Log an edit of the tree, by the user."""
+    if recording is not None:
+        slot = recording.slot("user", "write", "tree", "write")
+        if slot is not None:
+            recording.write(slot, what)
+        recording.flush()
 
 
 def describe(recording: Recording, assembly: Assembly) -> None:
@@ -11,10 +20,10 @@ def describe(recording: Recording, assembly: Assembly) -> None:
     for actor in ("setup", "user", "external"):
         recording.actor(actor, "reserved", "")
     recording.field("tree", "run", "str", "edits of the tree", MISSING)
+    scopes = scopes_of(assembly.places, assembly.names)
     for name, spec in assembly.names.items():
-        scope = "batch" if name.endswith(".grads") else spec.scope
         default = spec.default if "." not in name else MISSING
-        recording.field(name, scope, spec.type_text if "." not in name else "part", spec.description, default)
+        recording.field(name, scopes[name], spec.type_text if "." not in name else "part", spec.description, default)
     for _, access in actors(assembly.places):
         for name in (*access.writes, *access.restores):
             if name not in assembly.names:

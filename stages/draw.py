@@ -1,7 +1,7 @@
 """Drawings of an assembled tree: as text, and as a Mermaid flowchart for documents."""
 
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from textwrap import wrap
 
 from stages.assembly import Assembly
@@ -22,7 +22,8 @@ def draw_tree(assembly: Assembly) -> str:
     """The tree as text, in the order it runs: a line for each slot and hook, with what it reads and writes.
 
     A line is the slot, the stage where it is not the usual one or has settings, and `reads -> writes`; after `~` what
-    may change on the way. Hooks stand in the slot they belong to: before-hooks first, after-hooks last.
+    may change on the way. Hooks stand in the slot they belong to: before-hooks first, then those around it, after-hooks
+    last. What a composite forbids, and who is unsafe, is said in brackets.
 
         batch  FitBatch
           unpack           batch -> inputs, targets
@@ -42,7 +43,8 @@ def draw_tree(assembly: Assembly) -> str:
 
 
 def draw_mermaid(assembly: Assembly) -> str:
-    """The tree as a Mermaid flowchart: a subgraph for each composite, hooks rounded, observers on dotted arrows.
+    """The tree as a Mermaid flowchart: a subgraph for each composite, hooks rounded, observers on dotted arrows, unsafe
+    ones in red.
 
     Labels are escaped, so that no name can break out of its place in a page.
     """
@@ -53,7 +55,10 @@ def draw_mermaid(assembly: Assembly) -> str:
     lines = [*_mermaid_hooks(_ahead(assembly.root), numbers, "  "), *_mermaid(assembly.root, numbers, arrows, "  ")]
     lines += _mermaid_hooks(assembly.root.after, numbers, "  ")
     arrows += _arrows(_line(assembly.root), numbers)
-    return "\n".join(["flowchart TD", *lines, *arrows])
+    unsafe = [place for place in assembly.places if place.kind == "stage" and place.access.unsafe]
+    marked = [numbers[id(item)] for item in (*unsafe, *(hung for hung in hooks if hung.access.unsafe))]
+    red = ["  classDef unsafe stroke:#d00,color:#d00", f"  class {','.join(marked)} unsafe"] if marked else []
+    return "\n".join(["flowchart TD", *lines, *arrows, *red])
 
 
 def plain(text: str) -> str:
@@ -70,7 +75,7 @@ def _rows(root: Place) -> Iterator[tuple[str, str]]:
         if isinstance(item, HookPlace):
             yield indent + _hook_label(item), _access(filled(item.hook.contract.access, place).renamed(item.names))
             continue
-        access = place.contract.access.renamed(place.names)
+        access = _declared(place)
         yield indent + _label(place), _access(access) if place.kind == "stage" else ""
         below: list[tuple[int, Place | HookPlace, Place]] = [
             (depth + 1, hung, place) for hung in (*place.before, *place.around)
@@ -80,11 +85,25 @@ def _rows(root: Place) -> Iterator[tuple[str, str]]:
         waiting.extend(reversed(below))
 
 
+def _declared(place: Place) -> Access:
+    """What a stage declares, in State's names; of parts that it touches if they exist, those that do."""
+    access = place.contract.access.renamed(place.names)
+    there = (name.removesuffix("?") for name in access.touches)
+    return replace(access, touches=tuple(name for name in there if "*" in name or name in place.access.touches))
+
+
 def _label(place: Place) -> str:
+    """The slot, its stage where that is not the usual one, and what sets it apart."""
     if place.kind == CHECKPOINT:
         return f"({place.slot})"
     if place.kind == INLINE:
         return f"{place.slot} (inline)"
+    marks = [f"forbids {', '.join(place.forbids)}"] if place.forbids else []
+    marks += ["unsafe"] if place.access.unsafe else []
+    return _name(place) + (f" ({'; '.join(marks)})" if marks else "")
+
+
+def _name(place: Place) -> str:
     told = _settings(place.stage)
     if isinstance(place.stage, Composite):
         usual = {snake_case(type(place.stage).__name__)}
@@ -109,7 +128,7 @@ def _settings(stage: Stage) -> str:
 
 def _hook_label(hung: HookPlace) -> str:
     hook = hung.hook
-    words = ["observer"] if hook.observes else []
+    words = ["observer"] if hook.observes else ["unsafe"] if hung.access.unsafe else []
     words += [f"{which} {options}" for which in ("every", "first") if (options := hook.point.options.get(which))]
     words += ["when"] if hook.point.options.get("when") is not None else []
     return f"{hook.point.side} {hook.name}" + (f" ({', '.join(words)})" if words else "")

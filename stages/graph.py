@@ -39,7 +39,8 @@ def graph_of(assembly: Assembly) -> "networkx.MultiDiGraph[str]":
 
     Nodes are slots and hooks by their path, and fields and parts as "state:loss". Their attributes are `kind` ("stage",
     "composite", "checkpoint", "inline", "hook", "field" or "part") and `label`; of slots and hooks also `source`, where
-    their code stands; of hooks `side`, `observer` and `thinned`; of fields and parts `scope` and `type`.
+    their code stands, and `unsafe`; of composites `forbids`; of hooks `side`, `observer`, `thinned` and `restores`; of
+    fields and parts `scope` and `type`.
 
     Edges have their `kind` as attribute and as key: "contains" from a slot to what stands in it, and from a component
     to its parts; "then" between what stands in one slot, in running order, hooks with their stage; "reads" from a field
@@ -106,11 +107,14 @@ def counted(place: Place) -> tuple[str, ...]:
 def _nodes(assembly: Assembly) -> Iterator[tuple[str, dict[str, Any]]]:
     for place in assembly.places:
         kind = "composite" if place.is_composite else place.kind
-        yield place.path, {"kind": kind, "label": place.slot, "source": place.contract.source}
+        own = {"forbids": place.forbids} if place.is_composite else {}
+        unsafe = place.kind == "stage" and place.access.unsafe
+        yield place.path, {"kind": kind, "label": place.slot, "source": place.contract.source, "unsafe": unsafe, **own}
         for side, hooks in (("before", place.before), ("around", place.around), ("after", place.after)):
             for hung in hooks:
                 hook = hung.hook
                 facts = {"side": side, "observer": hook.observes, "thinned": hook.is_thinned}
+                facts.update(unsafe=hung.access.unsafe, restores=hung.access.restores)
                 yield hung.path, {"kind": "hook", "label": hook.name, "source": hook.contract.source, **facts}
     scopes = scopes_of(assembly.places, assembly.names)
     for name in _names(assembly):

@@ -76,6 +76,11 @@ class Guard:
     def start(self, *, raises: bool) -> None:
         """A run begins: what moved since the last one ended was changed from outside."""
         self.raises = raises
+        self.step_in()
+
+    def step_in(self) -> None:
+        """A round begins in a loop of the user's own: what moved since the last one ended is that loop's doing."""
+        self._gone = None
         if self._last is not None:
             before, self._last = self._last, self._look()
             self._record_external(moved(before, self._last))
@@ -84,9 +89,7 @@ class Guard:
         """An actor is to run: know what there is before."""
         if self._last is None:
             self._last = self._look()
-            gone, self._gone = self._gone, None
-            if gone is not None:
-                self._tell_external(self._undeclared(moved(gone, self._last)))
+            self._compare_rounds()
 
     def settle(self, actor: "Actor") -> None:
         """An actor has run: nothing may have moved since the last boundary that it does not declare.
@@ -96,6 +99,7 @@ class Guard:
         """
         before, self._last = self._last, self._look()
         if before is None:
+            self._compare_rounds()
             return
         found = moved(before, self._last)
         if found:
@@ -105,6 +109,10 @@ class Guard:
         """What runs now is not looked at."""
         if self._last is not None:
             self._gone, self._last = self._last.lasting(), None
+
+    def forget(self) -> None:
+        """An actor has failed: what it had begun to change is held against nobody."""
+        self._last = self._gone = None
 
     def look_at(self, names: Iterable[str]) -> Look:
         """What there is of the parts that a pair is to give back."""
@@ -128,7 +136,15 @@ class Guard:
         found = moved(before, now)
         if found:
             self._tell_external([one for one in found if not _is_allowed(declared, one)])
+            if self._gone is not None:
+                self._gone.parts.update(now.parts)  # once is enough
         return now
+
+    def _compare_rounds(self) -> None:
+        """After rounds that were not looked at: what nobody in the tree declares is as it was before them."""
+        gone, self._gone = self._gone, None
+        if gone is not None and self._last is not None:
+            self._tell_external([one for one in moved(gone, self._last) if not _is_allowed(self._declared, one)])
 
     def _look(self) -> Look:
         return self.watch.look(contents=self.is_debugging or self.level == "contents")
@@ -139,11 +155,11 @@ class Guard:
             self._record(actor, found)
             return
         own = [one for one in found if _is_allowed(actor.access, one)]
-        forbidden = [one for one in own if any(covers(name, one.name) for name in actor.forbidden)]
+        forbidden = [one for one in own if any(_forbids(rule, one.name) for rule in actor.forbidden)]
         memory = {place for one in own if one not in forbidden for place in self._memory(one)}
         others = [one for one in found if one not in own and not self._is_excused(actor, one, memory)]
         if forbidden:
-            owners = {owner for name, owner in actor.forbidden.items() for one in forbidden if covers(name, one.name)}
+            owners = {owner for rule, owner in actor.forbidden.items() for one in forbidden if _forbids(rule, one.name)}
             self._report(actor, forbidden, f"{' and '.join(sorted(owners))} forbids that inside.")
         if others:
             self._report(actor, others, _remedy(actor, others))
@@ -208,14 +224,10 @@ class Guard:
     def _record_external(self, found: list[Moved]) -> None:
         for one in found:
             field, _, part = one.name.partition(".")
-            if part in ("mode", "hyper"):
+            if part == "hyper":
                 self.runner.scalars.compare(field, part)
             else:
                 self._record(self.runner.external, [one], one.evidence)
-
-    def _undeclared(self, found: list[Moved]) -> list[Moved]:
-        """What nobody in the tree may change."""
-        return [one for one in found if not _is_allowed(self._declared, one)]
 
     def _memory(self, one: Moved) -> set[int]:
         """Where the tensors that moved have their memory: one tensor may stand under several names."""
@@ -223,10 +235,24 @@ class Guard:
         return self._last.memory(one.name, one.inside)
 
 
+def schedule_text(guard: Guard | None) -> str:
+    """When a guard looks, and what follows from what it finds."""
+    if guard is None:
+        return "off: nothing is looked at"
+    if guard.is_debugging:
+        return "debug: contents at every boundary of every round; an undeclared change raises"
+    return (
+        f"{guard.level}: at every boundary in the first {FIRST} rounds of each loop, where undeclared changes raise; "
+        f"then in 1 of {EVERY} on average, the first of a pass if it can, where they are recorded and warned of once; "
+        "plain values (mode, requires_grad, hyper) after every batch"
+    )
+
+
 def all_declared(places: "Iterable[Place]") -> Access:
     """What somebody at these places may change."""
     everyone = [access for _, access in actors(places)]
-    return Access(touches=tuple({name for one in everyone for name in _may_change(one)}))
+    names = {name for one in everyone for name in _may_change(one)}
+    return Access(touches=tuple(names), unsafe=any(one.unsafe for one in everyone))
 
 
 def _may_change(access: Access) -> tuple[str, ...]:
@@ -236,13 +262,29 @@ def _may_change(access: Access) -> tuple[str, ...]:
 def _is_allowed(access: Access, one: Moved) -> bool:
     """Whether an actor with this access may change what moved: the part as a whole, or each name in it."""
     names = _may_change(access)
-    if any(covers(name, one.name) for name in names):
+    if access.unsafe or any(covers(name, one.name) for name in names):
         return True
     return bool(one.inside) and all(any(covers(name, f"{one.name}.{below}") for name in names) for below in one.inside)
 
 
+def _forbids(rule: str, name: str) -> bool:
+    """Whether a name in `forbids`, which may be `*.params`, means this part."""
+    return covers(name.partition(".")[0] + rule[1:] if rule.startswith("*.") else rule, name)
+
+
 def _remedy(actor: "Actor", found: list[Moved]) -> str:
-    names = ", ".join(repr(one.name) for one in found)
+    """What to declare. Fields and the generators change on the way only: in `writes` a field means a new value."""
+    parts = tuple(one.name for one in found if "." in one.name)
+    others = tuple(one.name for one in found if "." not in one.name)
     if actor.access.observer:
-        return f"An observer changes nothing. Declare writes=({found[0].name!r},) to make it a hook that may."
-    return f"Add {names} to its writes if it is there to change that, to its touches if that may change on the way."
+        wanted = [f"{what}={names!r}" for what, names in (("writes", parts), ("touches", others)) if names]
+        return f"An observer changes nothing. Declare {' and '.join(wanted)} to make it a hook that may."
+    told = []
+    if parts:
+        told.append(f"Add {_quoted(parts)} to its writes if it is there to change that, ")
+        told.append("to its touches if that may change on the way." + " " * bool(others))
+    return "".join([*told, f"Add {_quoted(others)} to its touches." if others else ""])
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(map(repr, names))

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from stages.body import tell_parts_of, watched_parts, watching
 from stages.calling import call_of
-from stages.cancel import OK, Outcome
+from stages.cancel import OK, Outcome, Skip
+from stages.errors import ContractBroken
 from stages.notes import noted
 from stages.pairs import Around
 from stages.place import forbidden_in
@@ -47,10 +48,13 @@ def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
             if runner.audited:
                 actor.settle()
         except BaseException as raised:
-            raised = actor.ended_early(raised)
-            if hook.observes and not takes_outcome and _is_gone(raised, how, actor):
+            early = actor.ended_early(raised)
+            if hook.observes and not takes_outcome and _is_gone(early, how, actor):
                 return
-            error = noted(runner, raised, actor)
+            if isinstance(early, Skip) and hook.point.side == "after":
+                told = "raises Skip after its stage has ended. Return instead, or hook it before."
+                raise ContractBroken(actor.path, told) from None
+            error = noted(runner, early, actor)
             if error is raised:
                 raise
             raise error from None
@@ -83,7 +87,7 @@ def thinned(runner: "Runner", placed: "HookPlace", actor: "Actor") -> Callable[[
     if not hook.is_thinned:
         return None
     every, first, when = hook.every, hook.first, hook.point.options.get("when")
-    everything = runner.observer_view(actor.path)
+    everything = runner.observer_view(actor.path, actor.names)
 
     def is_wanted(how: Outcome) -> bool:
         if every is not None and runner.number_of(every.unit) % every.number:

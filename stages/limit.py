@@ -8,6 +8,7 @@ from typing import Any
 
 from stages.assembly import Assembly
 from stages.check import actors
+from stages.control import Window
 from stages.errors import BatchError, LimitError
 from stages.phases import Phase
 from stages.place import Place
@@ -93,7 +94,9 @@ def _reads_all_in_each_epoch(phase: Phase, place: Place) -> bool:
     """Whether a phase always runs once an epoch has begun, and takes all that its loader has."""
     if place.kind != "stage" or type(phase).run is not Phase.run:
         return False
-    if not any(type(held) is Fetch for held in phase.stages.values()):
+    windows = [stage for stage in phase.stages.values() if isinstance(stage, Window)]
+    held = [stage for loop in (phase, *windows) for stage in loop.stages.values()]
+    if not any(type(stage) is Fetch for stage in held):
         return False
     for above in place.ancestors():
         if getattr(above.stage, "counts", (None, None))[1] == TOTALS["epochs"]:

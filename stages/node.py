@@ -9,6 +9,7 @@ from stages.body import children_body, stage_body
 from stages.cancel import OK, Cancel, Exhausted, Outcome, Reached, Skip, forget, is_failure
 from stages.errors import Misuse, StageError
 from stages.hooking import around_of, hook_body
+from stages.limit import TOTALS
 from stages.notes import noted
 from stages.pairs import Around, Entered
 from stages.place import CHECKPOINT, INLINE, Place, forbidden_in
@@ -66,7 +67,7 @@ class Actor:
         """`error`, with which its code ended, or what the guard has to say of a code that ended by a signal."""
         if self.runner.audited and self.runner.guard is not None:
             if is_failure(error):
-                self.runner.guard.pass_by()  # what it had begun to change is not held against who runs next
+                self.runner.guard.forget()
             else:
                 try:
                     self.settle()
@@ -96,12 +97,17 @@ class StageView(View):
 
     def round_number(self, unit: str) -> int:
         """The number in the run, from 1, of the round we are in: of "batches", "updates" or "epochs"."""
+        if unit not in TOTALS:
+            raise Misuse(f"{self._owner.path} calls round_number({unit!r}). There are {sorted(TOTALS)}.")
         number: int = self._owner.runner.number_of(unit)
         return number
 
     def end_after_round(self) -> None:
         """Let the loop that this stage stands in end with its round, as when its loader is exhausted."""
-        self._owner.runner.round.is_last = True
+        round: Round | None = self._owner.runner.round
+        if round is None:
+            raise Misuse(f"{self._owner.path} calls end_after_round() outside of any loop. Put it into one.")
+        round.is_last = True
 
     def stage(self, name: str) -> "InlineEntry":
         """Enter the inline stage `name`: what is written inside is written by it."""
@@ -130,6 +136,7 @@ class InlineEntry:
             self.node.begin()
         except BaseException as error:
             self.node.end(error)
+            raise  # the block cannot be skipped alone: a Skip ends the stage that it is part of
         object.__setattr__(self.view, "_owner", self.node)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

@@ -1,10 +1,10 @@
-"""Notes: what an exception is told on its way out, and a reader of a field that has no value."""
+"""Notes: what an exception is told on its way out, and whoever finds a field without a value or a loop ended."""
 
 from typing import TYPE_CHECKING
 
-from stages.cancel import Cancel, Exhausted, Skip
+from stages.cancel import Cancel, Exhausted, Outcome, Skip
 from stages.check import actors
-from stages.errors import StageError
+from stages.errors import Misuse, StageError
 
 if TYPE_CHECKING:
     from stages.node import Actor
@@ -24,6 +24,13 @@ def noted(runner: "Runner", error: BaseException, actor: "Actor") -> BaseExcepti
             return with_note(runner, StageError(told), actor)
         return error
     return error if isinstance(error, Exhausted | Skip) else with_note(runner, error, actor)
+
+
+def not_entered(path: str, how: Outcome) -> Misuse:
+    """The error for a block of the user's round which a hook ended the loop before it began."""
+    told = "The block of a `with` cannot be left out: take back what ends it, or use fit() or run()."
+    ended = "what it stands in was cancelled" if how.ok else how
+    return Misuse(f"{path} was not entered: {ended}. {told}")
 
 
 def why_not_ready(runner: "Runner", name: str) -> str:

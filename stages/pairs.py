@@ -1,9 +1,10 @@
 """Around: the hooks that stand around a stage, each a generator that is resumed with the outcome."""
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from stages.cancel import OK, Outcome
+from stages.cancel import OK, Outcome, Skip
 from stages.errors import ContractBroken
 from stages.notes import noted
 from state.access import View
@@ -50,16 +51,21 @@ class Around:
         try:
             running.send(how)
         except StopIteration:
+            self._keep_promises(how)
             self._tell(self.changed)
-            self._tell(self.returned)
             if guard is not None and before is not None:
                 guard.prove(self.actor, before)
+            self._tell(self.returned)
             if guard is not None and self.actor.runner.audited:
                 guard.settle(self.actor)
             return
+        except Skip:
+            told = "raises Skip after its stage has ended. Return instead, or raise it before the `yield`."
+            raise ContractBroken(self.actor.path, told) from None
         except BaseException as raised:
-            raise noted(self.actor.runner, raised, self.actor) from None
-        running.close()
+            self._raise(raised)
+        with suppress(Exception):  # it may yield once more on being closed
+            running.close()
         raise ContractBroken(self.actor.path, "yields twice. It stands around one run of its stage: yield once.")
 
     def _started(self) -> Entered:
@@ -73,15 +79,33 @@ class Around:
                 given.append(values.get(field))
             else:
                 raise self.actor.not_ready(field)
+        self.view._written.clear()
         running: Entered = self.hook.call(*given)
+        if not isinstance(running, Generator):
+            told = f"gave a {type(running).__name__}, no generator. Take off what wraps it (@contextmanager, say)."
+            raise ContractBroken(self.actor.path, told)
         try:
             next(running)
         except StopIteration:
             told = "ended without `yield`, so the stage would have run outside of it. Yield on every way through."
             raise ContractBroken(self.actor.path, told) from None
         except BaseException as raised:
-            raise noted(self.actor.runner, raised, self.actor) from None
+            self._raise(raised)
         return running
+
+    def _keep_promises(self, how: Outcome) -> None:
+        """Refuse that it ends after a good stage without a value in a field that it is to write."""
+        for name in self.actor.access.field_writes if how.ok else ():
+            if name not in self.actor.runner.values:
+                told = f"declares that it writes {name!r} and ended without a value there."
+                raise ContractBroken(self.actor.path, told) from None
+
+    def _raise(self, raised: BaseException) -> NoReturn:
+        """Raise what came out of it, with its note and with its own cause; or what it changed before, undeclared."""
+        error = noted(self.actor.runner, self.actor.ended_early(raised), self.actor)
+        if error is raised:
+            raise error
+        raise error from None
 
     def _tell(self, slots: list[int]) -> None:
         recording = self.actor.runner.recording

@@ -10,7 +10,7 @@ from stages.errors import DeclarationError
 from stages.phases import Phase
 from stages.slots import fits
 from stages.stage import Composite, Stage, slot_of
-from state.access import Access, Names
+from state.access import Access, Names, rename
 
 CHECKPOINT = "checkpoint"
 """The point at the end of each round over data or epochs; no stage fills it."""
@@ -81,6 +81,12 @@ class Place:
     def is_composite(self) -> bool:
         """Whether stages run below it."""
         return self.kind == "stage" and isinstance(self.stage, Composite)
+
+    @property
+    def forbids(self) -> tuple[str, ...]:
+        """What its stage forbids inside it, in State's names."""
+        declared = getattr(self.stage, "forbids", ()) if self.is_composite else ()
+        return tuple(rename(name, self.names) for name in declared)
 
     def walk(self) -> "Iterator[Place]":
         """This place and all below it, in the order they run."""
@@ -165,15 +171,10 @@ def filled(access: Access, place: Place) -> Access:
     )
 
 
-def forbidden_at(place: Place) -> tuple[str, ...]:
-    """What a place itself forbids inside it, in State's names."""
-    return Access(writes=getattr(place.stage, "forbids", ())).renamed(place.names).writes if place.is_composite else ()
-
-
 def forbidden_in(place: Place) -> dict[str, str]:
     """What those forbid that a place is inside of, with their paths."""
     above = list(place.ancestors())[1:]
-    return {name: ancestor.path for ancestor in reversed(above) for name in forbidden_at(ancestor)}
+    return {name: ancestor.path for ancestor in reversed(above) for name in ancestor.forbids}
 
 
 def _place(stage: Stage, slot: str, parent: Place | None, contracts: dict[int, Contract]) -> Place:

@@ -4,7 +4,7 @@ float16 has no room for small gradients. The scale is a component of State, a `t
 when gradients overflow, and up again (Micikevicius et al., "Mixed Precision Training", 2018; dynamic scaling).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,16 +23,25 @@ def make_scaler(state: Any) -> GradScaler:
     return GradScaler("cpu" if device is None else device.type)
 
 
-SCALER = {"scaler": (GradScaler, field(factory=make_scaler, description="what scales the loss up"))}
+SCALER = {
+    "scaler": (GradScaler, field(factory=make_scaler, description="what scales the loss up")),
+    "scaled": (
+        bool,
+        field(scope="update", description="that the gradients of this update are multiplied by the scale"),
+    ),
+}
 
 
 class ScaledBackward(Backward):
     """Differentiate the loss times the scale.
 
     What it adds to `model.grads` is of no use before `Unscale`: who reads gradients in between is refused.
+
+    Writes:
+        scaled: True, so that a tree is refused that would unscale what nobody has scaled.
     """
 
-    writes = ()
+    writes = ("scaled",)
     touches = ("*.grads", "scaler.state")
     spoils = ("model.grads",)
     reads = (*Backward.reads, "scaler")
@@ -42,6 +51,7 @@ class ScaledBackward(Backward):
 
     def differentiate(self, loss: Tensor, state: Any) -> None:
         super().differentiate(state.scaler.scale(loss), state)
+        state.scaled = True
 
 
 class Unscale(Stage):
@@ -51,6 +61,7 @@ class Unscale(Stage):
         model.grads: as if nothing had been scaled; infinite or NaN where they overflowed.
     """
 
+    reads = ("scaled",)
     writes = ("model.grads",)
     touches = ("*.grads", "scaler.state")
 
@@ -67,6 +78,7 @@ class ScaledUpdate(Update):
     An update that is left out ends with the outcome "skipped": `updates` stays, and so do schedules.
     """
 
+    reads: ClassVar[tuple[str, ...]] = (*Update.reads, "scaled")
     writes = (*Update.writes, "scaler.state")
 
     def fields(self) -> dict[str, Any]:
@@ -74,12 +86,18 @@ class ScaledUpdate(Update):
 
     def run(self, optimizer: Optimizer, updates: int, scaler: GradScaler) -> int:  # type: ignore[override]
         stepped: list[bool] = []
-        handle = optimizer.register_step_post_hook(lambda *_: stepped.append(True))
+        handle = optimizer.register_step_post_hook(lambda stepping, *_: stepped.append(_has_moved(stepping)))
         try:
             scaler.step(optimizer)
         finally:
             handle.remove()
         scaler.update()
-        if not stepped:
+        if not any(stepped):
             raise Skip("a gradient is not finite, so the scale goes down")
         return updates + 1
+
+
+def _has_moved(optimizer: Optimizer) -> bool:
+    """Whether a `step` that has just been made changed anything: a fused one leaves it out by itself."""
+    overflows: Tensor | None = getattr(optimizer, "found_inf", None)
+    return overflows is None or not overflows.item()

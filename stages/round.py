@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from stages.batch import batch_size
-from stages.cancel import Cancel, Exhausted, Reached, forget
+from stages.cancel import Cancel, Exhausted, Reached, forget, is_failure
 from stages.guard import Guard, Schedule, all_declared
 from state.watch import Look
 
@@ -33,6 +33,7 @@ class Round:
         self.index_name, self.total_name = (name if name in specs else None for name in counts)
         self.index_restarts = self.index_name is not None and specs[self.index_name].scope == scope
         self.is_sampled = scope in ("batch", "update")  # else its rounds are looked at as what they stand in
+        self.is_numbered = scope == "batch" and self.index_name == "batch_index" and self._is_alone()
         self.schedule = Schedule() if self.is_sampled or scope == "epoch" else None
         self.samples = "samples_seen" if scope == "batch" and self.total_name and "samples_seen" in specs else None
         index = self.index_name if self.index_restarts else None  # else it is told by the position of each record
@@ -47,11 +48,11 @@ class Round:
         self.outer_raises = True
         self.number = 0
         self.position: Position = (None, None, None, None)
+        self.around: Position = (None, None, None, None)  # the position outside
+        self.is_told = False  # whether the log was told that it began
 
     def __enter__(self) -> None:
         runner, values, recording = self.runner, self.runner.values, self.runner.recording
-        if recording is not None:
-            recording.cut()
         self.outer, self.outer_timed, self.outer_audited = runner.round, runner.timed, runner.audited
         self.hidden = runner.scopes.open(self.scope)
         self.is_counted = self.is_last = False
@@ -68,6 +69,15 @@ class Round:
         get = values.get
         self.position = (get("epoch"), runner.phase, get("batch_index"), get("updates"))  # Runner.read_position
         if recording is not None:
+            self.around = recording.position
+            if self.index_name != "batch_index":  # its number may be that of a batch that is over
+                self.position = (*self.position[:2], self.around[2], self.position[3])
+            if self.hidden is not None or runner.openings.told or not self.is_numbered:
+                hides = self.hidden is not None
+                self.is_told = runner.openings.open(
+                    self.node.path, self.scope, self.position, hides=hides, numbered=self.is_numbered
+                )
+            recording.cut()
             recording.position = self.position
             if self.index_slot is not None:
                 recording.mark(self.index_slot, index)
@@ -78,7 +88,7 @@ class Round:
         if error is not None:
             cancelled = isinstance(error, Cancel) and error.scope == self.scope
             exhausted = isinstance(error, Exhausted)
-            failed = not exhausted and not isinstance(error, Cancel)
+            failed = is_failure(error)
         is_over = error is None or cancelled
         if runner.guard is not None:
             self._end_sample(runner.guard, failed)
@@ -89,6 +99,12 @@ class Round:
         if exhausted and runner.recording is not None:
             runner.recording.position = self._outside()
         runner.scopes.close(self.scope, self.hidden, failed)
+        if self.is_told:
+            self.is_told = False
+            runner.openings.close(self.node.path, self.scope, self._outside(), keep=failed)
+            if self.point is not None and runner.recording is not None:
+                runner.recording.cut()
+                runner.recording.position = self.position
         try:
             if self.point is not None and not failed and not exhausted:
                 self.node.settle()
@@ -98,22 +114,28 @@ class Round:
             if runner.recording is not None:
                 runner.recording.cut()
                 runner.recording.position = self._outside()
-        if is_over and self.may_end_run and runner.limit is not None and runner.limit.is_reached(runner.values):
-            if self.outer is not None and self.outer.scope == "update":
-                raise Exhausted  # the update of these batches follows; then the loop round it ends the run
-            raise Reached("run", str(runner.limit))
-        if is_over and self.is_last:
-            raise Exhausted
-        if exhausted and self.scope == "update" and runner.limit is not None and runner.limit.is_reached(runner.values):
-            raise Reached("run", str(runner.limit)) from None  # of a window whose batches were all cancelled
+        if is_over or (exhausted and self.scope == "update"):  # also after a window of cancelled batches alone
+            self._end_loop()
         if cancelled and error is not None:
             forget(error)
         return cancelled
+
+    def _end_loop(self) -> None:
+        """End the loop, or the run, if this was its last round."""
+        limit = self.runner.limit
+        if self.may_end_run and limit is not None and limit.is_reached(self.runner.values):
+            if self.outer is not None and self.outer.scope == "update":
+                raise Exhausted  # the update of these batches follows; then the loop round it ends the run
+            raise Reached("run", str(limit))
+        if self.is_last:
+            raise Exhausted
 
     def _sample(self, schedule: Schedule) -> None:
         """Decide whether this round is timed, and looked at by the guard."""
         runner, guard = self.runner, self.runner.guard
         outer = self.outer
+        if guard is not None:
+            self.outer_raises = guard.raises
         if outer is not None and outer.scope == "update":  # a batch of a window, looked at as the whole window
             return
         index = runner.values.get(self.index_name, 0) if self.index_name is not None else self.number
@@ -121,7 +143,7 @@ class Round:
         if self.is_sampled:
             runner.timed = is_due and (runner.recording is not None or guard is not None)
         if guard is not None:
-            runner.audited, self.outer_raises = is_due, guard.raises
+            runner.audited = is_due
             if is_due:
                 guard.raises = schedule.is_early
             else:
@@ -152,7 +174,14 @@ class Round:
             if recording is not None and self.samples_slot is not None:
                 recording.mark(self.samples_slot, samples)
 
+    def _is_alone(self) -> bool:
+        """Whether the field that tells this round is its own: kept by the phase it is in, changed by no loop inside."""
+        phase = self.node.place.phase
+        if phase is None or phase.opens != self.runner.state.specs["batch_index"].scope:
+            return False
+        inner = (node.round for node in self.node.walk()[1:] if node.place.phase is phase)
+        return all(round is None or round.index_name != self.index_name for round in inner)
+
     def _outside(self) -> Position:
-        """The position between two rounds: of the loop, in no batch of it."""
-        epoch, phase, batch, updates = self.runner.read_position()
-        return (epoch, phase, None if self.is_sampled else batch, updates)
+        """The position between two rounds: that of the loop, after all updates."""
+        return (*self.around[:3], self.runner.values.get("updates"))

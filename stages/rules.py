@@ -1,15 +1,18 @@
 """Rules: what is wrong with a tree whoever runs it, found without walking through it in order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import combinations
 
 from stages.binding import names_of
-from stages.check import Finding, Severity, actors
-from stages.order import covers, overlaps
+from stages.check import Finding, Severity, actors, key_of
+from stages.control import Every, When, Window
+from stages.order import overlaps
 from stages.phases import Phase
-from stages.place import Place, filled, forbidden_at
-from state.access import Access
+from stages.place import Place, filled
+from stages.stage import Composite
 from state.errors import nearest, suggestion
+from state.fields import FieldSpec
 from state.parts import is_saveable
 from state.scopes import SCOPES
 from state.state import State
@@ -60,20 +63,53 @@ def inside_themselves(places: list[Place]) -> Iterator[Finding]:
             yield Finding("error", "stage inside itself", (outer.path,), told)
 
 
-def forbidden_writes(places: list[Place]) -> Iterator[Finding]:
+def forbidden_writes(places: list[Place], names: Mapping[str, FieldSpec]) -> Iterator[Finding]:
     """What a composite forbids and something inside it is there to do. What is only touched, the guard watches."""
     for place in places:
-        forbidden = forbidden_at(place)
-        if not forbidden:
+        if not place.forbids:
             continue
         inside = [one for child in place.children.values() for one in child.walk()]
         for path, access in actors(inside):
             for name in access.writes:
-                rule = next((rule for rule in forbidden if covers(rule, name) or covers(name, rule)), None)
+                rule = next((rule for rule in place.forbids if _means(rule, name, names)), None)
                 if rule is not None:
                     told = f"{path} writes {name!r}, which {place.path} forbids (forbids {rule!r})."
                     ways = "Take it out of there, or take the name out of forbids."
                     yield Finding("error", "forbidden write", (path, place.path), f"{told} {ways}")
+
+
+def unknown_forbids(places: list[Place], names: Mapping[str, FieldSpec]) -> Iterator[Finding]:
+    """Names in `forbids` that no field and no part has: a slip that would forbid nothing."""
+    for place in places:
+        for rule in place.forbids:
+            known = any(name.endswith(rule[1:]) for name in names) if rule.startswith("*.") else key_of(rule) in names
+            if not known:
+                near = suggestion(nearest(rule, names))
+                told = f"{place.path} forbids {rule!r}, but State has no such field.{near}"
+                yield Finding("error", "unknown field", (place.path,), f"{told} Name a field or part that is there.")
+
+
+def rounds_never_opened(places: list[Place]) -> Iterator[Finding]:
+    """Composites with a scope for their rounds that run in no rounds."""
+    for place in places:
+        each = getattr(place.stage, "each", None) if place.is_composite else None
+        if each is not None and type(place.stage).run in (Composite.run, When.run, Every.run):
+            told = f"{place.path} has each={each!r} and runs in no rounds, so nothing opens that scope."
+            ways = f"Take Repeat(1, ..., each={each!r}), or opens={each!r} for a scope while it runs."
+            yield Finding("error", "unopened scope", (place.path,), f"{told} {ways}")
+
+
+def windows_without_update(places: list[Place]) -> Iterator[Finding]:
+    """Windows in a loop whose rounds are batches too: every batch would count twice."""
+    for place in places:
+        loops = (above for above in place.ancestors() if above is not place and getattr(above.stage, "each", None))
+        around = next(loops, None)
+        if isinstance(place.stage, Window) and place.kind == "stage" and around is not None:
+            each = getattr(around.stage, "each", None)
+            if each != "update":
+                told = f"{place.path} gathers batches for one update, but each round of {around.path} is a {each!r}."
+                ways = f"Write {type(around.stage).__name__}(..., each='update')."
+                yield Finding("error", "window without update", (place.path, around.path), f"{told} {ways}")
 
 
 def clashing_pairs(places: list[Place]) -> Iterator[Finding]:
@@ -100,22 +136,23 @@ def unknown_binds(places: list[Place]) -> Iterator[Finding]:
     bound: dict[int, tuple[object, str, set[str]]] = {}
     for place in places:
         if place.kind == "stage" and names_of(place.stage):
-            below = [one.contract for one in place.walk() if one.kind == "stage"]
-            used = {name for one in below for name in (*_names(one.access), *one.brought)}
+            used = {name for one in place.walk() if one.kind == "stage" for name in one.contract.fields}
             bound.setdefault(id(place.stage), (place.stage, place.path, set()))[2].update(used)
         for hung in place.hooks:
             callback = hung.hook.callback
             if names_of(callback) and not hung.hook.observes:
-                used = {*_names(filled(hung.hook.contract.access, place)), *callback.fields()}
+                contract = replace(hung.hook.contract, access=filled(hung.hook.contract.access, place))
+                used = {*contract.fields, *callback.fields()}
                 bound.setdefault(id(callback), (callback, hung.path, set()))[2].update(used)
     for thing, path, used in bound.values():
-        owners = {name.partition(".")[0] for name in used}
         for own, other in names_of(thing).items():
-            if own not in owners:
+            if own not in used:
                 told = f"{path}: bind({own}={other!r}) names a field that {type(thing).__name__} does not use."
-                near = suggestion(nearest(own, owners))
-                yield Finding("error", "unknown field", (path,), f"{told}{near} It uses {sorted(owners - {'*'})}.")
+                near = suggestion(nearest(own, used))
+                yield Finding("error", "unknown field", (path,), f"{told}{near} It uses {sorted(used - {'*'})}.")
 
 
-def _names(access: Access) -> tuple[str, ...]:
-    return (*access.reads, *access.writes, *access.touches, *access.restores)
+def _means(rule: str, name: str, names: Mapping[str, FieldSpec]) -> bool:
+    """Whether a name in `forbids`, which may be `*.params`, means what is written; no field without such a part."""
+    spelt = name.partition(".")[0] + rule[1:] if rule.startswith("*.") else rule
+    return overlaps(spelt, name) and (spelt == rule or spelt in names)

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+from stages.ancestors import scopes_above
 from stages.assembly import Assembly
 from stages.batch import moved
-from stages.cancel import OK, Cancel, Exhausted, Outcome, forget, is_failure
+from stages.cancel import OK, Cancel, Exhausted, Outcome, forget
 from stages.check import updates_open
 from stages.describing import describe
 from stages.errors import Misuse
@@ -14,20 +15,23 @@ from stages.frame import Frame
 from stages.guard import Guard, GuardLevel, Schedule
 from stages.limit import TOTALS, Limit
 from stages.node import Actor, Node, StageView
-from stages.notes import noted, why_not_ready
+from stages.notes import not_entered, noted, why_not_ready
 from stages.phases import Phase, TrainingPhase
-from stages.place import Place
 from stages.round import Position, Round
 from stages.scalars import Scalars
 from stages.slots import find_one
 from stages.stage import freeze
-from state.access import Access, View
+from state.access import Access, Names, View
+from state.openings import Openings
 from state.recording import Recording
 from state.scopes import Scopes
 from state.state import State, writer
 
 _SCOPES = {"batches": ("batch",), "epochs": ("epoch",), "updates": ("update", "batch")}
 """The rounds that each unit counts."""
+
+Opened = tuple[str, dict[str, Any] | None, Position, bool]
+"""(scope, the values it hides, the position round it, whether the log was told of it)."""
 
 
 class Runner:
@@ -61,6 +65,7 @@ class Runner:
         self.values: dict[str, Any] = state.__dict__
         self.recording: Recording | None = recording
         self.scopes: Scopes = Scopes(state, updates_open=updates_open(assembly.places))
+        self.openings: Openings = Openings(recording, self.scopes)
         self.round: Round | None = None
         self.phase: str | None = None
         self.limit: Limit | None = None
@@ -106,7 +111,7 @@ class Runner:
         """
         node = self.find(path) if path else self.root
         frame = Frame({})
-        with self._running(limit), self._scopes_above(node):
+        with self._running(limit), scopes_above(self, node):
             node.execute()
             frame = self._frame(lambda scope: scope != "run")
         return frame
@@ -114,7 +119,11 @@ class Runner:
     def run_alone(self) -> None:
         """Run the tree on the values that the state has, scoped ones included, as a test of one stage does."""
         self.refuse_if_running()
-        self.root.execute()
+        self.timed = self.audited = self.guard is not None  # where nothing is timed, leaves are run unlooked at
+        try:
+            self.root.execute()
+        finally:
+            self.timed, self.audited = self.recording is not None, False
 
     @contextmanager
     def inside(self, path: str) -> Iterator[None]:
@@ -125,10 +134,14 @@ class Runner:
         node = self.find(path)
         if node.round is None:
             raise Misuse(f"inside({path!r}) needs a loop such as 'fit'; {node.path} is none. Use run({path!r}).")
+        is_entered = False
         with self._running(None):
             chain = [self.nodes[place.path] for place in node.place.ancestors()][::-1]
             with self._bracket(chain):
+                is_entered = True
                 yield
+        if not is_entered:
+            raise not_entered(node.path, self.outcome)
 
     def run_batch(self, batch: Any) -> Frame:
         """One round of a training phase on `batch`, which is given instead of fetched.
@@ -142,32 +155,48 @@ class Runner:
             return self._round_on(self._entered, batch)
         loop = self.nodes[self._training_phase()]
         frame = Frame({})
-        with self._running(None), self._scopes_above(loop), self._bracket([loop]):
+        with self._running(None), scopes_above(self, loop), self._bracket([loop]):
             frame = self._round_on(loop, batch)
         return frame
 
-    def open(self, node: Node) -> Any:
-        """Open the scope of a node that has `opens`."""
-        scope = node.opens
-        assert scope is not None
-        if self.recording is not None:
-            self.recording.cut()
-        hidden = self.scopes.open(scope)
+    def open(self, node: Node) -> Opened:
+        """Open the scope of a node that has `opens`; the answer is for `close`."""
+        assert node.opens is not None
+        hidden = self.scopes.open(node.opens)
         if isinstance(node.stage, Phase):
             self._phases.append(self.phase)
             self.phase = node.place.slot
-        self._reposition()
-        return hidden
+        return self.enter(node, node.opens, hidden)
 
-    def close(self, node: Node, hidden: Any, *, keep: bool) -> None:
+    def close(self, node: Node, opened: Opened, *, keep: bool) -> None:
         """Close it again."""
-        assert node.opens is not None
-        if self.recording is not None:
-            self.recording.cut()
-        self.scopes.close(node.opens, hidden, keep=keep)
         if isinstance(node.stage, Phase):
             self.phase = self._phases.pop()
-        self._reposition()
+        self.leave(node, opened, keep=keep)
+
+    def enter(self, node: Node, scope: str, hidden: dict[str, Any] | None, *, numbered: bool = False) -> Opened:
+        """Go to the position of a scope that was just opened, and tell the log of it where that has to be told."""
+        around = inside = self.read_position()
+        if self.recording is not None:
+            around = self.recording.position
+            if scope not in ("phase", "batch"):  # the number may be that of a batch that is over
+                inside = (*inside[:2], around[2], inside[3])
+        told = self.openings.open(node.path, scope, inside, hides=hidden is not None, numbered=numbered)
+        if self.recording is not None:
+            self.recording.cut()
+            self.recording.position = inside
+        return scope, hidden, around, told
+
+    def leave(self, node: Node, opened: Opened, *, keep: bool) -> None:
+        """Close a scope, and go back to the position round it."""
+        scope, hidden, around, told = opened
+        self.scopes.close(scope, hidden, keep=keep)
+        outside = (*around[:3], self.values.get("updates"))
+        if told:
+            self.openings.close(node.path, scope, outside, keep=keep)
+        elif self.recording is not None:
+            self.recording.cut()
+            self.recording.position = outside
 
     def read_position(self) -> Position:
         """Where we are: epoch, phase, batch, updates."""
@@ -188,18 +217,10 @@ class Runner:
         """Why a field has no value now: who writes it, and when."""
         return why_not_ready(self, name)
 
-    def observer_view(self, path: str) -> View:
-        """A view that reads everything."""
-        actor = Actor(self, path, Access(observer=True), "hook", "")
+    def observer_view(self, path: str, names: Names) -> View:
+        """A view that reads everything, by the names that `bind` gave."""
+        actor = Actor(self, path, Access(observer=True), "hook", "", names)
         return actor.view(View)
-
-    def tell_edit(self, what: str) -> None:
-        """Log an edit of the tree, by the user."""
-        if self.recording is not None:
-            slot = self._user_slot("tree")
-            if slot is not None:
-                self.recording.write(slot, what)
-            self.recording.flush()
 
     def refuse_if_running(self) -> None:
         """Refuse what may not be done while stages run.
@@ -218,6 +239,8 @@ class Runner:
         """One round of a loop on `batch`: all its stages but `fetch`."""
         assert loop.round is not None
         frame = Frame({})
+        if self.guard is not None:
+            self.guard.step_in()
         device = self.values.get("device")
         batch = batch if device is None else moved(batch, device)
         with loop.round:
@@ -237,25 +260,6 @@ class Runner:
 
     def _user_slot(self, name: str) -> int | None:
         return None if self.recording is None else self.recording.slot("user", "write", name, "write")
-
-    @contextmanager
-    def _scopes_above(self, node: Node) -> Iterator[None]:
-        """The scopes of a node's ancestors, open; their values stay for the debugger when something fails."""
-        above = list(node.place.ancestors())[:0:-1]
-        around = [
-            scope for place in above for scope in (place.stage.opens, getattr(place.stage, "each", None)) if scope
-        ]
-        hidden = [(scope, self.scopes.open(scope)) for scope in around]
-        self._set_positions(above)
-        failed = False
-        try:
-            yield
-        except BaseException as error:
-            failed = is_failure(error)
-            raise
-        finally:
-            for scope, outer in reversed(hidden):
-                self.scopes.close(scope, outer, keep=failed)
 
     def _mode(self, node: Node) -> AbstractContextManager[None]:
         stage = node.stage
@@ -279,6 +283,7 @@ class Runner:
             try:
                 self._is_running = True
                 self.scopes.clear()
+                self.openings.begin_run()
                 self.round, self.phase, self.limit, self.outcome = None, None, limit, OK
                 self._phases.clear()
                 self.scalars.compare_hyper()
@@ -311,6 +316,7 @@ class Runner:
         """The nodes of `chain` round whatever runs inside, each in a round of the one before."""
         node, *below = chain
         error: BaseException | None = None
+        is_entered = False
         node.started.clear()
         try:
             node.begin()
@@ -318,10 +324,12 @@ class Runner:
                 node.settle()
                 if below:
                     with node.round or nullcontext(), self._bracket(below):
+                        is_entered = True
                         yield
                 else:
                     self._entered = node
                     try:
+                        is_entered = True
                         yield
                     except Cancel as signal:
                         raise noted(self, signal, self._user) from None
@@ -332,16 +340,5 @@ class Runner:
         except BaseException as raised:
             error = raised
         node.end(error)
-
-    def _set_positions(self, above: list[Place]) -> None:
-        """Give the ancestors' rounds their positions: the epoch is the one after those that are done."""
-        for place in above:
-            loop = self.nodes[place.path].round
-            if loop is not None and loop.index_name is not None:
-                total = self.values[loop.total_name] if loop.index_restarts and loop.total_name else 0
-                self.values.setdefault(loop.index_name, total)
-        self._reposition()
-
-    def _reposition(self) -> None:
-        if self.recording is not None:
-            self.recording.position = self.read_position()
+        if not is_entered:
+            raise not_entered(chain[-1].path, OK if error is None else Outcome.of(error))

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar
 
 from stages.binding import bound_copy
+from stages.declared import flag_in, names_in, scope_in
 from stages.errors import DeclarationError, Misuse
 from stages.slots import find_one, slot_name, snake_case
 from state.schema import Brought
@@ -25,7 +26,7 @@ class Stage(ABC):
     Attributes:
         reads: further fields and parts it uses; `name?` is None when not ready.
         writes: fields it will have written when it ends well, and parts (`model.params`) it is there to change.
-        touches: parts that may change in place on the way.
+        touches: parts that may change in place on the way; `loss_fn.buffers?` if there is such a part.
         restores: parts that are another while it runs, and afterwards are what they were before.
         spoils: parts that are of no use after it until somebody writes them anew, such as scaled gradients.
         inline: names it enters by `with state.stage(name)`.
@@ -60,7 +61,7 @@ class Stage(ABC):
         """Fields this stage brings, besides those of the class `state` is annotated with: name -> (type, default)."""
         return {}
 
-    def bind(self, **names: str) -> Self:
+    def bind(self, /, **names: str) -> Self:
         """A copy that works on other fields: `Update().bind(model="critic", updates="critic_updates")`.
 
         Reads "my name = State's name". It covers parameters, parts (`model.grads` becomes `critic.grads`) and fields
@@ -104,7 +105,8 @@ class Composite(Stage):
             (None, None) where there is none.
 
     Raises:
-        DeclarationError: two stages with one slot, one object twice, or something that is no stage.
+        DeclarationError: two stages with one slot, one object twice, something that is no stage, or a setting that
+            cannot be one.
     """
 
     forbids: ClassVar[tuple[str, ...]] = ()
@@ -123,9 +125,12 @@ class Composite(Stage):
         **slots: "Stage | Callable[..., Any]",
     ) -> None:
         owner = type(self).__name__
-        if isinstance(forbids, str):
-            raise DeclarationError(owner, f"forbids={forbids!r} is a string. Write forbids=({forbids!r},).")
-        settings = {"forbids": tuple(forbids), "each": each, "opens": opens, "unsafe": unsafe}
+        settings = {
+            "forbids": names_in(owner, "forbids", forbids),
+            "each": scope_in(owner, "each", each),
+            "opens": scope_in(owner, "opens", opens),
+            "unsafe": flag_in(owner, "unsafe", unsafe),
+        }
         for setting, wanted in settings.items():
             if wanted:
                 object.__setattr__(self, setting, wanted)
@@ -245,11 +250,12 @@ def stage(
     touches: tuple[str, ...] = (),
     state: type | None = None,
     inline: tuple[str, ...] = (),
+    unsafe: bool = False,
 ) -> Callable[[Function], Function]:
     """Declare a function as a stage. It stays the function it was, callable in a test.
 
     Args:
-        reads, writes, touches, inline: as in `Stage`; the parameters are reads too.
+        reads, writes, touches, inline, unsafe: as in `Stage`; the parameters are reads too.
         state: the State class whose fields it brings, when it does not take `state` itself.
 
     Example:
@@ -262,8 +268,8 @@ def stage(
     """
 
     def declare(function: Function) -> Function:
-        declared = {"reads": reads, "writes": writes, "touches": touches, "state": state, "inline": inline}
-        function.__stage__ = declared  # type: ignore[attr-defined]
+        declared = {"reads": reads, "writes": writes, "touches": touches, "inline": inline}
+        function.__stage__ = {**declared, "state": state, "unsafe": unsafe}  # type: ignore[attr-defined]
         return function
 
     return declare

@@ -147,6 +147,7 @@ class Loss(Stage):
     """
 
     writes = ("loss",)
+    touches = ("loss_fn.buffers?", "rng")
 
     def run(self, loss_fn: Any, outputs: Any, targets: Any) -> Any:
         return loss_fn(outputs, targets)
@@ -198,6 +199,7 @@ class AverageGradients(Stage):
         model.grads: the mean over the batches, of those parameters that `optimizer` updates.
     """
 
+    reads = ("model.grads",)
     writes = ("model.grads",)
     touches = ("*.grads",)
 
@@ -215,7 +217,7 @@ class Update(Stage):
         updates: one more.
     """
 
-    reads = ("model.grads", "model.params")
+    reads: ClassVar[tuple[str, ...]] = ("model.grads", "model.params")
     writes: ClassVar[tuple[str, ...]] = ("model.params", "optimizer.state", "updates")
 
     def run(self, optimizer: Optimizer, updates: int) -> int:

@@ -148,7 +148,9 @@ def _kind(place: Place) -> str:
     if place.stage.opens:
         words.append(f"opens {place.stage.opens!r}")
     each = getattr(place.stage, "each", None)
-    return ", ".join([*words, *([f"each round opens {each!r}"] if each else [])])
+    words += [f"each round opens {each!r}"] if each else []
+    words += [f"forbids {', '.join(place.forbids)}"] if place.forbids else []
+    return ", ".join([*words, *(["unsafe"] if place.access.unsafe else [])])
 
 
 def _explain_access(
@@ -197,6 +199,7 @@ def _explain_hooks(assembly: Assembly, hooks: list[HookPlace]) -> Iterator[str]:
         does = [f"reads {', '.join(access.reads)}"] if access.reads else []
         does += [f"writes {', '.join(access.writes)}"] if access.writes else []
         does += [f"restores {', '.join(access.restores)}"] if access.restores else []
+        does += ["unsafe"] if access.unsafe else []
         told = "an observer" if hung.hook.observes else "; ".join(does) or "reads and writes nothing"
         yield f"    {number}. {hung.hook.name}: {told}"
         for edge in assembly.edges:

@@ -1,7 +1,8 @@
 """What exists in a run, who may touch it, and what changed."""
 
 from state.access import Access
-from state.changes import ABSENT, Change, ChangeLog, Changes
+from state.change_log import ChangeLog
+from state.changes import ABSENT, Change, Changes
 from state.errors import (
     AccessDenied,
     FieldNotReady,
@@ -15,8 +16,8 @@ from state.errors import (
     UnknownField,
 )
 from state.fields import MISSING, field, invariant
+from state.position import Position
 from state.state import State
-from state.stores import Position
 from state.train_state import TrainState
 
 __all__ = [

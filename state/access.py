@@ -145,7 +145,7 @@ class View:
         owner: Owner = self._owner
         if name not in owner.known:
             raise UnknownField(name, owner.known, who=f"{owner.path}: State")
-        raise AccessDenied(owner.path, name, "read", owner.access.reads, f"Add {name!r} to its reads.")
+        raise AccessDenied(owner.path, name, "read", owner.access.reads, self._called(name, "reads"))
 
     def __setattr__(self, name: str, value: Any) -> None:
         owner: Owner = self._owner
@@ -155,10 +155,15 @@ class View:
                 raise AttributeError(f"{owner.path} may not set {name!r}: the view holds the fields of State only.")
             if name not in owner.known:
                 raise UnknownField(name, owner.known, who=f"{owner.path}: State")
-            remedy = f"Add {name!r} to its writes, or do this in a stage that declares it."
+            remedy = self._called(name, "writes, or do this in a stage that declares it")
             raise AccessDenied(owner.path, name, "write", owner.access.writes, remedy)
         write(value)
         self._written.add(name)
+
+    def _called(self, name: str, where: str) -> str:
+        """The remedy for a name that this actor has not: declare it, or use the one it was bound by."""
+        own = [own for own, field in type(self).declared.items() if field == name != own]
+        return f"It was bound: it calls that {own[0]!r}." if own else f"Add {name!r} to its {where}."
 
     def __delattr__(self, name: str) -> None:
         remedy = "A value cannot be deleted; it ends with its scope."
@@ -195,9 +200,9 @@ def rename(name: str, names: Names) -> str:
 
 
 def own_names(field: str, names: Names) -> tuple[str, ...]:
-    """How an actor calls a field of State."""
+    """How an actor calls a field of State: not as State does, where `bind` gave it another name."""
     own = tuple(own for own, other in names.items() if other == field)
-    return own if field in names else (*own, field)
+    return own if own or field in names else (field,)
 
 
 def view_of(kind: Any, access: Access, known: Iterable[str], names: Names) -> type[Any]:

@@ -1,19 +1,13 @@
-"""Reading the change log: who changed a value, when, and what it was before."""
+"""Answers of the change log: one change, and a table of several."""
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatchcase
 from html import escape
-from itertools import islice
 from typing import TYPE_CHECKING, Final, overload
 
-from state.errors import MissingExtra, StateError, UnknownField, nearest, suggestion
+from state.errors import MissingExtra, StateError
 from state.fields import MISSING
-from state.recording import Recording
-from state.runs import LOG_FILE, find_run
-from state.sqlite import SqliteStore
-from state.stores import FORGETS, Asked, MemoryStore, Position, PositionLike, Record, Records, Store, is_within
+from state.position import Position
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,25 +16,21 @@ if TYPE_CHECKING:
 ABSENT: Final = MISSING
 """Stands for "no value before"."""
 
-# How many of (epoch, phase, batch) tell one instance of a scope from the next; for every other scope all three.
-_DEPTH = {"run": 0, "epoch": 1, "phase": 2}
-
-_KINDS = ("write", "enter", "exit")
-
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One record: an actor wrote a field or changed a part, or a stage was entered or left.
+    """One record: an actor wrote a field or changed a part, a stage was entered or left, a scope opened or closed.
 
     Attributes:
         seq: number of the record in its run.
         time: unix time in s at the end of the round it was part of.
         actor: path of the stage or hook.
-        kind: "write", "enter" or "exit".
-        field: the field or part; None where a stage is entered or left.
+        kind: "write"; "enter" or "exit" of a stage; "open" or "close" of a scope, where the position does not tell it.
+        field: the field or part of a write, else None.
         before: the value it replaced in the same scope, else the default, else ABSENT.
-        after: the value or a summary of it; None at level "writes". For an exit: outcome and duration.
-        evidence: how the change is known.
+        after: the value or a summary of it; None at level "writes". For an exit: outcome and duration; for a close
+            "kept", if a stage failed and the values stay.
+        evidence: how the change is known; the scope that is opened or closed.
         position: epoch, phase, batch and update.
         source: where the actor is defined, "qualname file:line".
     """
@@ -64,7 +54,8 @@ class Change:
 
     def _what(self) -> str:
         if self.field is None:
-            return self.kind if self.after is None else f"{self.kind} {self.after}"
+            scope = self.evidence if self.kind in ("open", "close") else ""
+            return " ".join(str(word) for word in (self.kind, scope, self.after) if word)
         if self.before is not ABSENT and not _is_same(self.before, self.after):
             return f"{self.field} {_short(self.before)} -> {_short(self.after)} ({self.evidence})"
         value = "" if self.after is None else f" = {_short(self.after)}"
@@ -141,191 +132,6 @@ class Changes(Sequence[Change]):
             names = (str(c.seq), str(c.position), c.actor, c.field or f"({c.kind})")
             rows.append((*names, before, _short(c.after), c.evidence))
         return rows
-
-
-class ChangeLog:
-    """The record of a run, to be asked. A log of a live run includes what was written up to the question."""
-
-    def __init__(self, store: Store, recording: Recording | None = None) -> None:
-        self._store = store
-        self._recording = recording
-
-    @classmethod
-    def open(cls, name: str | os.PathLike[str]) -> "ChangeLog":
-        """The log of a stored run: "runs/digits" (the latest), "runs/digits@3", a run's directory, or a log file.
-
-        Raises:
-            RunNotFound: there is no such run, or it has no log.
-            LogDamaged: the file is no log, or not whole.
-        """
-        path = find_run(name)
-        return cls(SqliteStore.open(path / LOG_FILE if path.is_dir() else path))
-
-    def tail(self, n: int = 20) -> Changes:
-        """The last records, of every kind."""
-        records = self._records()
-        last = list(islice(records.read(backward=True), n))
-        return Changes(_with_before(records, record) for record in reversed(last))
-
-    def blame(self, name: str, at: PositionLike | None = None) -> Change:
-        """The last write of a field or of one of its parts, by default up to now, else to the end of the round `at`.
-
-        What lies below a part is answered by the part: "model.params.0.weight" by "model.params".
-
-        Args:
-            name: of a field, a part, or what lies below a part.
-            at: "19:fit:23" (epoch:phase:batch, parts may be left out at the end), (19, "fit", 23), or a Position.
-
-        Raises:
-            UnknownField: nothing in the log has such a name.
-            StateError: it was never written, there is no such round, `at` is none, or nothing was recorded.
-        """
-        place = None if at is None else Position.of(at)
-        records = self._named()
-        names = records.resolve(name)
-        before = None if place is None else records.find((place.epoch, place.phase, place.batch))[1]
-        for record in records.read(records.writes(names), before=before, backward=True):
-            return _with_before(records, record)
-        writers = sorted({slot.actor for slot in records.slots if slot.kind == "write" and slot.field in names})
-        told = f"{writers} would write it." if writers else "No stage or hook writes it."
-        if self._store.dropped:
-            told += f" {FORGETS}"
-        raise StateError(f"The log has no write of {name!r}{'' if place is None else f' up to {place}'}. {told}")
-
-    def history(self, name: str) -> Changes:
-        """Every write of a field and of its parts.
-
-        Raises:
-            UnknownField: nothing in the log has such a name.
-            StateError: nothing was recorded.
-        """
-        records = self._named()
-        return Changes(_changes(records, records.writes(records.resolve(name))))
-
-    def where(
-        self,
-        *,
-        actor: str | None = None,
-        field: str | None = None,
-        epoch: int | range | None = None,
-        phase: str | None = None,
-        batch: int | range | None = None,
-        kind: str | None = "write",
-        evidence: str | None = None,
-    ) -> Changes:
-        """The records that match all that is given.
-
-        Args:
-            actor: a pattern in which "*" stands for any characters: "*/update", "external", "*:after:*".
-            field: a pattern as well: "loss", "optimizer.hyper.*".
-            epoch: a number or a range, of which the log holds some.
-            phase: as in a position: "fit".
-            batch: a number or a range, as for `epoch`.
-            kind: "write", "enter" or "exit"; None for all.
-            evidence: how the change is known.
-
-        Raises:
-            UnknownField: `field` is no pattern, and nothing in the log has that name.
-            StateError: there is no such phase, round or kind, or nothing was recorded.
-        """
-        if kind is not None and kind not in _KINDS:
-            near = suggestion(nearest(str(kind), _KINDS))
-            raise StateError(f"kind={kind!r} is none of {', '.join(map(repr, _KINDS))}, nor None for all.{near}")
-        asked = (epoch, phase, batch)
-        records = self._records() if field is None and asked == (None, None, None) else self._named()
-        if field is not None and field not in records.fields and not set("*?[") & set(field):
-            raise UnknownField(field, records.fields, who="The log")
-        chosen = {
-            number
-            for number, slot in enumerate(records.slots)
-            if (actor is None or fnmatchcase(slot.actor, actor))
-            and (field is None or fnmatchcase(slot.field or "", field))
-            and (kind is None or slot.kind == kind)
-            and (evidence is None or slot.evidence == evidence)
-        }
-        changes = Changes(_changes(records, chosen, asked))
-        if not changes and asked != (None, None, None):
-            records.find(asked)  # raises if no record at all is there
-        return changes
-
-    def at(self, *, epoch: int | None = None, batch: int | None = None, phase: str | None = None) -> dict[str, object]:
-        """The state at the end of a round, by summaries: the last write of each field whose scope held there.
-
-        Without `phase`, a batch is that of the first phase that has one of this number.
-
-        Raises:
-            StateError: the log has no such round.
-        """
-        records = self._named()
-        place, end = records.find((epoch, phase, batch))
-        held = 3 if batch is not None else 2 if phase is not None else 1
-        state = {}
-        for record in records.read(records.writes(records.fields), before=end):
-            depth = _DEPTH.get(record.slot.scope, 3)
-            if depth <= held and record.place[:depth] == place[:depth]:
-                state[str(record.slot.field)] = record.value
-        return dict(sorted(state.items()))
-
-    def changes(self) -> Iterator[Change]:
-        """Every record in order, read while it is iterated."""
-        return _changes(self._records())
-
-    def __len__(self) -> int:
-        self._flush()
-        return self._store.count()
-
-    def __repr__(self) -> str:
-        last = self.tail(1)
-        where = f", the last at {str(last[0].position) or 'set-up'}" if last else ""
-        return f"ChangeLog of {self._store.name!r}: {len(self):,} records{where}"
-
-    def _flush(self) -> None:
-        if self._recording is not None:
-            self._recording.flush()
-
-    def _records(self) -> Records:
-        self._flush()
-        return Records(self._store)
-
-    def _named(self) -> Records:
-        """The records, for a question that names something in them."""
-        records = self._records()
-        if self._recording is None and isinstance(self._store, MemoryStore) and not records.fields:
-            remedy = 'Choose audit="summary", the default, or audit="writes" to have a record.'
-            raise StateError(f'This log is empty, because nothing was recorded (audit="off"). {remedy}')
-        return records
-
-
-def _changes(
-    records: Records,
-    chosen: set[int] | None = None,
-    asked: Asked = (None, None, None),
-) -> Iterator[Change]:
-    """The chosen slots' changes at the places asked for, in one pass over all that wrote the same fields."""
-    kept = None if chosen is None else {records.slots[number] for number in chosen}
-    fields = set() if kept is None else {slot.field for slot in kept}
-    latest: dict[str | None, Record] = {}
-    for record in records.read(None if chosen is None else chosen | records.writes(fields)):
-        if (kept is None or record.slot in kept) and is_within(record.place, asked):
-            yield _change(record, latest.get(record.slot.field))
-        latest[record.slot.field] = record
-
-
-def _with_before(records: Records, record: Record) -> Change:
-    """One change, looking back no further than the last write of its field."""
-    field = record.slot.field
-    slots = set() if field is None else records.writes([field])
-    return _change(record, next(records.read(slots, before=record.seq, backward=True), None))
-
-
-def _change(record: Record, earlier: Record | None) -> Change:
-    """A record and the one of the same field before it; what another instance of the scope held is no value before."""
-    seq, t_ns, place, slot, after = record
-    depth = _DEPTH.get(slot.scope, 3)
-    before = earlier.value if earlier is not None and earlier.place[:depth] == place[:depth] else slot.default
-    before = None if slot.field is None else before
-    what = (slot.actor, slot.kind, slot.field, before, after, slot.evidence)
-    return Change(seq, t_ns / 1e9, *what, Position(*place), slot.source)
 
 
 def _is_same(before: object, after: object) -> bool:

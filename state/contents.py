@@ -1,10 +1,10 @@
-"""Contents: what tells apart the bits in tensors, and the states of the random number generators."""
+"""Contents: what tells apart tensors and the bits in them."""
 
-import random
-import sys
+from collections.abc import Callable
 from ctypes import string_at
 from functools import cache
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,46 +18,109 @@ _ROWS = {"cpu": 4}  # at a time: what stays in a core's cache; elsewhere few lau
 _MANY_ROWS = 512
 _ODD = -0x61C8864680B583EB  # 2**64 over the golden ratio, as int64
 _MIX = ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1))  # Steele et al. 2014
-_MT19937_BYTES = 2_500  # 624 words and a position
 
 
-class Reader:
-    """Reads tensors for one look: those on the CPU at once, all those of an accelerator in one transfer at the end."""
+class Seen(NamedTuple):
+    """What a look keeps of a tensor: which one it is, what it is besides its values, and what tells those apart.
 
-    __slots__ = ("_promised",)
+    Attributes:
+        identity: of the object.
+        memory: the data pointer; None if there is none.
+        version: the version counter; None if there is none.
+        form: dtype, shape and device.
+        bits: what tells its contents apart, if they were read: see `Eye.read`.
+    """
 
-    def __init__(self) -> None:
+    identity: int
+    memory: int | None
+    version: int | None
+    form: tuple[Any, ...]
+    bits: bytes | bytearray | None
+
+
+class Eye:
+    """Sees the tensors of one look: each of them once, and those on an accelerator by one transfer at the end.
+
+    Nothing about a tensor changes by being seen.
+    """
+
+    __slots__ = ("_known", "_promised", "_reads")
+
+    def __init__(self, reads: bool) -> None:
+        """With `reads` it also reads what is in them."""
+        self._reads = reads
+        self._known: dict[int, tuple[Seen, Tensor]] = {}  # with the tensor, lest another one gets its identity
         self._promised: dict[torch.device, list[tuple[bytearray, Tensor]]] = {}
+
+    def see(self, tensor: Tensor) -> Seen:
+        """What tells a tensor apart from others and from itself at another time."""
+        identity = id(tensor)
+        known = self._known.get(identity)
+        if known is not None:
+            return known[0]
+        try:
+            memory, bits = tensor.data_ptr(), None
+            if self._reads:
+                size = tensor.nbytes  # what most tensors are is read here, without a call
+                is_plain = memory and tensor.is_cpu and size <= FEW and tensor.is_contiguous()
+                is_there = is_plain and tensor.untyped_storage().nbytes() >= size
+                bits = string_at(memory, size) if is_there else self.read(tensor)
+            seen = Seen(identity, memory, tensor._version, (tensor.dtype, tensor.shape, tensor.device), bits)
+        except Exception:  # inference tensors have no version, sparse ones no memory, lazy ones no shape
+            form = tuple(_asked(tensor, attrgetter(name)) for name in ("dtype", "shape", "device"))
+            version = _asked(tensor, attrgetter("_version"))
+            bits = self.read(tensor) if self._reads else None
+            seen = Seen(identity, _asked(tensor, Tensor.data_ptr), version, form, bits)
+        self._known[identity] = (seen, tensor)
+        return seen
+
+    def see_copy(self, tensor: Tensor) -> Seen:
+        """The same of a tensor that was made for the asking, another one the next time: what is in it counts alone.
+
+        On the CPU it is read in any case.
+        """
+        seen = self.see(tensor)
+        bits = self.read(tensor) if tensor.is_cpu and not self._reads else seen.bits
+        return Seen(0, None, None, seen.form, bits)
 
     def read(self, tensor: Tensor) -> bytes | bytearray | None:
         """What tells tensors of one shape and dtype apart: their bytes if these are few, else the eight of a `digest`.
 
-        Of a tensor on an accelerator they are there after `finish`. Nothing about the tensor changes. None where there
-        are no bytes to view: sparse, on the meta device, of a lazy module, without storage, a subclass that holds other
-        tensors.
+        Of a tensor on an accelerator they are there after `finish`. None where there are no bytes to view: sparse, on
+        the meta device, of a lazy module, without storage, a subclass that holds other tensors.
         """
         try:
             if tensor.is_cpu:
-                size = tensor.nbytes
-                is_short = size <= FEW and tensor.is_contiguous()
-                return _bytes(tensor, size) if is_short else _bytes(_condensed(tensor))
+                return bytes_of(_condensed(tensor))
             return None if tensor.is_meta else self._promise(tensor)
         except Exception:  # what a layout or a subclass raises where there is nothing to view
             return None
+
+    def finish(self) -> None:
+        """Transfer what was promised."""
+        for promises in self._promised.values():
+            rest = memoryview(bytes_of(torch.cat([condensed for _, condensed in promises]).cpu()))
+            for promised, condensed in promises:
+                promised += rest[: len(condensed)]
+                rest = rest[len(condensed) :]
+        self._promised.clear()
 
     def _promise(self, tensor: Tensor) -> bytearray:
         condensed, promised = _condensed(tensor), bytearray()
         self._promised.setdefault(tensor.device, []).append((promised, condensed))
         return promised
 
-    def finish(self) -> None:
-        """Transfer what was promised."""
-        for promises in self._promised.values():
-            rest = memoryview(_bytes(torch.cat([condensed for _, condensed in promises]).cpu()))
-            for promised, condensed in promises:
-                promised += rest[: len(condensed)]
-                rest = rest[len(condensed) :]
-        self._promised.clear()
+
+def bytes_of(tensor: Tensor) -> bytes:
+    """The bytes of a contiguous tensor on the CPU.
+
+    Raises:
+        ValueError: there is no memory behind it: its storage was freed, or never was.
+    """
+    size, memory = tensor.nbytes, tensor.data_ptr()
+    if size and not (memory and tensor.untyped_storage().nbytes() >= size):
+        raise ValueError("There is no memory behind this tensor.")
+    return string_at(memory, size)
 
 
 def digest(tensor: Tensor) -> Tensor:
@@ -89,59 +152,14 @@ def fingerprint(component: nn.Module) -> str:
     return f"{total:016x}"
 
 
-class Generators:
-    """The random number generators of torch, Python and numpy, looked at without drawing from them."""
-
-    __slots__ = ("_spare", "_words")
-
-    def __init__(self) -> None:
-        self._words = b""
-        self._spare: float | None = None
-
-    def look(self, *, contents: bool) -> dict[str, Any]:
-        """The states by name: `torch`; `cuda:0` and so on if CUDA is in use; with `contents` also `python`, and
-        `numpy` if it is in use.
-        """
-        found: dict[str, Any] = {"torch": _bytes(torch.get_rng_state())}
-        for index, generator in enumerate(torch.cuda.default_generators):  # none until CUDA is in use
-            found[f"cuda:{index}"] = _bytes(generator.get_state())
-        if contents:
-            found["python"] = hash(random.getstate())  # of 625 numbers
-            numpy = sys.modules.get("numpy.random")
-            if numpy is not None:
-                found["numpy"] = self._look_at_numpy(numpy)
-        return found
-
-    def _look_at_numpy(self, numpy: Any) -> tuple[bytes, float | None]:
-        """The words of the generator, and the spare one of two Gaussian numbers that are drawn together.
-
-        Asking for the spare one is slow, and it is needed only if the words moved or there was one.
-        """
-        generator = numpy.get_bit_generator()
-        if type(generator).__name__ != "MT19937":
-            return str(generator.state).encode(), None
-        words = string_at(generator.ctypes.state_address, _MT19937_BYTES)
-        if words != self._words or self._spare is not None:
-            state = numpy.get_state(legacy=False)
-            self._words, self._spare = words, state["gauss"] if state["has_gauss"] else None
-        return words, self._spare
-
-
-def _bytes(tensor: Tensor, size: int | None = None) -> bytes:
-    """The bytes of a contiguous tensor on the CPU.
+def _condensed(tensor: Tensor) -> Tensor:
+    """The bytes of a tensor if these are few, else those of its digest, on its device.
 
     Raises:
         ValueError: there is no memory behind it.
     """
-    size = tensor.nbytes if size is None else size
-    place = tensor.data_ptr()
-    if size and not (place and tensor.untyped_storage().nbytes() >= size):
-        raise ValueError("its storage was freed, or never was")
-    return string_at(place, size)
-
-
-def _condensed(tensor: Tensor) -> Tensor:
-    """The bytes of a tensor if these are few, else those of its digest, on its device."""
+    if tensor.nbytes and not tensor.untyped_storage().nbytes():
+        raise ValueError("There is no memory behind this tensor.")
     with torch.no_grad():
         short = tensor.detach().resolve_conj().resolve_neg() if tensor.nbytes <= FEW else digest(tensor)
         return short.contiguous().view(-1).view(torch.uint8)
@@ -171,3 +189,10 @@ def _weights(device: torch.device) -> Tensor:
     for shift, factor in _MIX:
         mixed = (mixed ^ (mixed >> shift)) * factor
     return (mixed | 1).to(device)
+
+
+def _asked(tensor: Tensor, question: Callable[[Tensor], Any]) -> Any:
+    try:
+        return question(tensor)
+    except Exception:
+        return None

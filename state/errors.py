@@ -130,7 +130,7 @@ class LogWarning(UserWarning):
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The existing name most like `name`, or None when nothing is near."""
-    matches = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    matches = get_close_matches(str(name), list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
 
 

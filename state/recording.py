@@ -16,7 +16,8 @@ from torch import Tensor
 
 from state.errors import LogWarning
 from state.fields import MISSING
-from state.stores import ActorRow, FieldRow, Place, Segment, SlotRow, Store, Tables, intern, to_json
+from state.position import Place
+from state.stores import ActorRow, FieldRow, Segment, SlotRow, Store, Tables, intern, to_json
 
 Level = Literal["off", "writes", "summary"]
 
@@ -96,13 +97,14 @@ class Recording:
         return number
 
     def slot(self, actor: str, kind: str, field: str | None, evidence: str) -> int | None:
-        """The number to write with: kind "write", "enter" or "exit"; None when this is not recorded.
+        """The number to write with: kind "write", "enter", "exit", "open" or "close"; None when this is not recorded.
 
         Entering and leaving a stage (`field` None) have the level of all that is not set apart: at "off" they are not
-        recorded, though single fields may be. Whoever asks for a slot has to skip what would be written to None.
+        recorded, though single fields may be. Opening and closing a scope are recorded wherever anything is, since the
+        records of fields are read by them. Whoever asks for a slot has to skip what would be written to None.
         """
-        level = self._level if field is None else self._level_of(field)
-        if level == "off":
+        level = self._level if field is None else self.level_of(field)
+        if level == "off" and not (kind in ("open", "close") and set(self._levels.values()) - {"off"}):
             return None
         number = None if field is None else self._fields[field]
         slot = intern(self._tables.slots, SlotRow(self._actors[actor], kind, number, evidence))
@@ -180,7 +182,8 @@ class Recording:
         self.flush()
         self._store.close()
 
-    def _level_of(self, field: str) -> Level:
+    def level_of(self, field: str) -> Level:
+        """What is kept of a field or part: its own level, else that of what it is part of, else that of the rest."""
         name = field
         while name and name not in self._levels:
             name = name.rpartition(".")[0]

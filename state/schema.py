@@ -104,7 +104,7 @@ def vocabulary(cls: type[State], state: State | None = None) -> dict[str, FieldS
     The parts follow from the object where there is one, else from the annotation.
     """
     names: dict[str, FieldSpec] = {
-        RNG: FieldSpec(RNG, Any, "run", None, None, "random number generators", "saved", "", "State")
+        RNG: FieldSpec(RNG, Any, "run", MISSING, None, "random number generators", "saved", "", "State")
     }
     for name, spec in cls.specs.items():
         names[name] = spec
@@ -137,6 +137,9 @@ def _same(seen: dict[str, tuple[FieldSpec, str]], spec: FieldSpec, who: str) -> 
     other, owner = seen[spec.name]
     if (other.annotation, other.scope) == (spec.annotation, spec.scope):
         return False
-    told = f"{owner} declares it {other.type_text} in scope {other.scope!r}"
-    here = f"{who} declares it {spec.type_text} in scope {spec.scope!r}"
+    first, second = other.type_text, spec.type_text
+    if first == second and other.scope == spec.scope:  # they differ in their constraints
+        first, second = str(other.annotation), str(spec.annotation)
+    told = f"{owner} declares it {first} in scope {other.scope!r}"
+    here = f"{who} declares it {second} in scope {spec.scope!r}"
     raise SchemaError(f"Field {spec.name!r} is declared twice: {told}; {here}. Rename one of them.")

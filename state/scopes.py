@@ -17,7 +17,7 @@ class Scopes:
 
     Opening a scope gives its fields their defaults and takes every other value from them. What a factory makes is
     checked as any write; a default was, when its class was made. Opening a scope that is open already (a validation
-    inside an epoch) starts it empty; closing it gives the outer values back.
+    inside a batch) starts it empty; closing it gives the outer values back.
     """
 
     def __init__(self, state: State, *, updates_open: bool = True) -> None:
@@ -31,6 +31,7 @@ class Scopes:
         self._constants: dict[str, tuple[tuple[str, Any], ...]] = {}
         self._factories: dict[str, tuple[tuple[Callable[[Any], None], Callable[[State], Any]], ...]] = {}
         self._open: dict[str, int] = {}
+        self._kept: set[str] = set()  # scopes that are closed and whose values are still there
         for name, spec in type(state).specs.items():
             scope = spec.scope if updates_open or spec.scope != "update" else "batch"
             if scope == RUN:
@@ -61,6 +62,8 @@ class Scopes:
         Raises:
             InvalidValue: a factory made what its field does not take. The scope is closed again.
         """
+        while self._kept:  # whoever opens a scope does not debug any more
+            self._drop(self._kept.pop())
         depth = self._open.get(scope, 0)
         self._open[scope] = depth + 1
         values = self._values
@@ -77,20 +80,27 @@ class Scopes:
         return hidden
 
     def close(self, scope: str, hidden: dict[str, Any] | None, keep: bool = False) -> None:
-        """Close `scope`: drop its values (not with `keep`: a stage failed), give the hidden ones back."""
+        """Close `scope`: drop its values, give the hidden ones back.
+
+        With `keep`, as a stage failed, the values stay until another scope is opened, and the hidden ones are gone.
+        """
         self._open[scope] -= 1
-        if keep:
-            return
-        values = self._values
-        for name in self._names.get(scope, ()):
-            if name in values:
-                del values[name]
-        if hidden:
-            values.update(hidden)
+        if not keep:
+            self._drop(scope)
+            if hidden:
+                self._values.update(hidden)
+        elif not self._open[scope]:
+            self._kept.add(scope)
 
     def clear(self) -> None:
         """Take all scoped values away: what a failed run left for the debugger, or a person set by hand."""
         self._open.clear()
-        for names in self._names.values():
-            for name in names:
-                self._values.pop(name, None)
+        self._kept.clear()
+        for scope in self._names:
+            self._drop(scope)
+
+    def _drop(self, scope: str) -> None:
+        values = self._values
+        for name in self._names.get(scope, ()):
+            if name in values:
+                del values[name]

@@ -36,7 +36,8 @@ CREATE TABLE segment (
     template INTEGER, vals TEXT
 );
 -- one row per record: who (actor) wrote what (field, value), when (seq, t_ns, position), known how (evidence);
--- kind is write, enter or exit, and field is null for the latter two
+-- kind is write, enter or exit of a stage, open or close of a scope, and field is null for all but the first. Scopes
+-- (named as evidence) are told where the position does not tell one from the next; the run is, each time it begins
 CREATE VIEW change AS
 SELECT
     segment.seq + item.key AS seq, t_ns, epoch, phase, batch, upd, actor.path AS actor, slot.kind AS kind,

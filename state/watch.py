@@ -4,16 +4,18 @@ import weakref
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
-from operator import attrgetter, is_
+from operator import is_
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from state.contents import Generators, Reader
+from state.contents import Eye, Seen
+from state.generators import Generators
 from state.insides import COLLECTIONS, Inside, Tree, hyper, in_field, is_fixed, optimized, optimizer_state, stateful
 from state.parts import RNG, parts_of
 from state.state import State
+from state.train_state import Scratch
 
 EVIDENCE = ("identity", "version", "value", "contents")
 """How a move is known, the weakest first: another object or memory, a version counter, a plain value, the bits."""
@@ -35,16 +37,6 @@ class Moved:
     name: str
     inside: tuple[str, ...]
     evidence: str
-
-
-class Seen(NamedTuple):
-    """What a look keeps of a tensor: which one it is, what it is besides its values, and what tells those apart."""
-
-    identity: int
-    memory: int | None
-    version: int | None
-    form: tuple[Any, ...]
-    bits: bytes | bytearray | None
 
 
 class Look(NamedTuple):
@@ -139,84 +131,43 @@ class Watch:
         self._trees = {field: self._tree(field, value) for field, value, parts in found if "mode" in parts}
         self._optimizers = {field: value for field, value, parts in found if "hyper" in parts}
         look = Look({}, {}, self._trees, {field: optimized(value) for field, value in self._optimizers.items()})
-        eye = _Eye(contents)
+        eye = Eye(reads=contents)
         for field, value, parts in found:
             for part in parts:
                 name = f"{field}.{part}" if part else field
                 inside = self._inside(field, value, part, eye) if only is None or name in only else None
                 if inside is not None:
                     look.parts[name] = inside
-                    look.holders[field] = _held(value)
+                    if field not in look.holders:
+                        look.holders[field] = _held(value)
         if only is None or RNG in only:
             states = self._generators.look(contents=contents)
             look.parts[RNG] = Inside(list(states), list(states.values()))
-        eye.reader.finish()
+        eye.finish()
         return look
 
     def _tree(self, field: str, module: nn.Module) -> Tree:
         tree = self._trees.get(field)
         return tree if tree and tree.root is module and tree.is_current() else Tree(module)
 
-    def _inside(self, field: str, value: Any, part: str, eye: "_Eye") -> Inside | None:
+    def _inside(self, field: str, value: Any, part: str, eye: Eye) -> Inside | None:
         """What is in a part now, as the eye sees it; None if that cannot be looked at."""
         tree = self._trees.get(field)
         if tree:
-            return tree.mode() if part == "mode" else eye.see(tree.part(part))
+            return tree.mode() if part == "mode" else _seen(tree.part(part), eye.see)
         if part == "hyper":
             return hyper(value)
         if field in self._optimizers:
-            return eye.see(optimizer_state(value))
+            return _seen(optimizer_state(value), eye.see)
         if part:
             is_saved = type(self._state).specs[field].saved != "volatile"
-            return eye.see_copies(stateful(value)) if is_saved else None
-        return None if self._is_data(field) else eye.see(in_field(value))
+            return _seen(stateful(value), eye.see_copy) if is_saved else None
+        return None if self._is_data(field, value) else _seen(in_field(value), eye.see)
 
-    def _is_data(self, field: str) -> bool:
-        """Whether a field holds what a run is made on, such as a list of batches: much to read, and nobody's part."""
+    def _is_data(self, field: str, value: Any) -> bool:
+        """Whether a field holds what a run is made on, such as a list of batches, or what anybody may write into."""
         spec = type(self._state).specs[field]
-        return spec.scope == "run" and spec.saved == "volatile"
-
-
-class _Eye:
-    """Sees the tensors of one look, each once."""
-
-    __slots__ = ("reader", "_contents", "_known", "_open")
-
-    def __init__(self, contents: bool) -> None:
-        self.reader = Reader()
-        self._contents = contents
-        self._known: dict[int, Seen] = {}
-        self._open: list[Inside] = []  # so that none of its tensors is freed and leaves its identity to another one
-
-    def see(self, inside: Inside | None) -> Inside | None:
-        """The same names, and in the place of each tensor what is seen of it."""
-        if inside is None:
-            return None
-        self._open.append(inside)
-        known, read, values = self._known, self.reader.read if self._contents else None, []
-        for value in inside.values:
-            if isinstance(value, Tensor):
-                identity = id(value)
-                if identity not in known:
-                    known[identity] = _seen(value, read(value) if read else None)
-                value = known[identity]
-            values.append(value)
-        return Inside(inside.names, values)
-
-    def see_copies(self, inside: Inside | None) -> Inside | None:
-        """The same for tensors that may be made for the asking, other ones the next time: only what is in them counts.
-
-        Those on the CPU are read in any look.
-        """
-        if inside is None:
-            return None
-        read, values = self.reader.read, []
-        for value in inside.values:
-            if isinstance(value, Tensor):
-                seen = _seen(value, read(value) if self._contents or value.is_cpu else None)
-                value = Seen(0, None, None, seen.form, seen.bits)
-            values.append(value)
-        return Inside(inside.names, values)
+        return (spec.scope == "run" and spec.saved == "volatile") or isinstance(value, Scratch)
 
 
 def moved(before: Look, after: Look) -> list[Moved]:
@@ -246,8 +197,8 @@ def _paired(one: Inside, other: Inside, only_common: bool) -> Iterable[tuple[str
     if one.names == other.names:
         return zip(one.names, one.values, other.values, strict=True)
     old, new = dict(zip(*one, strict=True)), dict(zip(*other, strict=True))
-    names = old.keys() & new.keys() if only_common else old.keys() | new.keys()
-    return [(name, old.get(name, _ABSENT), new.get(name, _ABSENT)) for name in (*old, *new) if name in names]
+    names = [name for name in old if name in new] if only_common else dict.fromkeys((*old, *new))
+    return [(name, old.get(name, _ABSENT), new.get(name, _ABSENT)) for name in names]
 
 
 def _told(look: Look, field: str, below: str) -> str:
@@ -268,6 +219,8 @@ def _evidence(old: Any, new: Any, part: str) -> str | None:
         if isinstance(old, Seen) or isinstance(new, Seen):
             return "identity"
         return None if old is new or old == new or (old != old and new != new) else "value"
+    if old.form[1] is None and new.identity == old.identity:  # a lazy parameter, which gets its shape when first used
+        return None
     if old.bits is not None and new.bits is not None:
         if old.bits != new.bits:
             return "contents"
@@ -295,18 +248,8 @@ def _held(value: Any) -> Any:
         return value
 
 
-def _seen(tensor: Tensor, bits: bytes | bytearray | None) -> Seen:
-    try:
-        form = (tensor.dtype, tensor.shape, tensor.device)
-        return Seen(id(tensor), tensor.data_ptr(), tensor._version, form, bits)
-    except Exception:  # inference tensors have no version, sparse ones no memory, lazy ones no shape
-        form = tuple(_asked(tensor, attrgetter(name)) for name in ("dtype", "shape", "device"))
-        version = _asked(tensor, attrgetter("_version"))
-        return Seen(id(tensor), _asked(tensor, Tensor.data_ptr), version, form, bits)
-
-
-def _asked(tensor: Tensor, question: Callable[[Tensor], Any]) -> Any:
-    try:
-        return question(tensor)
-    except Exception:
+def _seen(inside: Inside | None, see: Callable[[Tensor], Seen]) -> Inside | None:
+    """The same names, and in the place of each tensor what is seen of it."""
+    if inside is None:
         return None
+    return Inside(inside.names, [see(value) if isinstance(value, Tensor) else value for value in inside.values])

@@ -14,6 +14,7 @@ from learner.testing import toy_learner
 from stages.cancel import OutcomeKind
 from state import TrainState
 from state.parts import parts_of
+from state.watch import EVIDENCE
 
 ROOT = Path(__file__).parents[1]
 GENERATE = runpy.run_path(str(ROOT / "docs/generate.py"))
@@ -68,7 +69,7 @@ def test_slots_named_in_advice_exist() -> None:
         ("saved", set(get_args(state.fields.Saved))),
         ("scope", {"run", "update"} | {spec.scope for spec in TrainState.specs.values()}),
         ("part", {f".{part}" for part in parts_of(nn.Module)}),
-        ("evidence", {"write", "comparison", "inferred"}),
+        ("evidence", {"write", "comparison", "inferred", "undeclared", *EVIDENCE}),
     ],
 )
 def test_glossary_lists_the_values_of_the_code(word: str, values: set[str]) -> None:

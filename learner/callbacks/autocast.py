@@ -23,7 +23,7 @@ class Autocast(Callback):
         slots: around which slots.
 
     Raises:
-        ArgumentError: autocast knows no such type.
+        ArgumentError: autocast is of no use for this type, or `slots` names nothing.
     """
 
     dtype: torch.dtype = torch.bfloat16
@@ -35,6 +35,9 @@ class Autocast(Callback):
             raise ArgumentError("Autocast", "dtype", told)
         if isinstance(self.slots, str):
             raise ArgumentError("Autocast", "slots", f"slots={self.slots!r} is text. Write ({self.slots!r},).")
+        if not isinstance(self.slots, tuple) or not self.slots:
+            told = f"slots={short(self.slots)} is no tuple of slots. Name what is to be cast: ('forward', 'loss')."
+            raise ArgumentError("Autocast", "slots", told)
 
     def hooks(self) -> list[tuple[str, HookMethod]]:
         """One hook around each slot."""

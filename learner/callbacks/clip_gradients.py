@@ -28,7 +28,8 @@ class ClipGradients(Callback):
 
     Writes:
         model.grads: scaled in place where the norm is greater, as `torch.nn.utils.clip_grad_norm_` does.
-        grad_norm: scalar tensor, the norm before clipping. `Mean("grad_norm")` averages it.
+        grad_norm: scalar tensor, the norm before clipping. Where each batch is an update,
+            `Mean("grad_norm")` averages it.
 
     Raises:
         ArgumentError: a setting is no number above 0.

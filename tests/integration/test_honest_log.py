@@ -14,6 +14,7 @@ from learner import (
     ChangeLog,
     GraphError,
     Learner,
+    StateError,
     TrainState,
     field,
     stage,
@@ -101,6 +102,27 @@ def test_levels_per_field_leave_the_log_readable(on_disk: bool, tmp_path: Path) 
     learner.close()
     log = ChangeLog.open(tmp_path / "runs") if on_disk else learner.log
     assert {change.field for change in log.tail(100)} == {"loss"}
+
+
+def test_blame_of_what_is_not_recorded_does_not_say_that_nobody_writes_it(tmp_path: Path) -> None:
+    learner = toy_learner(audit={"*": "off", "loss": "summary"}, run_dir=tmp_path / "runs")
+    learner.fit(epochs=1)
+    for name in ("updates", "model", "model.params.weight"):
+        with pytest.raises(StateError, match=r'not recorded: audit= sets its level to "off"\. Choose "summary"'):
+            learner.log.blame(name)
+    learner.close()
+    with pytest.raises(StateError, match=r"No stage or hook writes it, or audit= left it out of this log\.$"):
+        ChangeLog.open(tmp_path / "runs").blame("updates")
+
+
+def test_blame_of_a_field_that_is_recorded_and_has_no_writer_says_so() -> None:
+    class Spare(TrainState):
+        spare: int = field(scope="batch")
+
+    learner = toy_learner(audit={"loss": "off"})
+    learner.after("update", state=Spare, reads=("spare?",))(lambda spare=None: None)
+    with pytest.raises(StateError, match=r"no write of 'spare'\. No stage or hook writes it\.$"):
+        learner.log.blame("spare")
 
 
 def test_misspelt_field_in_audit_is_refused() -> None:

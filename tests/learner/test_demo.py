@@ -9,7 +9,6 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-import learner.demo
 from learner.cli import main
 from state import ChangeLog
 from state.runs import LOG_FILE
@@ -63,25 +62,6 @@ def test_demo_says_what_to_try_next(shown: str, folder: Path, monkeypatch: pytes
     assert commands[0] == ".venv/bin/learner blame runs/demo model.params"
     for command in commands:
         assert CliRunner().invoke(main, command.split()[1:]).exit_code == 0
-
-
-@pytest.mark.parametrize(
-    ("found", "script", "typed"),
-    [
-        ("/usr/bin/learner", ".venv/bin/learner", "learner"),
-        (None, ".venv/bin/learner", ".venv/bin/learner"),
-        (None, "/elsewhere/bin/learner", "/elsewhere/bin/learner"),
-    ],
-)
-def test_demo_names_a_command_that_the_shell_finds(
-    found: str | None, script: str, typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(shutil, "which", lambda name: found)
-    monkeypatch.setattr(sys, "argv", [script])
-    assert learner.demo._command() == typed
-    monkeypatch.setattr(sys, "argv", [str(tmp_path / script)])
-    assert learner.demo._command() == typed
 
 
 def test_demo_leaves_the_log_the_tree_and_the_curves(shown: str, folder: Path) -> None:

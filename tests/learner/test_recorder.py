@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from learner import Cancel, ChangeLog, Recorder, State, StateError, TrainState, field
 from stages import Misuse
-from state import FieldNotReady, UnknownField
+from state import ABSENT, FieldNotReady, UnknownField
 
 
 def line_state(lr: float = 0.1) -> TrainState:
@@ -239,3 +239,63 @@ def test_any_state_will_do() -> None:
         assert recorder.path == "turn"
     assert recorder.log.blame("value").actor == "turn"
     assert recorder.path == ""
+
+
+class Turns(TrainState):
+    """A field for a scope of one's own."""
+
+    tries: int = field(scope="turn", default=0)
+
+
+def test_value_before_a_write_is_of_the_same_block_where_no_position_tells_them_apart() -> None:
+    model = nn.Linear(1, 1)
+    recorder = Recorder(Turns(model=model))
+    found: list[tuple[str, Any]] = []
+
+    def write(state: Any, name: str) -> None:
+        found.append((name, getattr(state, name) if state.ready(name) else ABSENT))
+        setattr(state, name, float(len(found)) if name != "tries" else len(found))
+
+    for epoch in (0, 0, 1):
+        with recorder.stage("epoch", opens="epoch") as state:
+            write(state, "train_loss")
+            state.epoch = epoch
+            write(state, "train_loss")
+            for _ in range(2):
+                with recorder.stage("batch", opens="batch"):
+                    write(state, "outputs")
+                    for _ in range(2):
+                        with recorder.stage("turn", opens="turn"):
+                            write(state, "tries")
+                            write(state, "tries")
+                            write(state, "outputs")
+                    write(state, "outputs")
+                write(state, "train_loss")
+    names = {name for name, _ in found}
+    changes = [change for change in recorder.log.changes() if change.kind not in ("open", "close")]
+    assert [(c.field, c.before) for c in changes if c.field in names and c.actor != "setup"] == found
+    assert list(recorder.log.tail(len(recorder.log))) == changes
+
+
+def test_batches_keep_their_numbers_round_and_after_other_scopes() -> None:
+    recorder = Recorder(Turns(model=nn.Linear(1, 1)))
+    for _ in range(3):
+        with recorder.stage("batch", opens="batch") as state:
+            with recorder.stage("turn", opens="turn"):
+                state.tries += 1
+            state.loss = torch.ones(())
+    with recorder.stage("turn", opens="turn") as state:
+        for _ in range(2):
+            with recorder.stage("batch", opens="batch"):
+                state.loss = torch.ones(())
+    with recorder.stage("batch", opens="batch") as state:
+        state.loss = torch.ones(())
+    assert [change.position.batch for change in recorder.log.history("loss")] == [0, 1, 2, 0, 1, 3]
+    assert [change.before for change in recorder.log.history("loss")] == [ABSENT] * 6
+    assert [change.position.batch for change in recorder.log.history("tries")[1:]] == [0, 1, 2]
+
+
+def test_plain_loop_has_no_records_of_scopes() -> None:
+    recorder = Recorder(line_state())
+    loop(recorder, [(torch.ones(2, 1), torch.ones(2, 1))] * 3)
+    assert {change.kind for change in recorder.log.changes()} == {"write", "enter", "exit"}

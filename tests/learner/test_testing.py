@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from learner import Callback, Cancel, GraphError, Stage, State, TrainState, after, field, stage
 from learner.testing import assert_contract, events, run_stage, toy_learner
-from stages import Backward, Composite, Update
+from stages import Backward, Composite, Repeat, UndeclaredChange, Update
 from state import UnknownField
 
 
@@ -137,6 +137,45 @@ def test_assert_contract_finds_a_write_behind_the_declaration() -> None:
 
     with pytest.raises(AssertionError, match=r"sneaks changed \['targets'\], which it does not declare in writes"):
         assert_contract(Sneaks(), state, inputs=3)
+
+
+@stage(writes=("outputs",))
+def normalizes(model: nn.Module, inputs: Tensor) -> Tensor:
+    return model(inputs)
+
+
+def test_run_stage_finds_what_changes_in_place() -> None:
+    with pytest.raises(UndeclaredChange, match=r"normalizes changed 'model\.buffers' \(running_mean") as caught:
+        run_stage(normalizes, model=nn.BatchNorm1d(2), inputs=torch.randn(4, 2))
+    assert caught.value.actor == "normalizes"
+
+
+def test_run_stage_finds_it_in_every_round_of_a_loop() -> None:
+    class Counter(nn.Module):
+        """Counts its calls."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(1))
+            self.count = 0
+
+    @stage(state=TrainState)
+    def draw(model: Any) -> None:
+        model.count += 1
+        if model.count == 6:
+            model.calls.data.add_(1)
+
+    model = Counter()
+    with pytest.raises(UndeclaredChange, match=r"'model\.buffers' \(calls"):
+        run_stage(Repeat(9, draw), model=model)
+    assert model.count == 6
+
+
+def test_assert_contract_finds_what_changes_in_place() -> None:
+    values = {"model": nn.BatchNorm1d(2), "inputs": torch.randn(4, 2)}
+    with pytest.raises(AssertionError, match=r"normalizes changed 'model\.buffers' .* to its touches"):
+        assert_contract(normalizes, **values)
+    assert_contract(stage(writes=("outputs",), touches=("model.buffers",))(normalizes), **values)
 
 
 def test_events_name_every_before_and_after_in_order() -> None:

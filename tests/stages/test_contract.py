@@ -318,3 +318,12 @@ def test_contract_knows_where_the_code_stands() -> None:
 
     assert contract(run).source.endswith(f"test_contract.py:{run.__code__.co_firstlineno}")
     assert contract_of(Composite()).source.startswith("Composite.run ")
+
+
+@pytest.mark.parametrize("declare", [contract, hook])
+def test_generators_are_touched_and_not_written(declare: Callable[..., Any]) -> None:
+    def draw(model: Any) -> None: ...
+
+    with pytest.raises(DeclarationError, match=r"writes 'rng', which is no field\. What draws .* touches it"):
+        declare(draw, writes=("rng",))
+    assert declare(draw, touches=("rng",)).access.touches == ("rng",)

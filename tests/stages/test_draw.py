@@ -76,7 +76,7 @@ train
       batch  FitBatch
         unpack                                      batch -> inputs, targets
         forward                                     model, inputs -> outputs  ~ model.buffers, rng
-        loss                                        loss_fn, outputs, targets -> loss
+        loss                                        loss_fn, outputs, targets -> loss  ~ rng
           after note                                loss?, outputs
           after show (observer, every 100 batches)
       (checkpoint)

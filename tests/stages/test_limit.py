@@ -151,6 +151,14 @@ def test_iterators_of_python_can_be_read_in_one_epoch_only(loader: Any, kind: st
     assert learner.state.epochs_done == 0
 
 
+def test_generator_below_a_window_is_refused_too() -> None:
+    learner = toy_learner(stages=supervised(accumulate=2, valid=False), train=(BATCH for _ in range(4)), valid=None)
+    with pytest.raises(BatchError, match="of type generator, which can be read once"):
+        learner.fit(epochs=2)
+    learner.fit(epochs=1)
+    assert (learner.state.updates, learner.state.batches_seen) == (2, 4)
+
+
 @pytest.mark.parametrize(
     ("given", "fitted"),
     [

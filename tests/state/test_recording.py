@@ -14,7 +14,8 @@ import torch
 from state import recording as module
 from state.errors import LogWarning
 from state.recording import Level, Recording
-from state.stores import MemoryStore, Records, Segment, Tables
+from state.records import Records
+from state.stores import MemoryStore, Segment, Tables
 
 
 class FullStore(MemoryStore):

@@ -282,3 +282,17 @@ def test_any_nesting_behaves_as_a_stack_of_dictionaries(actions: list[tuple[str,
 
 def _innermost(model: list[tuple[str, dict[str, int]]], scope: str) -> tuple[str, dict[str, int]]:
     return next(entry for entry in reversed(model) if entry[0] == scope)
+
+
+def test_values_that_a_failure_left_are_gone_when_any_scope_opens() -> None:
+    state, scopes, [(_, epoch), (_, batch)] = opened("epoch", "batch")
+    state.loss, state.mean = 1.0, 2.0
+    scopes.close("batch", batch, keep=True)
+    assert state.loss == 1.0
+    phase = scopes.open("phase")
+    assert not state.ready("loss")
+    assert state.mean == 2.0
+    scopes.close("phase", phase)
+    scopes.close("epoch", epoch, keep=True)
+    scopes.open("epoch")
+    assert not state.ready("mean")

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state.errors import LogDamaged, LogWarning, RunNotFound, StateError
+from state.errors import LogDamaged, LogWarning, RunNotFound
 from state.recording import Recording
+from state.records import Records
 from state.sqlite import SqliteStore
-from state.stores import MemoryStore, Position, Records, Store, ended, from_json, to_json
+from state.stores import MemoryStore, Store, from_json, to_json
 
 ROOT = Path(__file__).parents[2]
 VALUES = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats() | st.text(max_size=20)
@@ -105,64 +106,6 @@ def test_the_stage_view_shows_how_stages_ended(tmp_path: Path) -> None:
     assert rows == [("train/fit", "cancelled", 1_500_000, reason)]
     assert next(Records(reader).read()).value == f"cancelled by {reason}, 1.5 ms"
     reader.close()
-
-
-@pytest.mark.parametrize(
-    ("exit", "words"),
-    [
-        (["ok"], "ok"),
-        (["ok", 300_000, None], "ok, 0.3 ms"),
-        (
-            ["cancelled", 300_000, "train/epoch:after:EarlyStopping.look (run): valid_loss has not improved"],
-            "cancelled by train/epoch:after:EarlyStopping.look (run): valid_loss has not improved, 0.3 ms",
-        ),
-        (["cancelled", None, "user (epoch): enough"], "cancelled by user (epoch): enough"),
-        (["failed", 2_000_000_000, "ValueError: no"], "failed: ValueError: no, 2.0 s"),
-    ],
-)
-def test_an_outcome_is_told_in_words(exit: list[Any], words: str) -> None:
-    assert ended(*exit) == words
-
-
-@pytest.mark.parametrize(
-    ("given", "position"),
-    [
-        ("19:fit:23", Position(19, "fit", 23)),
-        ("19:fit", Position(19, "fit")),
-        ("19", Position(19)),
-        ((19, "fit", 0), Position(19, "fit", 0)),
-        ((19, "fit"), Position(19, "fit")),
-        ((19,), Position(19)),
-        (Position(update=3), Position(update=3)),
-    ],
-)
-def test_a_position_is_made_of_text_or_a_tuple(given: Any, position: Position) -> None:
-    assert Position.of(given) == position
-
-
-@pytest.mark.parametrize(
-    "given",
-    ["", "fit", "0::1", "0:fit:", "0:fit:x", "0:1:2:3", "-1", 0, None, (), ("fit",), (0, 1), [0, "fit"], (0, "", 1, 2)],
-)
-def test_what_is_no_position_is_refused_with_the_forms_of_one(given: Any) -> None:
-    with pytest.raises(StateError, match="is none of epoch, epoch:phase and epoch:phase:batch, such as") as caught:
-        Position.of(given)
-    assert str(caught.value).startswith(repr(given))
-
-
-@pytest.mark.parametrize(
-    ("asked", "told"),
-    [
-        ((0, None, None), r"no epoch 0\. It holds no epoch\.$"),
-        ((None, "fit", None), r"no phase 'fit'\. It has none\.$"),
-        ((None, None, 9), r"no batch 9\. It holds no epoch, batches up to 3\.$"),
-    ],
-)
-def test_a_log_of_batches_only_says_so(asked: Any, told: str) -> None:
-    store = MemoryStore()
-    store.write(store.tables(), [(0, 0, (None, None, 3, None), 0, [0.5])])
-    with pytest.raises(StateError, match=told):
-        Records(store).find(asked)
 
 
 @pytest.mark.parametrize("value", [[1, "a", None], [math.nan, 1.0], math.inf, -math.inf, [[-math.inf], 2], "\ud800"])

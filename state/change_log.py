@@ -1,0 +1,204 @@
+"""Reading the change log: who changed a value, when, and what it was before."""
+
+import os
+from collections.abc import Collection, Iterator
+from fnmatch import fnmatchcase
+from itertools import islice
+
+from state.changes import Change, Changes
+from state.errors import StateError, UnknownField, nearest, suggestion
+from state.latest import Latest, replaced_by
+from state.position import Asked, Position, PositionLike, is_within
+from state.recording import Recording
+from state.records import FORGETS, Record, Records
+from state.runs import LOG_FILE, find_run
+from state.sqlite import SqliteStore
+from state.stores import MemoryStore, Store
+
+_KINDS = ("write", "enter", "exit", "open", "close")
+
+
+class ChangeLog:
+    """The record of a run, to be asked. A log of a live run includes what was written up to the question."""
+
+    def __init__(self, store: Store, recording: Recording | None = None) -> None:
+        self._store = store
+        self._recording = recording
+
+    @classmethod
+    def open(cls, name: str | os.PathLike[str]) -> "ChangeLog":
+        """The log of a stored run: "runs/digits" (the latest), "runs/digits@3", a run's directory, or a log file.
+
+        Raises:
+            RunNotFound: there is no such run, or it has no log.
+            LogDamaged: the file is no log, or not whole.
+        """
+        path = find_run(name)
+        return cls(SqliteStore.open(path / LOG_FILE if path.is_dir() else path))
+
+    def tail(self, n: int = 20) -> Changes:
+        """The last records of every kind, but for those that tell of scopes opened and closed."""
+        records = self._records()
+        shown = {number for number, slot in enumerate(records.slots) if slot.kind not in ("open", "close")}
+        last = list(islice(records.read(shown, backward=True), n))
+        return Changes(_with_before(records, record) for record in reversed(last))
+
+    def blame(self, name: str, at: PositionLike | None = None) -> Change:
+        """The last write of a field or of one of its parts, by default up to now, else to the end of the round `at`.
+
+        What lies below a part is answered by the part: "model.params.0.weight" by "model.params".
+
+        Args:
+            name: of a field, a part, or what lies below a part.
+            at: "19:fit:23" (epoch:phase:batch, parts may be left out at the end), (19, "fit", 23), or a Position.
+
+        Raises:
+            UnknownField: nothing in the log has such a name.
+            StateError: it was never written, there is no such round, `at` is none, or nothing was recorded.
+        """
+        place = None if at is None else Position.of(at)
+        records = self._named()
+        names = records.resolve(name)
+        before = None if place is None else records.find((place.epoch, place.phase, place.batch))[1]
+        for record in records.read(records.writes(names), before=before, backward=True):
+            return _with_before(records, record)
+        told = self._why_unwritten(records, names) + (f" {FORGETS}" if self._store.dropped else "")
+        raise StateError(f"The log has no write of {name!r}{'' if place is None else f' up to {place}'}. {told}")
+
+    def history(self, name: str) -> Changes:
+        """Every write of a field and of its parts.
+
+        Raises:
+            UnknownField: nothing in the log has such a name.
+            StateError: nothing was recorded.
+        """
+        records = self._named()
+        return Changes(_changes(records, records.writes(records.resolve(name))))
+
+    def where(
+        self,
+        *,
+        actor: str | None = None,
+        field: str | None = None,
+        epoch: int | range | None = None,
+        phase: str | None = None,
+        batch: int | range | None = None,
+        kind: str | None = "write",
+        evidence: str | None = None,
+    ) -> Changes:
+        """The records that match all that is given.
+
+        Args:
+            actor: a pattern in which "*" stands for any characters: "*/update", "external", "*:after:*".
+            field: a pattern as well: "loss", "optimizer.hyper.*".
+            epoch: a number or a range, of which the log holds some.
+            phase: as in a position: "fit".
+            batch: a number or a range, as for `epoch`.
+            kind: "write", "enter", "exit", "open" or "close"; None for all.
+            evidence: how the change is known, or the scope that is opened or closed.
+
+        Raises:
+            UnknownField: `field` is no pattern, and nothing in the log has that name.
+            StateError: there is no such phase, round or kind, or nothing was recorded.
+        """
+        if kind is not None and kind not in _KINDS:
+            near = suggestion(nearest(str(kind), _KINDS))
+            raise StateError(f"kind={kind!r} is none of {', '.join(map(repr, _KINDS))}, nor None for all.{near}")
+        asked = (epoch, phase, batch)
+        records = self._records() if field is None and asked == (None, None, None) else self._named()
+        if field is not None and field not in records.fields and not set("*?[") & set(field):
+            raise UnknownField(field, records.fields, who="The log")
+        chosen = {
+            number
+            for number, slot in enumerate(records.slots)
+            if (actor is None or fnmatchcase(slot.actor, actor))
+            and (field is None or fnmatchcase(slot.field or "", field))
+            and (kind is None or slot.kind == kind)
+            and (evidence is None or slot.evidence == evidence)
+        }
+        changes = Changes(_changes(records, chosen, asked))
+        if not changes and asked != (None, None, None):
+            records.find(asked)  # raises if no record at all is there
+        return changes
+
+    def at(self, *, epoch: int | None = None, batch: int | None = None, phase: str | None = None) -> dict[str, object]:
+        """The state at the end of a round, by summaries: the last write of each field whose scope held there.
+
+        Without `phase`, a batch is that of the first phase that has one of this number.
+
+        Raises:
+            StateError: the log has no such round.
+        """
+        records = self._named()
+        place, end = records.find((epoch, phase, batch))
+        latest = Latest()
+        for record in records.read(records.writes(records.fields) | records.marks(), before=end):
+            latest.add(record)
+        return dict(sorted(latest.at(place, 3 if batch is not None else 2 if phase is not None else 1).items()))
+
+    def changes(self) -> Iterator[Change]:
+        """Every record in order, read while it is iterated."""
+        return _changes(self._records())
+
+    def __len__(self) -> int:
+        self._flush()
+        return self._store.count()
+
+    def __repr__(self) -> str:
+        last = self.tail(1)
+        where = f", the last at {str(last[0].position) or 'set-up'}" if last else ""
+        return f"ChangeLog of {self._store.name!r}: {len(self):,} records{where}"
+
+    def _why_unwritten(self, records: Records, names: Collection[str]) -> str:
+        """Why there may be no write of these fields: nobody did it yet, nobody does it, or it is not recorded."""
+        writers = sorted({slot.actor for slot in records.slots if slot.kind == "write" and slot.field in names})
+        if writers:
+            return f"{writers} would write it."
+        if self._recording is None:  # a file does not say what was left out of it
+            return "No stage or hook writes it, or audit= left it out of this log."
+        if any(self._recording.level_of(name) == "off" for name in names):
+            return 'Its writes are not recorded: audit= sets its level to "off". Choose "summary" or "writes".'
+        return "No stage or hook writes it."
+
+    def _flush(self) -> None:
+        if self._recording is not None:
+            self._recording.flush()
+
+    def _records(self) -> Records:
+        self._flush()
+        return Records(self._store)
+
+    def _named(self) -> Records:
+        """The records, for a question that names something in them."""
+        records = self._records()
+        if self._recording is None and isinstance(self._store, MemoryStore) and not records.fields:
+            remedy = 'Choose audit="summary", the default, or audit="writes" to have a record.'
+            raise StateError(f'This log is empty, because nothing was recorded (audit="off"). {remedy}')
+        return records
+
+
+def _changes(
+    records: Records,
+    chosen: set[int] | None = None,
+    asked: Asked = (None, None, None),
+) -> Iterator[Change]:
+    """The chosen slots' changes at the places asked for, in one pass over all that tells what they replaced."""
+    kept = None if chosen is None else {records.slots[number] for number in chosen}
+    fields = set() if kept is None else {slot.field for slot in kept}
+    latest = Latest()
+    for record in records.read(None if chosen is None else chosen | records.writes(fields) | records.marks()):
+        if (kept is None or record.slot in kept) and is_within(record.place, asked):
+            yield _change(record, latest.before(record))
+        latest.add(record)
+
+
+def _with_before(records: Records, record: Record) -> Change:
+    return _change(record, replaced_by(records, record))
+
+
+def _change(record: Record, replaced: Record | None) -> Change:
+    """A record as a change; where it replaced no write, the value before is the default."""
+    seq, t_ns, place, slot, after = record
+    before = None if slot.field is None else slot.default if replaced is None else replaced.value
+    what = (slot.actor, slot.kind, slot.field, before, after, slot.evidence)
+    return Change(seq, t_ns / 1e9, *what, Position(*place), slot.source)

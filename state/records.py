@@ -1,0 +1,145 @@
+"""Records: what a store holds, under the names its tables have."""
+
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
+
+from state.errors import StateError, UnknownField, nearest, suggestion
+from state.fields import MISSING
+from state.position import Asked, Place, Position, is_within
+from state.scopes import RUN
+from state.stores import FieldRow, Store, from_json
+
+FORGETS = "The log in memory keeps the latest rounds only; give a run_dir to keep them all."
+
+
+class NamedSlot(NamedTuple):
+    """A slot with its numbers looked up."""
+
+    actor: str
+    kind: str
+    field: str | None
+    scope: str
+    default: object
+    evidence: str
+    source: str
+
+
+class Record(NamedTuple):
+    """One value of a segment with its slot: what is asked for on reading."""
+
+    seq: int
+    t_ns: int
+    place: Place
+    slot: NamedSlot
+    value: object
+
+
+class Records:
+    """The records of a store, under the names its tables have at the time of the question."""
+
+    def __init__(self, store: Store) -> None:
+        tables = store.tables()
+        self.store = store
+        self._templates = list(tables.templates)
+        self._metas = list(tables.metas)
+        actors, fields = list(tables.actors), list(tables.fields)
+        nothing = FieldRow("", "run", "", "", None)
+        self.slots: list[NamedSlot] = []
+        for row in tables.slots:
+            actor, field = actors[row.actor], nothing if row.field is None else fields[row.field]
+            default = MISSING if field.default is None else self._read(row.kind, from_json(field.default))
+            names = (actor.path, row.kind, field.name or None, field.scope, default, row.evidence, actor.source)
+            self.slots.append(NamedSlot(*names))
+        self.fields = {row.name for row in fields}
+
+    def writes(self, fields: Collection[str | None]) -> set[int]:
+        """The slots that write one of these fields."""
+        return {n for n, slot in enumerate(self.slots) if slot.kind == "write" and slot.field in fields}
+
+    def marks(self, scopes: Collection[str] | None = None) -> set[int]:
+        """The slots that tell of a scope opened or closed: of all scopes, or of these and of the run."""
+        marks = ((n, slot.evidence) for n, slot in enumerate(self.slots) if slot.kind in ("open", "close"))
+        return {n for n, scope in marks if scopes is None or scope in scopes or scope == RUN}
+
+    def resolve(self, name: str) -> set[str]:
+        """The fields a name stands for: itself and what lies below it, else the part that it lies below."""
+        found = {field for field in self.fields if f"{field}.".startswith(f"{name}.")}
+        if found:
+            return found
+        part = name
+        while part and part not in self.fields:
+            part = part.rpartition(".")[0]
+        if not part or any(field.startswith(f"{part}.") for field in self.fields):  # a part that there is not
+            raise UnknownField(name, self.fields, who="The log")
+        return {part}
+
+    def read(
+        self, slots: Collection[int] | None = None, *, before: int | None = None, backward: bool = False
+    ) -> Iterator[Record]:
+        """The records of these slots (all of them by default) with numbers below `before`."""
+        wanted: dict[int, list[int]] = {}
+        for template, row in enumerate(self._templates):
+            indices = [index for index, slot in enumerate(row) if slots is None or slot in slots]
+            if indices:
+                wanted[template] = indices[::-1] if backward else indices
+        for seq, t_ns, place, template, values in self.store.segments(wanted, before=before, backward=backward):
+            row = self._templates[template]
+            for index in wanted[template]:
+                if before is None or seq + index < before:
+                    slot = self.slots[row[index]]
+                    yield Record(seq + index, t_ns, place, slot, self._read(slot.kind, values[index]))
+
+    def find(self, asked: Asked) -> tuple[Place, int]:
+        """The place of the last round asked for, and the number of the first record after it.
+
+        Raises:
+            StateError: there is no such round.
+        """
+        (epoch, phase, batch), found = asked, None
+        seen: dict[tuple[int | None, str | None], int | None] = {}  # the last batch of each phase
+        for seq, _, place, _, values in self.store.segments():
+            seen[place[:2]] = place[2] if place[2] is not None else seen.get(place[:2])
+            if is_within(place, (epoch, phase, batch)):
+                phase = place[1] if batch is not None else phase
+                found = place, seq + len(values)
+        if found is None:
+            raise StateError(_told_missing(asked, seen) + (f" {FORGETS}" if self.store.dropped else ""))
+        return found
+
+    def _read(self, kind: str, value: Any) -> object:
+        if not isinstance(value, list):
+            return value
+        if kind == "exit":
+            return ended(*value)
+        return self._metas[value[0]] if len(value) == 1 and isinstance(value[0], int) else value
+
+
+def _told_missing(asked: Asked, seen: dict[tuple[int | None, str | None], int | None]) -> str:
+    """That no round is where it was looked for, and where there are some."""
+    epoch, phase, _ = asked
+    phases = sorted({p for _, p in seen if p is not None})
+    if phase is not None and phase not in phases:
+        near = suggestion(nearest(str(phase), phases))
+        return f"The log has no phase {phase!r}.{near} It has {', '.join(map(repr, phases)) or 'none'}."
+    words: list[Any] = [f"{part.start} to {part.stop - 1}" if isinstance(part, range) else part for part in asked]
+    last: dict[str | None, int] = {}
+    for (e, p), b in seen.items():
+        if b is not None and is_within((e, p, b, None), (epoch, None, None)):
+            last[p] = max(b, last.get(p, b))
+    epochs = [e for e, _ in seen if e is not None]
+    told = f"epochs {min(epochs)} to {max(epochs)}" if epochs else "no epoch"
+    ends = ", ".join(f"{'batches up to' if p is None else f'{p} to batch'} {b}" for p, b in last.items())
+    comma = ", of this one " if isinstance(epoch, int) else ", "
+    return f"The log has no {Position(*words)}. It holds {told}{comma if ends else ''}{ends}."
+
+
+def ended(outcome: str, duration_ns: int | None = None, reason: str | None = None) -> str:
+    """How a stage ended, in words: "ok, 1.2 ms", "failed: ValueError: no, 2.0 s".
+
+    The reason of "cancelled" begins with who did it and what ends by it:
+    "cancelled by train/epoch:after:EarlyStopping.look (run): valid_loss has not improved, 0.3 ms".
+    """
+    text = outcome if reason is None else f"{outcome} by {reason}" if outcome == "cancelled" else f"{outcome}: {reason}"
+    if duration_ns is None:
+        return text
+    return f"{text}, {duration_ns / 1e6:.3g} ms" if duration_ns < 0.999e9 else f"{text}, {duration_ns / 1e9:.1f} s"
