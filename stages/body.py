@@ -131,7 +131,7 @@ def watching(call: Body, watched: list[tuple["Actor", str, str]]) -> Body:
 
 def _is_scalar(name: str) -> bool:
     """Whether a part is made of plain values, which can be compared: `optimizer.hyper`, `model.mode`."""
-    return name.split(".")[1:2] in (["hyper"], ["mode"])
+    return name.split(".")[1] in ("hyper", "mode")
 
 
 def _until_exhausted(call: Body) -> Body:

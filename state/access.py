@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from state.errors import AccessDenied, UnknownField, short
 from state.fields import FieldSpec
-from state.parts import RNG
 
 Kind = TypeVar("Kind")
 
@@ -71,12 +70,12 @@ class Access:
     @property
     def field_writes(self) -> tuple[str, ...]:
         """The names in `writes` that are fields: what is assigned, not changed in place."""
-        return tuple(name for name in self.writes if not _is_part(name))
+        return tuple(name for name in self.writes if "." not in name)
 
     @property
     def part_writes(self) -> tuple[str, ...]:
         """The names in `writes` that are parts: what changes in place."""
-        return tuple(name for name in self.writes if _is_part(name))
+        return tuple(name for name in self.writes if "." in name)
 
     @property
     def readable(self) -> frozenset[str]:
@@ -84,10 +83,6 @@ class Access:
         parts = (name for name in (*self.part_writes, *self.touches, *self.restores, *self.spoils) if "." in name)
         owners = (name.partition(".")[0] for name in parts)
         return frozenset(name.partition(".")[0] for name in self.reads) | frozenset(owners)
-
-
-def _is_part(name: str) -> bool:
-    return "." in name or name == RNG
 
 
 class Owner(Protocol):

@@ -40,7 +40,9 @@ def _from_vector(world: World) -> None:
 
 
 def _other_object(world: World) -> None:
-    world.model.weight = nn.Parameter(world.model.weight.detach().clone())
+    made = nn.Parameter(world.model.weight.detach().clone())
+    made.grad = world.model.weight.grad
+    world.model.weight = made
 
 
 def _by_an_optimizer(world: World, **how: bool) -> None:

@@ -233,7 +233,7 @@ class Choices:
         scopes = ("run", node.each)  # the scopes of other fields may not be open, or end inside
         node.act.writes = [name for name in node.act.writes if name != GRADS and FIELDS.get(name, "run") in scopes]
         node.opens = self.mostly(None, "mine", "epoch")
-        node.forbids = self.mostly([], [], ["a"], ["model"], ["model.params"], ["rng", "d"], ["optimizer"])
+        node.forbids = self.mostly([], [], ["a"], ["model"], ["model.params.weight"], ["rng", "d"], ["optimizer"])
         for _ in range(self.pick(1, 2, 3)):
             which = self.pick(*range(10))
             if which < 3 + 2 * depth or depth == 3:
@@ -290,7 +290,7 @@ READ = (
     *["model", "tally", "model.params", GRADS, GRADS, GRADS, TOTAL, POSITION, "optimizer.hyper.lr", "ghost"],
     *["model.parms", "a.state"],
 )
-WRITTEN = (*[*FIELDS] * 3, *PARTS, GRADS, GRADS, GRADS)
+WRITTEN = (*[*FIELDS] * 3, *PARTS[:-1], GRADS, GRADS, GRADS)  # the generators are touched, not written
 RESTORED = (["model.params"], ["model.mode"], ["rng"], ["optimizer.hyper"], ["optimizer.hyper.lr"])
 BINDS = ({"a": "b"}, {"d": "u"}, {"model": "other"}, {"c": "a", "model": "other"}, {"e": "d"})
 TARGETS = ("/", "*", "s0", "s0", "s1", "s1", "s2", "s0/s1", "s1/s0", "checkpoint", "inside", "s9")
