@@ -196,7 +196,8 @@ class Builder:
         return POINTS[hook.side](hook.target, **options, **_declared(hook.act, hook.side))(function)
 
     def _look(self, tag: str, state: Any) -> None:
-        self.world.told.append((tag, {name: getattr(state, name) for name in SEEN if state.ready(name)}))
+        names = [name for name in SEEN if name in dir(state) and state.ready(name)]
+        self.world.told.append((tag, {name: getattr(state, name) for name in names}))
 
     def _read(self, tag: str, act: Act, state: Any, *, only_ready: bool = False) -> None:
         for own in act.reads:

@@ -141,8 +141,10 @@ def add(component: Any, part: str) -> None:
 
 def keep(component: Any, part: str) -> Any:
     """What `give_back` needs."""
+    if isinstance(component, Holder) and part == "params":
+        return [each.detach().clone() for each in component.parameters()]
     if isinstance(component, Holder):
-        return [each.detach().clone() for each in component.parameters()] if part == "params" else component.training
+        return component.training, [each.requires_grad for each in component.parameters()]
     if component is not None:
         return dict(component.param_groups[0])
     return torch.get_rng_state(), random.getstate(), numpy.random.get_state()
@@ -155,7 +157,9 @@ def give_back(component: Any, part: str, kept: Any) -> None:
             for each, value in zip(component.parameters(), kept, strict=True):
                 each.copy_(value)
     elif isinstance(component, Holder):
-        component.train(kept)
+        component.train(kept[0])
+        for each, flag in zip(component.parameters(), kept[1], strict=True):
+            each.requires_grad_(flag)
     elif component is not None:
         names = ["lr"] if part == "hyper.lr" else ["lr", "weight_decay"]
         component.param_groups[0].update({name: kept[name] for name in names})

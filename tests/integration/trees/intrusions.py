@@ -39,7 +39,7 @@ def _from_vector(world: World) -> None:
     nn.utils.vector_to_parameters(torch.arange(5.0) + 1, world.model.parameters())
 
 
-def _other_object(world: World) -> None:
+def other_object(world: World) -> None:
     made = nn.Parameter(world.model.weight.detach().clone())
     made.grad = world.model.weight.grad
     world.model.weight = made
@@ -52,7 +52,9 @@ def _by_an_optimizer(world: World, **how: bool) -> None:
 
 
 def _swapped(world: World) -> None:
-    torch.utils.swap_tensors(world.model.weight, nn.Parameter(torch.full((2,), 9.0)))
+    other = nn.Parameter(torch.full((2,), 9.0))
+    other.grad = world.model.weight.grad
+    torch.utils.swap_tensors(world.model.weight, other)
 
 
 def _loaded(world: World) -> None:
@@ -82,7 +84,7 @@ ROUTES: list[tuple[str, Route]] = [
     ("model.params", _by_numpy),
     ("model.params", _whole_storage),
     ("model.params", _from_vector),
-    ("model.params", _other_object),
+    ("model.params", other_object),
     ("model.params", lambda world: _by_an_optimizer(world, foreach=True)),
     ("model.params", lambda world: _by_an_optimizer(world, fused=True)),
     ("model.params", _swapped),

@@ -170,8 +170,9 @@ class Play:
     def look(self, actor: Actor) -> None:
         """What an observer looks at: everything, by its own names."""
         if actor.hook and actor.hook.observes:
-            seen = {own: self.values[actor.name(own)] for own in SEEN if actor.name(own) in self.values}
-            self.told.append((actor.tag, seen))
+            renamed = set(actor.names.values()) - actor.names.keys()
+            names = {own: actor.name(own) for own in SEEN if own not in renamed}
+            self.told.append((actor.tag, {own: self.values[name] for own, name in names.items() if name in self.values}))
 
     def end(self, actor: Actor, kept: dict[str, int]) -> None:
         """A hook around, from its yield on; what it got it may look at again."""

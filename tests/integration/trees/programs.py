@@ -233,7 +233,7 @@ class Choices:
         scopes = ("run", node.each)  # the scopes of other fields may not be open, or end inside
         node.act.writes = [name for name in node.act.writes if name != GRADS and FIELDS.get(name, "run") in scopes]
         node.opens = self.mostly(None, "mine", "epoch")
-        node.forbids = self.mostly([], [], ["a"], ["model"], ["model.params.weight"], ["rng", "d"], ["optimizer"])
+        node.forbids = self.mostly([], [], ["a"], ["model"], ["model.params"], ["rng", "d"], ["optimizer"])
         for _ in range(self.pick(1, 2, 3)):
             which = self.pick(*range(10))
             if which < 3 + 2 * depth or depth == 3:
@@ -274,8 +274,9 @@ class Choices:
     def bound(self, below: Sequence[tuple[dict[str, str], Act]]) -> dict[str, str]:
         """What to bind for actors, which have names already; nothing that makes one of two names of an actor."""
         names: dict[str, str] = self.mostly({}, *BINDS)
+        used = {owner for _, act in below for owner in act.owners}
+        names = {own: other for own, other in names.items() if other not in used}
         if self.pick(*[True] * 9, False):
-            used = {owner for _, act in below for owner in act.owners}
             names = {own: other for own, other in names.items() if own in used}
         for inner, act in below:
             called = [{**names, **inner}.get(owner, owner) for owner in act.owners]
