@@ -94,12 +94,11 @@ class Readiness:
         self.acted.add(place.path)
         if not place.children:
             return
-        may_run_never = getattr(place.stage, "runs", "1").startswith("0")
-        before = set(self.ready)
+        runs, before = getattr(place.stage, "runs", "1"), set(self.ready)
         self._round(place, written)
-        if getattr(place.stage, "runs", "1").endswith("+") and not before <= self.ready:
+        if runs.endswith("+") and not before <= self.ready:
             self._round(place, written)
-        if may_run_never:
+        if runs.startswith("0"):
             self.sometimes |= self.ready - before
             self.ready &= before
 
@@ -165,7 +164,7 @@ class Readiness:
             anew = [writer for writer in later if writer != path]
             after = _list(anew) if anew else "a stage that does, such as Unscale() for scaled gradients"
             return "read before write", f"{told} Put the reader after {after}."
-        if later == [path] and name.endswith(".grads"):
+        if path in later and name.endswith(".grads"):
             told = "which nobody has cleared before: gradients of earlier batches would add up."
             return "read before write", f"{told} Put ClearGradients() first."
         if later == [path]:

@@ -166,7 +166,8 @@ class Microbatches(Composite):
     Writes:
         loss: of the whole batch: the mean of the parts, weighted by their samples, detached.
         loss_weight: inside, the share of a part in the batch, by which `Backward` multiplies its loss. So the gradients
-            are those of the whole batch, where the loss is a mean over samples. Afterwards it is 1.
+            are those of the whole batch, where the loss is a mean over samples. A weight that the batch has is
+            multiplied by it, and is back afterwards; else it is 1 then.
 
     A part that is cancelled (its scope is "microbatch") adds nothing to gradients, loss and outputs. Where every part
     is, the batch is cancelled.
@@ -203,7 +204,7 @@ class Microbatches(Composite):
 
     @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]  # they are settings
-        return (*self.split, "loss", *self.join)
+        return (*self.split, "loss", *self.join, "loss_weight?")
 
     @property
     def writes(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -216,6 +217,7 @@ class Microbatches(Composite):
             told = "Let the loader leave out empty batches."
             raise BatchError(f"Microbatches got a batch whose {self.split[0]!r} has no sample. {told}")
         length = -(-size // self.parts)
+        weight = 1.0 if state.loss_weight is None else state.loss_weight
         loss: Any = None
         outputs: dict[str, list[Any]] = {name: [] for name in self.join}
         try:
@@ -224,16 +226,17 @@ class Microbatches(Composite):
                 with state.round():
                     for name, value in part.items():
                         setattr(state, name, value)
-                    state.loss_weight = weight = min(length, size - start) / size
+                    share = min(length, size - start) / size
+                    state.loss_weight = share * weight
                     super().run(state)
-                    share = state.loss.detach() * weight
-                    loss = share if loss is None else loss + share
+                    part_loss = state.loss.detach() * share
+                    loss = part_loss if loss is None else loss + part_loss
                     for name, held in outputs.items():
                         held.append(detached(getattr(state, name)))
         finally:
             for name, value in whole.items():
                 setattr(state, name, value)
-            state.loss_weight = 1.0
+            state.loss_weight = weight
         if loss is None:
             raise Cancel("batch", "every part of it was cancelled")
         state.loss = loss

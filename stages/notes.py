@@ -40,11 +40,12 @@ def why_not_ready(runner: "Runner", name: str) -> str:
     if not writers:
         return f"Nobody in this tree writes it; set it, or pass {name}= to the State."
     who = " and ".join(writers[:2]) + (f" and {len(writers) - 2} more" if len(writers) > 2 else "")
+    write = "writes" if len(writers) == 1 else "write"
     if spec.scope == "run":
-        return f"{who} writes it. Read it after that."
+        return f"{who} {write} it. Read it after that."
     if runner.scopes.is_open(spec.scope):
-        return f"{who} writes it later in this {spec.scope}. Read it after that."
-    return f"{who} writes it, and it is gone when its {spec.scope} ends."
+        return f"{who} {write} it later in this {spec.scope}. Read it after that."
+    return f"{who} {write} it, and it is gone when its {spec.scope} ends."
 
 
 def with_note(runner: "Runner", error: BaseException, actor: "Actor") -> BaseException:

@@ -109,6 +109,7 @@ def windows_without_update(places: list[Place]) -> Iterator[Finding]:
             if each != "update":
                 told = f"{place.path} gathers batches for one update, but each round of {around.path} is a {each!r}."
                 ways = f"Write {type(around.stage).__name__}(..., each='update')."
+                ways = "Keep one of the two." if isinstance(around.stage, Window) else ways
                 yield Finding("error", "window without update", (place.path, around.path), f"{told} {ways}")
 
 

@@ -149,11 +149,14 @@ class Runner:
         Inside `inside(path)` it is a round of that loop; alone it is a phase of one batch, of the one training phase of
         the tree, with its hooks.
         """
+        loop = self._entered or self.nodes[self._training_phase()]
+        if loop.round is None or loop.round.scope != "batch":
+            told = "Enter the loop whose rounds are batches, by inside(path): a Window in it, say."
+            raise Misuse(f"fit_batch() runs one batch, and a round of {loop.path} is another thing. {told}")
         if self._entered is not None:
-            if self.round is self._entered.round:
+            if self.round is loop.round:
                 self.refuse_if_running()
-            return self._round_on(self._entered, batch)
-        loop = self.nodes[self._training_phase()]
+            return self._round_on(loop, batch)
         frame = Frame({})
         with self._running(None), scopes_above(self, loop), self._bracket([loop]):
             frame = self._round_on(loop, batch)

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from learner import Cancel, Exhausted, Outcome, StageError
+from learner import Cancel, Exhausted, Outcome, Skip, StageError
 from learner.testing import toy_learner
-from stages.cancel import OK, Reached
+from stages.cancel import OK, Reached, is_failure
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,7 @@ from stages.cancel import OK, Reached
     [
         (Cancel("batch", "loss is not finite"), "cancelled", "loss is not finite"),
         (Exhausted(), "exhausted", ""),
+        (Skip("not now"), "skipped", "not now"),
         (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt"),
         (SystemExit(1), "interrupted", "SystemExit"),
         (ValueError("no"), "failed", "ValueError: no"),
@@ -35,6 +36,11 @@ def test_end_that_fit_asked_for_is_good_for_a_loop_and_cuts_the_rest_short() -> 
 def test_cancel_is_no_exception_that_user_code_swallows() -> None:
     assert not issubclass(Cancel, Exception)
     assert not issubclass(Exhausted, Exception)
+    assert not issubclass(Skip, Exception)
+
+
+def test_skip_is_no_failure_and_keeps_no_values() -> None:
+    assert not is_failure(Skip("why")) and not is_failure(Cancel("batch")) and is_failure(KeyboardInterrupt())
 
 
 def test_outcome_reads_as_a_sentence() -> None:
@@ -42,6 +48,8 @@ def test_outcome_reads_as_a_sentence() -> None:
     signal.by = "train/epoch:after:Stop.judge"
     assert str(Outcome.of(signal)) == "cancelled (run) by train/epoch:after:Stop.judge: low loss"
     assert str(OK) == "ok"
+    assert str(Outcome.of(Skip("not now"))) == "skipped: not now"
+    assert Outcome.of(Skip("not now")).told == "not now" and Outcome.of(Skip()).told is None
 
 
 @pytest.mark.parametrize(

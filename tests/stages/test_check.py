@@ -2,10 +2,13 @@
 
 from typing import Any, ClassVar
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learner.recipes import supervised
+from learner.testing import toy_learner
 from stages import (
     Assembly,
     Backward,
@@ -18,6 +21,7 @@ from stages import (
     FitBatch,
     Forward,
     Gradient,
+    GraphError,
     Loss,
     Stage,
     Train,
@@ -27,6 +31,7 @@ from stages import (
     Validate,
     ValidateBatch,
     ValidateLoss,
+    When,
     after,
     assemble,
     before,
@@ -300,3 +305,16 @@ def write_accuracy() -> HookMethod:
     def accuracy(valid_loader: Any) -> Any: ...
 
     return accuracy
+
+
+def test_condition_of_a_when_is_not_met_by_what_its_own_stages_write() -> None:
+    class Flagged(TrainState):
+        flag: bool = field(scope="batch")
+
+    @stage(state=Flagged, writes=("flag",))
+    def raise_flag() -> bool:
+        return True
+
+    tree = supervised(valid=False).insert(When(lambda flag: flag, raise_flag), before="gradient")
+    with pytest.raises(GraphError, match=r"when reads 'flag', which .*raise_flag writes only afterwards"):
+        toy_learner(stages=tree, valid=None)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner import Cancel, Composite, Learner, Outcome, State, TrainState, field, stage, supervised
-from learner.testing import toy_learner
+from learner import Cancel, Composite, Learner, Outcome, Skip, Stage, State, TrainState, field, stage, supervised
+from learner.testing import run_stage, toy_learner
 from stages import (
     Backward,
     ClearGradients,
@@ -238,3 +238,57 @@ def test_limit_in_minutes_ends_a_loop_that_counts_nothing() -> None:
     learner = Learner.from_state(Bare(), Train(Epoch(turn)), train=[1])
     learner.fit(minutes=1e-9)
     assert learner.outcome.ok and learner.state.turns == 1 and len(learner.history) == 1
+
+
+class AsksForMinutes(Stage):
+    """Asks for the number of a round that nothing counts."""
+
+    def run(self, state: Any) -> None:
+        state.round_number("minutes")
+
+
+class Ends(Stage):
+    """Lets the loop that it stands in end with this round."""
+
+    def run(self, state: Any) -> None:
+        state.end_after_round()
+
+
+def test_unknown_unit_of_rounds_is_refused() -> None:
+    learner = toy_learner(stages=supervised().insert(AsksForMinutes(), after="fit/batch/update"))
+    with pytest.raises(Misuse, match=r"calls round_number\('minutes'\). There are \['batches', 'epochs', 'updates'\]"):
+        learner.fit(epochs=1)
+
+
+def test_stage_may_let_its_loop_end_with_the_round() -> None:
+    learner = toy_learner(stages=supervised().insert(Ends(), before="fit/batch/update"))
+    learner.fit(epochs=2)
+    assert totals(learner.state) == (2, 2, 16) and learner.state.updates == 2
+
+
+def test_loop_is_ended_only_from_within() -> None:
+    with pytest.raises(Misuse, match=r"ends calls end_after_round\(\) outside of any loop. Put it into one"):
+        run_stage(Ends())
+
+
+def test_skip_that_leaves_a_round_keeps_nothing_of_it() -> None:
+    class Skips(Composite):
+        each = "inner"
+
+        def run(self, state: Any) -> None:
+            with state.round():
+                super().run(state)
+                raise Skip("enough")
+
+    class Kept(TrainState):
+        kept: int = field(scope="inner")
+
+    @stage(state=Kept, writes=("kept",))
+    def keep() -> int:
+        return 1
+
+    learner = toy_learner(valid=None, stages=supervised(valid=False).insert(Skips(keep), before="fit/batch/update"))
+    seen: list[bool] = []
+    learner.after("update")(lambda state: seen.append(state.ready("kept")))
+    learner.fit(epochs=1)
+    assert seen == [False] * 8
