@@ -156,7 +156,7 @@ class Guard:
             return
         own = [one for one in found if _is_allowed(actor.access, one)]
         forbidden = [one for one in own if any(_forbids(rule, one.name) for rule in actor.forbidden)]
-        memory = {place for one in own if one not in forbidden for place in self._memory(one)}
+        memory = {place for one in own if one not in forbidden for place in self._memory(one)} - {None}
         others = [one for one in found if one not in own and not self._is_excused(actor, one, memory)]
         if forbidden:
             owners = {owner for rule, owner in actor.forbidden.items() for one in forbidden if _forbids(rule, one.name)}
@@ -164,13 +164,13 @@ class Guard:
         if others:
             self._report(actor, others, _remedy(actor, others))
 
-    def _is_excused(self, actor: "Actor", one: Moved, memory: set[int]) -> bool:
+    def _is_excused(self, actor: "Actor", one: Moved, memory: set[int | None]) -> bool:
         """Whether it is what the actor may change, under another name.
 
         That is a tensor that stands in several places, and the parameters of further modules that an optimizer holds,
         for who may change that optimizer's state.
         """
-        if memory and self._memory(one) <= memory:
+        if self._memory(one) <= memory:
             return True
         field, _, part = one.name.partition(".")
         values = self.runner.values
@@ -229,7 +229,7 @@ class Guard:
             else:
                 self._record(self.runner.external, [one], one.evidence)
 
-    def _memory(self, one: Moved) -> set[int]:
+    def _memory(self, one: Moved) -> set[int | None]:
         """Where the tensors that moved have their memory: one tensor may stand under several names."""
         assert self._last is not None
         return self._last.memory(one.name, one.inside)
