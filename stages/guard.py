@@ -2,11 +2,12 @@
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
-from stages.check import actors
+from stages.check import actors, key_of
 from stages.errors import GuardWarning, UndeclaredChange, listed
 from stages.order import covers
 from state.access import Access
@@ -116,7 +117,7 @@ class Guard:
 
     def look_at(self, names: Iterable[str]) -> Look:
         """What there is of the parts that a pair is to give back."""
-        return self.watch.look_at(tuple(names), contents=True)
+        return self.watch.look_at({key_of(name) for name in names}, contents=True)
 
     def prove(self, actor: "Actor", before: Look) -> None:
         """What a pair lent is what it was, bit for bit.
@@ -124,7 +125,8 @@ class Guard:
         Raises:
             UndeclaredChange: it is not.
         """
-        found = moved(before, self.look_at(actor.access.restores))
+        names = actor.access.restores
+        found = [within for one in moved(before, self.look_at(names)) for within in _within(one, names)]
         if found:
             self._record(actor, found)
             told = "It restores that, so it has to give it back on every way out: ok, cancelled and failed."
@@ -265,6 +267,14 @@ def _is_allowed(access: Access, one: Moved) -> bool:
     if access.unsafe or any(covers(name, one.name) for name in names):
         return True
     return bool(one.inside) and all(any(covers(name, f"{one.name}.{below}") for name in names) for below in one.inside)
+
+
+def _within(one: Moved, names: Iterable[str]) -> list[Moved]:
+    """Of what moved that which these names mean, if there is any: the part as a whole, or names in it."""
+    if any(covers(name, one.name) for name in names):
+        return [one]
+    inside = tuple(below for below in one.inside if any(covers(name, f"{one.name}.{below}") for name in names))
+    return [replace(one, inside=inside)] if inside else []
 
 
 def _forbids(rule: str, name: str) -> bool:
