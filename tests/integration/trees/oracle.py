@@ -1,19 +1,11 @@
 """Oracle: plays a program by hand over plain numbers: what each actor sees, who finds nothing, what moves, and when."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import combinations
 from typing import Any
 
-from tests.integration.trees.plan import Actor, Plan, Spot, atoms, key_of
-from tests.integration.trees.programs import (
-    COMPONENTS,
-    DEFAULT,
-    FIELDS,
-    POSITION,
-    ROUNDS,
-    TOTAL,
-    Program,
-)
+from tests.integration.trees.plan import ALL_PARTS, Actor, Plan, Spot, atoms, key_of
+from tests.integration.trees.programs import DEFAULT, FIELDS, POSITION, ROUNDS, TOTAL
 
 SEEN = (*FIELDS, TOTAL, POSITION)
 """The fields that an observer looks at."""
@@ -29,7 +21,7 @@ class Play:
         faults: who reads what has no value, with the moment of it.
         writes: who wrote what, with the moment of it.
         violation: the first actor that changed what it may not, or did not give back, and what; None if there is none.
-        ran: who worked, in order, and whether all loops round it were in their first three rounds then.
+        worked: the tags of who worked, each with its path then, and whether all loops round it were in an early round.
     """
 
     def __init__(
@@ -42,72 +34,54 @@ class Play:
             numbers: without `paths`, the switches that are on.
             broken: the tag of an actor that does not give back what it restores, the first time it runs.
         """
-        self.plan = plan
-        self.paths, self.numbers, self.broken = paths, numbers, broken
-        given = plan.program.given
-        self.values: dict[str, Any] = {TOTAL: 0, "train_loader": None, **dict.fromkeys(given - {"a"})}
-        if "a" in given:
-            self.values["a"] = 7
-        self.parts = dict.fromkeys(
-            [atom for name in COMPONENTS for atom in (*atoms(name) - {name},)] + ["model.grads", "other.grads", "rng"], 0
-        )
-        self.boundary = dict(self.parts)
+        self.plan, self.paths, self.numbers, self.broken = plan, paths, numbers, broken
+        given = dict.fromkeys(plan.program.given)
+        self.values: dict[str, Any] = {TOTAL: 0, "train_loader": None, **given, **({"a": 7} if "a" in given else {})}
+        self.parts = dict.fromkeys(ALL_PARTS, 0)
+        self.settled = dict(self.parts)
         self.told: list[Any] = []
         self.faults: dict[tuple[str, str], int] = {}
         self.writes: list[tuple[int, str, str]] = []
         self.violation: tuple[str, frozenset[str]] | None = None
-        self.ran: list[tuple[str, str, bool]] = []
-        self.count: dict[str, int] = {}
-        self.turns: dict[str, int] = {}  # the rounds that we are in
+        self.kept_back: tuple[str, frozenset[str]] = ("", frozenset())
+        self.worked: dict[str, tuple[str, bool]] = {}
+        self.rounds_done: dict[str, int] = {}
+        self.rounds: list[int] = []  # the number in the run of each round of a loop that we are in
+        self.batches: list[int] = []  # the same of those that are batches
         self.written = self.moment = 0
-        self.not_given_back: tuple[str, frozenset[str]] = ("", frozenset())
         self.open: list[str] = []
-        self.rounds: list[int] = []
         self.place(plan.root)
 
     def place(self, spot: Spot) -> None:
         """A place with its hooks and its scope."""
-        opens = spot.node.opens if spot.kind == "stage" else None
+        opens = spot.node.opens if spot.is_stage else None
         hidden = self.enter(opens)
-        for hook in spot.hooks["before"]:
-            self.hook(hook)
-        entered = [(hook, self.begin(hook)) for hook in spot.hooks["around"] if self.is_wanted(hook)]
-        if spot.kind == "stage":
+        for hook in filter(self.is_wanted, spot.hooks["before"]):
+            self.work(hook)
+        entered = [(hook, self.begin(hook)) for hook in filter(self.is_wanted, spot.hooks["around"])]
+        if spot.is_stage:
             self.body(spot)
             self.prove(spot.actor)
-        elif spot.kind == "inline":
-            self.move(spot.actor, spot.actor.act.touches)
-            self.settle(spot.actor)
         for hook, kept in reversed(entered):
-            self.end(hook, kept)
-        for hook in spot.hooks["after"]:
-            self.hook(hook)
+            self.finish(hook, kept)
+            self.prove(hook)
+        for hook in filter(self.is_wanted, spot.hooks["after"]):
+            self.work(hook)
         self.leave(opens, hidden)
 
     def body(self, spot: Spot) -> None:
         """What the stage of a place does."""
-        node, actor = spot.node, spot.actor
+        node = spot.node
         match node.kind:
             case "leaf":
-                self.read(actor)
-                self.change(actor, "all")
-            case "inline":
-                self.read(actor, below=spot)
-                kept = self.lend(actor)
-                self.move(actor, actor.act.parts)
-                self.write(actor, actor.act.fields)
-                self.settle(actor)
-                self.held(spot)
-                self.take_back(actor, kept)
-                self.settle(actor)
+                self.work(spot.actor)
             case "chain":
                 self.held(spot)
             case "repeat":
                 for _ in range(2):
                     self.round(spot, ())
             case "when" | "every":
-                if node.kind == "when":
-                    self.read(actor)
+                self.read(spot.actor)
                 if self.runs(spot.path, node.number, node.kind):
                     self.held(spot)
             case _:
@@ -131,105 +105,91 @@ class Play:
 
     def round(self, spot: Spot, names: Collection[str]) -> None:
         """The stages that a place holds, in a round of its scope, if it has one."""
-        hidden = self.enter(spot.node.each)
-        turns, self.turns = self.turns, {**self.turns, spot.path: self.count.get(spot.path, 0) + 1}
-        self.count[spot.path] = self.turns[spot.path]
-        if spot.node.each == "batch":
+        each = spot.node.each
+        hidden = self.enter(each)
+        self.rounds_done[spot.path] = self.rounds_done.get(spot.path, 0) + 1
+        self.rounds += [self.rounds_done[spot.path]] if each else []
+        if each == "batch":
             self.values[POSITION] = self.values[TOTAL]
-            self.rounds.append(self.values[TOTAL] + 1)
-        self.write(spot.actor, list(names))
+            self.batches.append(self.values[TOTAL] + 1)
+        self.write(spot.actor, names)
         self.held(spot)
-        if spot.node.each == "batch":
+        if each == "batch":
             self.values[TOTAL] += 1
-        self.leave(spot.node.each, hidden)
-        for held in spot.held:
-            if held.kind == "checkpoint":
-                self.place(held)
-                self.rounds.pop()
-        self.turns = turns
+        self.leave(each, hidden)
+        if each == "batch":
+            self.place(spot.held[-1])  # the point at the end of the round
+            self.batches.pop()
+        del self.rounds[-1 if each else len(self.rounds) :]
 
     def held(self, spot: Spot) -> None:
+        """The stages that a place holds, in order."""
         for held in spot.held:
-            if held.kind != "checkpoint":
+            if held.is_stage:
                 self.place(held)
 
-    def hook(self, actor: Actor) -> None:
-        """A hook before or after."""
-        if not self.is_wanted(actor):
-            return
-        self.look(actor)
-        self.read(actor)
-        self.change(actor, "all")
+    def work(self, actor: Actor) -> None:
+        """A leaf, or a hook before or after."""
+        self.finish(actor, self.begin(actor), at_once=True)
 
     def begin(self, actor: Actor) -> dict[str, int]:
-        """A hook around, up to its yield."""
-        self.look(actor)
-        self.read(actor)
-        return self.change(actor, "enter")
-
-    def look(self, actor: Actor) -> None:
-        """What an observer looks at: everything, by its own names."""
+        """The first half of what an actor does; of a hook around that up to its yield. The answer is what it lent."""
         if actor.hook and actor.hook.observes:
             renamed = set(actor.names.values()) - actor.names.keys()
             names = {own: actor.name(own) for own in SEEN if own not in renamed}
-            self.told.append((actor.tag, {own: self.values[name] for own, name in names.items() if name in self.values}))
-
-    def end(self, actor: Actor, kept: dict[str, int]) -> None:
-        """A hook around, from its yield on; what it got it may look at again."""
-        told = len(self.told)
+            seen = {own: self.values[name] for own, name in names.items() if name in self.values}
+            self.told.append((actor.tag, seen))
         self.read(actor)
-        del self.told[told:]
-        self.change(actor, "leave", kept)
-
-    def change(
-        self, actor: Actor, half: str, kept: dict[str, int] | None = None
-    ) -> dict[str, int]:
-        """What an actor changes, then the boundary: all of it, or one half of a hook around."""
-        act = actor.act
-        if half != "leave":
-            kept = self.lend(actor)
-            self.move(actor, act.touches)
-        assert kept is not None
-        if half != "enter":
-            self.move(actor, act.parts)
-            self.take_back(actor, kept)
-            self.write(actor, act.fields)
-            if actor.hook:
-                self.prove(actor)
-        self.settle(actor)
+        kept = self.lend(actor)
+        self.move(actor, actor.act.touches)
+        if actor.hook and actor.hook.side == "around":
+            self.settle(actor)
         return kept
+
+    def finish(self, actor: Actor, kept: dict[str, int], *, at_once: bool = False) -> None:
+        """The other half."""
+        if not at_once:  # it may use again what it was given
+            told = len(self.told)
+            self.read(actor)
+            del self.told[told:]
+        self.move(actor, actor.act.parts)
+        self.take_back(actor, kept)
+        self.write(actor, actor.act.fields)
+        self.settle(actor)
 
     def read(self, actor: Actor, below: Spot | None = None) -> None:
         """Read all that an actor declares; what a composite reads may also come from `below` it."""
         self.moment += 1
         for own in (*actor.act.reads, *actor.act.parts):
-            name, is_optional = actor.name(own), own.endswith("?")
-            if key_of(name) not in self.plan.known or name == "rng":
-                continue
+            name, is_asked = actor.name(own), own in actor.act.reads
             owner = name.partition(".")[0]
-            missing = owner not in self.values and owner
-            if name.endswith(".grads") and own in actor.act.reads and name not in self.values:
+            if key_of(name) not in self.plan.known:
+                continue
+            missing = owner if owner not in self.values else ""
+            if name.endswith(".grads") and is_asked and name not in self.values:
                 missing = missing or name
-            if missing and not is_optional and not (below and self.is_written_below(below, missing)):
+            is_found_below = bool(missing and below and self.is_written_below(below, missing))
+            if missing and not own.endswith("?") and not is_found_below:
                 self.faults.setdefault((actor.path, missing), self.moment)
-            if name == owner and owner not in COMPONENTS and (own in actor.act.reads) and not (below and missing):
+            if name in SEEN and is_asked and not (below and missing):
                 self.told.append((actor.tag, own, self.values.get(name)))
 
-    def write(self, actor: Actor, names: list[str]) -> None:
+    def write(self, actor: Actor, names: Iterable[str]) -> None:
+        """Write a new number to each of these fields."""
         for own in names:
             self.written += 1
             self.moment += 1
             self.values[actor.name(own)] = self.written
             self.writes.append((self.moment, actor.path, actor.name(own)))
 
-    def move(self, actor: Actor, names: list[str]) -> None:
-        """Change parts in place."""
+    def move(self, actor: Actor, names: Iterable[str]) -> None:
+        """Change parts in place, where there is the component: the number in each is one more."""
         for own in names:
             name = actor.name(own)
             if name != "rng" and name.partition(".")[0] not in self.values:
                 continue
-            for atom in atoms(name) & self.parts.keys():
-                self.parts[atom] = 1 - self.parts[atom] if atom.endswith(".mode") else self.parts[atom] + 1
+            for atom in atoms(name) & ALL_PARTS:
+                self.parts[atom] = (self.parts[atom] + 1) % (2 if atom.endswith(".mode") else 1 << 30)
             if name.endswith(".grads") and own in actor.act.writes:
                 self.moment += 1
                 self.values[name] = True
@@ -237,42 +197,42 @@ class Play:
 
     def lend(self, actor: Actor) -> dict[str, int]:
         """Change what the actor gives back later; the answer is what there was."""
-        names = actor.named(actor.act.restores)
-        kept = {atom: self.parts[atom] for name in names for atom in atoms(name) & self.parts.keys()}
+        there = [name for name in actor.named(actor.act.restores) if name == "rng" or name.split(".")[0] in self.values]
+        kept = {atom: self.parts[atom] for name in there for atom in atoms(name) & ALL_PARTS}
         self.move(actor, actor.act.restores)
-        return {atom: number for atom, number in kept.items() if atom == "rng" or atom.split(".")[0] in self.values}
+        return kept
 
     def take_back(self, actor: Actor, kept: dict[str, int]) -> None:
         """Give back what was lent."""
         if actor.tag == self.broken:
             self.broken = ""
-            self.not_given_back = (actor.path, frozenset(one for one in kept if kept[one] != self.parts[one]))
+            self.kept_back = (actor.path, frozenset(one for one in kept if kept[one] != self.parts[one]))
         else:
             self.parts.update(kept)
 
     def prove(self, actor: Actor) -> None:
         """What an actor lent is there again."""
-        path, atoms = self.not_given_back
-        if path == actor.path and atoms and self.violation is None:
-            self.violation = self.not_given_back
+        path, missing = self.kept_back
+        if path == actor.path and missing and self.violation is None:
+            self.violation = self.kept_back
 
     def settle(self, actor: Actor) -> None:
         """The boundary: what moved since the last one is this actor's doing."""
-        self.ran.append((actor.tag, actor.path, max(self.turns.values(), default=1) <= 3))
-        moved = {atom for atom, number in self.parts.items() if number != self.boundary[atom]}
-        self.boundary = dict(self.parts)
+        self.worked.setdefault(actor.tag, (actor.path, max(self.rounds, default=1) <= 3))
+        moved = {atom for atom, number in self.parts.items() if number != self.settled[atom]}
+        self.settled = dict(self.parts)
         seen = {atom for atom in moved if atom == "rng" or atom.partition(".")[0] in self.plan.program.given}
-        wrong = frozenset(seen - actor.may_change or seen & actor.spot.forbidden)
+        wrong = frozenset(seen - actor.may_change)
         if wrong and self.violation is None:
             self.violation = (actor.path, wrong)
 
     def enter(self, scope: str | None) -> dict[str, Any]:
-        """Open a scope, empty but for defaults."""
+        """Open a scope, empty but for defaults; the answer is what it hides."""
         if scope is None:
             return {}
         hidden = self.take(scope)
         self.open.append(scope)
-        if scope == self.plan.scopes[DEFAULT]:
+        if scope == self.scope(DEFAULT):
             self.values[DEFAULT] = 0
         return hidden
 
@@ -281,40 +241,42 @@ class Play:
         if scope is not None:
             self.take(scope)
             self.open.remove(scope)
-            if scope in self.open:
-                self.values.update(hidden)
+            self.values.update(hidden if scope in self.open else {})
 
     def take(self, scope: str) -> dict[str, Any]:
+        """Take the values of a scope out."""
         names = [name for name in self.values if self.scope(name) == scope]
         return {name: self.values.pop(name) for name in names}
 
     def scope(self, name: str) -> str:
+        """The scope of a name."""
         return self.plan.scopes.get(name, "run")
 
     def is_written_below(self, spot: Spot, name: str) -> bool:
+        """Whether somebody at a place below this one writes it."""
         below = {place.path for held in spot.held for place in held.walk()}
         return any(path.partition(":")[0] in below for path in self.plan.writers(name))
 
     def is_wanted(self, actor: Actor) -> bool:
-        hook = actor.hook
-        assert hook
-        return not hook.thin or self.runs(actor.path, hook.number, hook.thin)
+        """Whether a hook runs now."""
+        assert actor.hook
+        return not actor.hook.thin or self.runs(actor.path, actor.hook.number, actor.hook.thin)
 
     def runs(self, path: str, number: int, how: str) -> bool:
         """Whether something runs that runs only sometimes."""
         if self.paths is not None:
             return path in self.paths
-        round_number = self.rounds[-1] if self.rounds else self.values[TOTAL]
-        if how in ("every", "first"):
-            return round_number % 2 == 0 if how == "every" else round_number <= 1
-        return number in self.numbers
+        if how not in ("every", "first"):
+            return number in self.numbers
+        batches = self.batches[-1] if self.batches else self.values[TOTAL]
+        return batches % 2 == 0 if how == "every" else batches <= 1
 
 
 def ways(plan: Plan) -> Iterator[frozenset[str]]:
     """What may run of all that runs only sometimes: any of it, where that is little.
 
-    Else for each actor that it runs and nothing else; that with any other place that opens a scope, in which a value
-    may end; and all.
+    Else for each actor what it stands in and nothing else; that with any other place that opens a scope, in which a
+    value may end; and all.
     """
     thinned = [actor for hung in plan.standing.values() for actor in hung if actor.hook and actor.hook.thin]
     switches = {spot.path for spot in plan.spots if spot.is_switched} | {actor.path for actor in thinned}
@@ -326,10 +288,3 @@ def ways(plan: Plan) -> Iterator[frozenset[str]]:
     needed = {*above.values(), *(above[actor.spot] | {actor.path} for actor in thinned)}
     ending = {above[spot] for spot in plan.spots if spot.node.each or spot.node.opens}
     yield from {one | other for one in needed for other in ending | {frozenset()}} | {frozenset(), frozenset(switches)}
-
-
-def switches(program: Program) -> list[int]:
-    """The numbers of what a person switches on and off."""
-    nodes = [node for node in program.tree.walk() if node.kind in ("sometimes", "when") or node.is_empty]
-    hooks = [hook for callback in program.callbacks for hook in callback.hooks if hook.thin == "when"]
-    return [one.number for one in (*nodes, *hooks)]

@@ -1,14 +1,14 @@
 """Plan: the places of a program, who stands at each, in State's names. Knows nothing of how the library does it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain, combinations, permutations
 
 from tests.integration.trees.programs import (
+    BELOW,
     COMPONENTS,
     FIELDS,
-    GRADS,
     POSITION,
     TOTAL,
     Act,
@@ -18,10 +18,8 @@ from tests.integration.trees.programs import (
     Program,
 )
 
-BELOW = {"params": ("weight", "bias"), "hyper": ("lr", "weight_decay")}
-"""What has names below a part."""
 
-
+@cache
 def atoms(name: str) -> frozenset[str]:
     """What a name stands for, down to what changes alone. Gradients are no part of a module that is only named."""
     words = name.split(".")
@@ -32,11 +30,17 @@ def atoms(name: str) -> frozenset[str]:
     return frozenset(f"{name}.{each}" for each in below) or frozenset({name})
 
 
-def all_atoms(names: list[str]) -> frozenset[str]:
+def all_atoms(names: Iterable[str]) -> frozenset[str]:
+    """What several names stand for."""
     return frozenset(chain.from_iterable(map(atoms, names)))
 
 
+ALL_PARTS = all_atoms(f"{owner}.{part}" for owner, parts in COMPONENTS.items() for part in parts) | {"rng"}
+"""Everything that can change in place."""
+
+
 def key_of(name: str) -> str:
+    """A field, or a part, of a name that may be below a part."""
     return ".".join(name.split(".")[:2])
 
 
@@ -58,21 +62,29 @@ class Actor:
         return [self.name(one) for one in own]
 
     def name(self, own: str) -> str:
+        """State's name for one of its own."""
         owner, dot, rest = own.rstrip("?").partition(".")
         return self.names.get(owner, owner) + dot + rest
 
     @property
+    def observes(self) -> bool:
+        """Whether it is a hook that declares nothing."""
+        return self.hook is not None and self.hook.observes
+
+    @property
     def may_change(self) -> frozenset[str]:
-        return all_atoms(self.named(self.act.changes))
+        """The parts that it may change."""
+        declared = all_atoms(self.named(self.act.changes)) - self.spot.forbidden
+        return ALL_PARTS if self.act.unsafe else declared
 
 
 @dataclass(eq=False)
 class Spot:
-    """One place of the tree: of a stage, an inline stage ("inside") or the point at the end of a round."""
+    """One place of the tree: of a stage, or the point at the end of a round, which is none."""
 
     path: str
-    kind: str
     node: Node
+    is_stage: bool
     parent: "Spot | None"
     names: dict[str, str]
     held: "list[Spot]" = field(default_factory=list)
@@ -93,15 +105,17 @@ class Spot:
 
     @property
     def forbids(self) -> frozenset[str]:
-        return all_atoms([self.actor.name(name) for name in self.node.forbids]) if self.kind == "stage" else frozenset()
+        """What it forbids inside of it."""
+        return all_atoms(self.actor.named(self.node.forbids)) if self.is_stage else frozenset()
 
     @property
     def is_switched(self) -> bool:
         """Whether what stands in it runs only sometimes."""
         node = self.node
-        return self.kind == "stage" and (node.kind in ("sometimes", "when", "every") or node.is_empty)
+        return self.is_stage and (node.kind in ("sometimes", "when", "every") or node.is_empty)
 
     def walk(self) -> "Iterator[Spot]":
+        """It and all below it, in the order they run."""
         yield self
         for one in self.held:
             yield from one.walk()
@@ -110,7 +124,7 @@ class Spot:
         """Who stands here."""
         yield from self.hooks["before"]
         yield from self.hooks["around"]
-        if self.kind == "stage":
+        if self.is_stage:
             yield self.actor
         yield from self.hooks["after"]
 
@@ -129,8 +143,7 @@ class Plan:
         self.unordered: list[tuple[str, set[str]]] = []
         self._orders: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
         self.standing: dict[int, list[Actor]] = {}
-        hooks = ((callback, hook) for callback in program.callbacks for hook in callback.hooks)
-        for rank, (callback, hook) in enumerate(hooks):
+        for rank, (callback, hook) in enumerate(program.hooks):
             self.standing[hook.number] = [
                 self._hang(spot, callback, hook, rank) for spot in self.spots if _matches(spot, hook)
             ]
@@ -140,34 +153,25 @@ class Plan:
 
     @cached_property
     def actors(self) -> list[Actor]:
+        """Everyone, in the order they stand."""
         return [actor for spot in self.spots for actor in spot.actors()]
-
-    @cached_property
-    def brought(self) -> dict[str, set[int]]:
-        """The fields that callbacks bring, each with those who do."""
-        found: dict[str, set[int]] = {}
-        for actor in self.actors:
-            for name in actor.callback.brings if actor.callback else ():
-                found.setdefault(name, set()).add(actor.callback.number)
-        return found
 
     @cached_property
     def known(self) -> frozenset[str]:
         """All names that can be declared, without what is below parts."""
         parts = {f"{owner}.{part}" for owner, parts in COMPONENTS.items() for part in parts}
-        return frozenset({*FIELDS, *COMPONENTS, *parts, TOTAL, POSITION, "rng", "train_loader", *self.brought})
+        return frozenset({*FIELDS, *COMPONENTS, *parts, TOTAL, POSITION, "rng", "train_loader"})
 
     @cached_property
     def scopes(self) -> dict[str, str]:
         """The scope of each name that a value can be missing of."""
-        opened = {scope for spot in self.spots if spot.kind == "stage" for scope in (spot.node.each, spot.node.opens)}
+        opened = {scope for spot in self.spots for scope in (spot.node.each, spot.node.opens)}
         of_updates = "update" if "update" in opened else "batch"
         return {
             **FIELDS,
             "u": of_updates,
             **dict.fromkeys(COMPONENTS, "run"),
-            **{TOTAL: "run", POSITION: "batch", GRADS: of_updates, "other.grads": of_updates},
-            **dict.fromkeys(self.brought, "batch"),
+            **{TOTAL: "run", POSITION: "batch", "model.grads": of_updates, "other.grads": of_updates},
         }
 
     def writers(self, name: str) -> set[str]:
@@ -182,7 +186,7 @@ class Plan:
 
     def _ordered(self, hung: list[Actor]) -> list[Actor]:
         """The first order, by registration, that keeps all that is declared; observers last."""
-        acting = [actor for actor in hung if actor.hook and not actor.hook.observes]
+        acting = [actor for actor in hung if not actor.observes]
         key = tuple(actor.rank for actor in acting)
         if key not in self._orders:
             self._orders[key] = _sound_orders(acting, self.program)
@@ -250,12 +254,10 @@ def _by_access(acting: list[Actor]) -> Iterator[tuple[int, int]]:
 
 def _laid_out(node: Node, path: str, parent: Spot | None) -> Spot:
     names = {**(parent.names if parent else {}), **node.names}
-    spot = Spot(path, "stage", node, parent, names)
+    spot = Spot(path, node, True, parent, names)
     spot.held = [_laid_out(held, f"{path}/{slot}", spot) for slot, held in node.held.items()]
     if node.each == "batch":
-        spot.held.append(Spot(f"{path}/checkpoint", "checkpoint", node, spot, names))
-    if node.kind == "inline":
-        spot.held.append(Spot(f"{path}/inside", "inline", node, spot, names))
+        spot.held.append(Spot(f"{path}/checkpoint", node, False, spot, names))
     return spot
 
 
