@@ -6,6 +6,8 @@ then the program runs again.
 """
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -24,11 +26,11 @@ from tests.integration.trees.plan import atoms, key_of
 from tests.integration.trees.programs import Program
 from tests.integration.trees.running import runner_of, table, times
 
-RAISED = {
+RAISED: dict[str, Callable[[], BaseException]] = {
     "error": lambda: ValueError("theirs"),
     "ctrl-c": KeyboardInterrupt,
     "skip": Skip,
-    **{f"cancel {scope}": lambda scope=scope: Cancel(scope, "theirs") for scope in ("batch", "epoch", "mine", "run")},
+    **{f"cancel {scope}": partial(Cancel, scope, "theirs") for scope in ("batch", "epoch", "mine", "run")},
 }
 
 
@@ -37,9 +39,9 @@ def test_an_intruder_is_named_and_what_is_raised_comes_out() -> None:
 
 
 @pytest.mark.slow
-def test_and_that_6_000_times(capsys: pytest.CaptureFixture[str]) -> None:
+def test_and_that_8_000_times(capsys: pytest.CaptureFixture[str]) -> None:
     started = perf_counter()
-    found = prove(6_000)
+    found = prove(8_000)
     seconds = round(perf_counter() - started)
     with capsys.disabled():
         print(table({"random intruders": found.total(), **dict(sorted(found.items())), "seconds": seconds}))
@@ -106,7 +108,7 @@ def assert_raised_comes_out(judged: Judged, on: set[int], by_hand: Play, choice:
     assume(by_hand.worked)
     waiting = [[*by_hand.worked][choice % len(by_hand.worked)]]
     kind = [*RAISED][choice // 97 % len(RAISED)]
-    raised: Any = RAISED[kind]()
+    raised = RAISED[kind]()
 
     def intrude(who: str) -> None:
         if who in waiting:

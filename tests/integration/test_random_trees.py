@@ -28,9 +28,9 @@ def test_what_is_accepted_runs_and_what_is_refused_has_that_fault() -> None:
 
 
 @pytest.mark.slow
-def test_and_that_14_000_times(capsys: pytest.CaptureFixture[str]) -> None:
+def test_and_that_12_000_times(capsys: pytest.CaptureFixture[str]) -> None:
     started = perf_counter()
-    found = prove(14_000)
+    found = prove(12_000)
     seconds = round(perf_counter() - started)
     with capsys.disabled():
         print(table({"random programs": found.pop("all"), **dict(sorted(found.items())), "seconds": seconds}))
@@ -62,7 +62,7 @@ def outcomes_of(judged: Judged) -> set[str]:
         assert draw_tree(put_together(judged.program, builder)[0]) == draw_tree(assembly)
         return {f"refused: {finding.kind}" for finding in errors} | {"refused"}
     numbers = judged.program.switches
-    for switched_on in dict.fromkeys([tuple(numbers), tuple(numbers[::2]), ()]):
+    for switched_on in dict.fromkeys([tuple(numbers), tuple(numbers[::2])]):
         assert_runs(judged, set(switched_on))
     return {"accepted"}
 

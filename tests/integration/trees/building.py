@@ -1,7 +1,7 @@
 """Building: stages and callbacks of a program. Their actors do for real what they declare, and tell what they see."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from learner import Callback, Composite, Stage, after, around, before
 from stages import Chain, Every, Repeat, When
 from stages.callbacks import HookMethod
+from stages.cancel import Outcome
 from tests.integration.trees.components import World, number_in, put
 from tests.integration.trees.oracle import SEEN
 from tests.integration.trees.plan import ALL_PARTS, atoms
@@ -139,7 +140,7 @@ class Builder:
     def _around(self, tag: str, act: Act) -> Any:
         builder = self
 
-        def of_view(self: Any, state: Any) -> Iterator[Any]:
+        def of_view(self: Any, state: Any) -> Generator[None, Outcome, None]:
             builder._read(tag, act, state)
             with builder._lending(tag, act, state):
                 builder._move(act.touches, state)

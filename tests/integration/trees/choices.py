@@ -1,6 +1,8 @@
 """Choices: a whole program out of bytes, so that Hypothesis makes it smaller by making bytes smaller."""
 
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ TOUCHED = (*PARTS, *DEEP, "rng")
 RESTORED = (["model.params"], ["model.mode"], ["rng"], ["optimizer.hyper"], ["optimizer.hyper.lr"])
 BINDS = ({"a": "b"}, {"d": "u"}, {"model": "other"}, {"c": "a", "model": "other"}, {"e": "d"})
 COMPOSITES = ("chain", "own", "loop", "sometimes", "when", "every", "repeat")
-TARGETS = ("/", "*", "s0", "s0", "s1", "s1", "s2", "s0/s1", "s1/s0", "checkpoint", "s9")
+TARGETS = ("/", "/", "*", "s0", "s0", "s0", "s1", "s0/s1", "checkpoint", "s9")
 TITLES = ("C0", "C1", "C2", "C9", "C1.h1")
 
 
@@ -35,6 +37,7 @@ class Choices:
     def __init__(self, data: bytes) -> None:
         self.data = iter(data)
         self.numbers = iter(range(1000))
+        self.hooks: list[Hook] = []
 
     def pick(self, *options: Any) -> Any:
         """One of these."""
@@ -54,20 +57,20 @@ class Choices:
         """A whole program."""
         pool = [self.leaf() for _ in range(self.pick(0, 1))]  # may fill several slots
         tree = self.composite(pool, 0)
-        sizes = self.pick([], [1], [1], [2], [1, 1], [2, 1], [1, 1, 1], [3])
+        sizes = self.pick([], [1], [1, 1], [2, 1], [1, 1, 1], [1, 1, 2])
         numbers = iter(range(sum(sizes)))
         groups = [[self.callback(next(numbers)) for _ in range(size)] for size in sizes]
         given = self.pick({"a", "other"}, {"a", "other"}, {"a", "other"}, {"a"}, {"other"}, set())
         return Program(tree, groups, given | {"model", "optimizer", "tally"})
 
-    def act(self, form: str, reads: int = 2, *, may_restore: bool = True) -> Act:
+    def act(self, form: str, reads: int = 2, *, restores: bool) -> Act:
         """What one actor declares; what it gives back it does not change for good."""
         act = Act(self.some(reads, READ), self.some(2, WRITTEN), self.some(self.mostly(0, 2), TOUCHED), form=form)
         act.touches = [name for name in act.touches if name not in act.writes]
         act.unsafe = self.mostly(False, False, True)
         changed = owners_and_parts(act.changes)
-        restores = self.mostly([], *RESTORED) if may_restore else []
-        act.restores = [name for name in restores if not changed & owners_and_parts([name])]
+        lent = self.pick(*RESTORED) if restores else []
+        act.restores = [name for name in lent if not changed & owners_and_parts([name])]
         if form == "values":  # then it is given the components whose parts it changes, too
             owners = dict.fromkeys(name.partition(".")[0] for name in act.changes if "." in name)
             act.reads += [f"{owner}?" for owner in owners if owner not in act.reads]
@@ -75,7 +78,9 @@ class Choices:
 
     def leaf(self) -> Node:
         """A leaf stage."""
-        node = Node(next(self.numbers), "leaf", self.act(self.pick("view", "values")))
+        node = Node(
+            next(self.numbers), "leaf", self.act(self.pick("view", "values"), restores=self.mostly(False, True))
+        )
         node.names = self.bound([({}, node.act)])
         node.opens = self.mostly(None, "mine", "batch")
         return node
@@ -84,7 +89,7 @@ class Choices:
         """A composite, and all below it."""
         node = Node(next(self.numbers), self.pick(*COMPOSITES) if depth else "own")
         if node.kind in ("own", "loop", "sometimes"):
-            node.act = self.act("view", 1) if self.mostly(False, True) else Act()
+            node.act = self.act("view", 1, restores=self.mostly(False, True)) if self.mostly(False, True) else Act()
         if node.kind == "when":
             node.act = Act(self.some(1, [*FIELDS]), form="values")
         if node.kind == "loop":
@@ -118,14 +123,21 @@ class Choices:
         return made
 
     def hook(self) -> Hook:
-        """A hook, every third an observer."""
+        """A hook, every fourth an observer; or one more like the last one, so that the two meet."""
+        if self.hooks and self.mostly(False, True):
+            return replace(deepcopy(self.hooks[-1]), number=next(self.numbers))
         side = self.pick("before", "after", "after", "around")
         form = "view" if side == "around" else self.pick("view", "values")
-        act = Act() if self.pick(0, 1, 2) == 0 else self.act(form, 1, may_restore=side == "around")
-        hook = Hook(next(self.numbers), side, self.pick(*TARGETS), act, self.mostly(None, None, "s0", "top/s1"))
+        act = (
+            Act()
+            if self.pick(*range(4)) == 0
+            else self.act(form, 1, restores=side == "around" and self.pick(False, True))
+        )
+        hook = Hook(next(self.numbers), side, self.pick(*TARGETS), act, self.mostly(None, None, None, "s0"))
         hook.thin = self.mostly("", "when", "every", "first")
         if self.pick(False, True):
             hook.before, hook.after = self.some(1, TITLES), self.some(1, TITLES)
+        self.hooks.append(hook)
         return hook
 
     def bound(self, below: Sequence[tuple[dict[str, str], Act]]) -> dict[str, str]:

@@ -64,7 +64,7 @@ class World:
 
     def state(self, given: set[str]) -> Values:
         """A State with what is given; a is 7."""
-        values = {name: 7 if name == "a" else getattr(self, name) for name in sorted(given)}
+        values: dict[str, Any] = {name: 7 if name == "a" else getattr(self, name) for name in sorted(given)}
         return Values(**values)
 
     def next(self) -> int:
@@ -119,7 +119,7 @@ def put(component: Any, atom: str, number: int) -> None:
 
 
 def _tensor(component: Any, atom: str) -> torch.Tensor:
-    named = {"weight": component.weight, "bias": component.bias, "buffers": component.seen}
+    named: dict[str, torch.Tensor] = {"weight": component.weight, "bias": component.bias, "buffers": component.seen}
     return named[atom.rpartition(".")[2]]
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
+from stages.check import Finding
 from tests.integration.trees.oracle import Play, ways
 from tests.integration.trees.plan import Actor, Plan, all_atoms, key_of
 from tests.integration.trees.programs import Act, Program
@@ -88,12 +89,14 @@ class Judged:
 
     def all(self) -> list[tuple[str, Any]]:
         """Every fault, by its kind."""
-        listed: list[tuple[str, Any]] = [("unmatched", self.unmatched), ("unknown", self.unknown)]
-        listed += [("forbidden", self.forbidden), ("clashing", self.clashing), ("bind", self.bound_to_nothing)]
-        found = [(kind, one) for kind, faults in listed for one in sorted(faults, key=str)]
-        return found + [("order", one) for one in self.plan.unordered] + [("starving", one) for one in self.starving]
+        found: list[tuple[str, Any]] = [("order", one) for one in self.plan.unordered]
+        found += [("clashing", pair) for pair in sorted(self.clashing, key=sorted)]
+        listed = [("forbidden", self.forbidden), ("bind", self.bound_to_nothing), ("unknown", self.unknown)]
+        found += [(kind, one) for kind, pairs in listed for one in sorted(pairs)]
+        found += [("unmatched", hook) for hook in self.unmatched]
+        return found + [("starving", one) for one in self.starving]
 
-    def assert_told_by(self, findings: Sequence[Any]) -> None:
+    def assert_told_by(self, findings: Sequence[Finding]) -> None:
         """Each fault is a finding, and each finding such a fault."""
         for finding in findings:
             assert finding.actors and finding.message.isascii()
@@ -101,13 +104,13 @@ class Judged:
         for kind, fault in self.all():
             assert any(self._is_of(finding, kind, fault) for finding in findings), (kind, fault)
 
-    def _is_of(self, finding: Any, kind: str, fault: Any) -> bool:
+    def _is_of(self, finding: Finding, kind: str, fault: Any) -> bool:
         """Whether a finding tells of this fault."""
         match kind:
             case "unmatched":
                 return finding.kind == "unmatched target" and fault in finding.actors
             case "order":
-                return finding.kind == fault[0] and set(finding.actors) <= fault[1]
+                return (finding.kind, set(finding.actors) <= fault[1]) == (fault[0], True)
             case "forbidden" | "clashing":
                 return finding.kind in ("forbidden write", "clashing pairs") and set(finding.actors) == set(fault)
         name = f"bind({fault[1]}=" if kind == "bind" else repr(fault[1])
@@ -115,7 +118,7 @@ class Judged:
         is_told = finding.kind in kinds and fault[0] in finding.actors and name in finding.message
         return is_told or (kind == "starving" and self.has_cycle)
 
-    def _is_true(self, finding: Any, actors: list[str]) -> bool:
+    def _is_true(self, finding: Finding, actors: list[str]) -> bool:
         """Whether the oracle finds what a finding says."""
         if finding.kind in READINESS:
             return self.has_cycle or self._is_starving(finding, actors)
@@ -138,7 +141,7 @@ class Judged:
                 return self.has_cycle or (finding.kind, set(actors)) in self.plan.unordered
         return False
 
-    def _is_starving(self, finding: Any, actors: list[str]) -> bool:
+    def _is_starving(self, finding: Finding, actors: list[str]) -> bool:
         """Whether its readers find no value, each in some way to run, and whether that has the reason it gives."""
         name = _name_in(finding)
         writers = self.plan.writers(name)
@@ -199,7 +202,7 @@ def _take_out(act: Act, is_meant: Callable[[str], bool]) -> None:
         setattr(act, how, [own for own in getattr(act, how) if not is_meant(own)])
 
 
-def _name_in(finding: Any) -> str:
+def _name_in(finding: Finding) -> str:
     """The field or part that a finding is about."""
     found = re.search(r" (?:reads?|declares?|declare) '([^']+)'", finding.message)
     assert found, finding

@@ -287,4 +287,5 @@ def ways(plan: Plan) -> Iterator[frozenset[str]]:
     above = {spot: frozenset(one.path for one in spot.above if one.is_switched) for spot in plan.spots}
     needed = {*above.values(), *(above[actor.spot] | {actor.path} for actor in thinned)}
     ending = {above[spot] for spot in plan.spots if spot.node.each or spot.node.opens}
-    yield from {one | other for one in needed for other in ending | {frozenset()}} | {frozenset(), frozenset(switches)}
+    ending.add(frozenset())
+    yield from {one | other for one in needed for other in ending} | {frozenset(), frozenset(switches)}

@@ -71,7 +71,7 @@ class Actor:
         """Whether it is a hook that declares nothing."""
         return self.hook is not None and self.hook.observes
 
-    @property
+    @cached_property
     def may_change(self) -> frozenset[str]:
         """The parts that it may change."""
         declared = all_atoms(self.named(self.act.changes)) - self.spot.forbidden

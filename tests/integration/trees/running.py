@@ -15,7 +15,7 @@ from tests.integration.trees.components import Values
 from tests.integration.trees.programs import Program
 
 
-def times(examples: int) -> Any:
+def times(examples: int) -> settings:
     """The settings for so many examples. Those that fail are made smaller, but not explained, which takes long."""
     phases = [Phase.generate, Phase.shrink]
     return settings(max_examples=examples, database=None, phases=phases, suppress_health_check=list(HealthCheck))
