@@ -22,7 +22,7 @@ from tests.integration.trees.choices import PARTS, programs
 from tests.integration.trees.components import World
 from tests.integration.trees.faults import Judged, mended
 from tests.integration.trees.oracle import Play
-from tests.integration.trees.plan import atoms, key_of
+from tests.integration.trees.places import atoms, key_of
 from tests.integration.trees.programs import Program
 from tests.integration.trees.running import runner_of, table, times
 

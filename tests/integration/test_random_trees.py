@@ -18,7 +18,7 @@ from tests.integration.trees.choices import programs
 from tests.integration.trees.components import Values, World
 from tests.integration.trees.faults import Judged, mended
 from tests.integration.trees.oracle import Play
-from tests.integration.trees.plan import ALL_PARTS
+from tests.integration.trees.places import ALL_PARTS
 from tests.integration.trees.programs import Program
 from tests.integration.trees.running import put_together, runner_of, table, times
 

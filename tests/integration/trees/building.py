@@ -12,7 +12,7 @@ from stages.callbacks import HookMethod
 from stages.cancel import Outcome
 from tests.integration.trees.components import World, number_in, put
 from tests.integration.trees.oracle import SEEN
-from tests.integration.trees.plan import ALL_PARTS, atoms
+from tests.integration.trees.places import ALL_PARTS, atoms
 from tests.integration.trees.programs import COMPONENTS, FIELDS, POSITION, ROUNDS, TOTAL, Act, Hook, Node, Program
 from tests.integration.trees.programs import Callback as Described
 

@@ -2,14 +2,15 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import combinations
 from typing import Any
 
 from stages.check import Finding
-from tests.integration.trees.oracle import Play, ways
-from tests.integration.trees.plan import Actor, Plan, all_atoms, key_of
+from tests.integration.trees.oracle import Play
+from tests.integration.trees.places import Actor, all_atoms, key_of
+from tests.integration.trees.plan import Plan
 from tests.integration.trees.programs import Act, Program
 
 READINESS = ("read before write", "missing producer", "stale read", "written sometimes")
@@ -159,6 +160,25 @@ class Judged:
                 writes = [write for play in self.plays for write in play.writes]
                 return any(when > moment and path in actors and one == name for when, path, one in writes)
         return bool(writers)
+
+
+def ways(plan: Plan) -> Iterator[frozenset[str]]:
+    """What may run of all that runs only sometimes: any of it, where that is little.
+
+    Else for each actor what it stands in and nothing else; that with any other place that opens a scope, in which a
+    value may end; and all.
+    """
+    thinned = [actor for hung in plan.standing.values() for actor in hung if actor.hook and actor.hook.thin]
+    switches = {spot.path for spot in plan.spots if spot.is_switched} | {actor.path for actor in thinned}
+    if len(switches) <= 4:
+        for size in range(len(switches) + 1):
+            yield from map(frozenset, combinations(sorted(switches), size))
+        return
+    above = {spot: frozenset(one.path for one in spot.above if one.is_switched) for spot in plan.spots}
+    needed = {*above.values(), *(above[actor.spot] | {actor.path} for actor in thinned)}
+    ending = {above[spot] for spot in plan.spots if spot.node.each or spot.node.opens}
+    ending.add(frozenset())
+    yield from {one | other for one in needed for other in ending} | {frozenset(), frozenset(switches)}
 
 
 def mended(program: Program, keep: int) -> Judged:

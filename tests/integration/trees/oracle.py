@@ -1,10 +1,10 @@
 """Oracle: plays a program by hand over plain numbers: what each actor sees, who finds nothing, what moves, and when."""
 
-from collections.abc import Collection, Iterable, Iterator
-from itertools import combinations
+from collections.abc import Collection, Iterable
 from typing import Any
 
-from tests.integration.trees.plan import ALL_PARTS, Actor, Plan, Spot, atoms, key_of
+from tests.integration.trees.places import ALL_PARTS, Actor, Spot, atoms, key_of
+from tests.integration.trees.plan import Plan
 from tests.integration.trees.programs import DEFAULT, FIELDS, POSITION, ROUNDS, TOTAL
 
 SEEN = (*FIELDS, TOTAL, POSITION)
@@ -270,22 +270,3 @@ class Play:
             return number in self.numbers
         batches = self.batches[-1] if self.batches else self.values[TOTAL]
         return batches % 2 == 0 if how == "every" else batches <= 1
-
-
-def ways(plan: Plan) -> Iterator[frozenset[str]]:
-    """What may run of all that runs only sometimes: any of it, where that is little.
-
-    Else for each actor what it stands in and nothing else; that with any other place that opens a scope, in which a
-    value may end; and all.
-    """
-    thinned = [actor for hung in plan.standing.values() for actor in hung if actor.hook and actor.hook.thin]
-    switches = {spot.path for spot in plan.spots if spot.is_switched} | {actor.path for actor in thinned}
-    if len(switches) <= 4:
-        for size in range(len(switches) + 1):
-            yield from map(frozenset, combinations(sorted(switches), size))
-        return
-    above = {spot: frozenset(one.path for one in spot.above if one.is_switched) for spot in plan.spots}
-    needed = {*above.values(), *(above[actor.spot] | {actor.path} for actor in thinned)}
-    ending = {above[spot] for spot in plan.spots if spot.node.each or spot.node.opens}
-    ending.add(frozenset())
-    yield from {one | other for one in needed for other in ending} | {frozenset(), frozenset(switches)}
