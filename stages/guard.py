@@ -69,6 +69,7 @@ class Guard:
         self.level: GuardLevel = level
         self.is_debugging = is_debugging
         self.raises = True
+        self._turn = 0  # of the rounds after the early ones that were looked at
         self._last: Look | None = None  # what there was at the last boundary; None where rounds passed by since
         self._gone: Look | None = None  # the last one before these
         self._warned: set[tuple[str, str]] = set()
@@ -85,6 +86,11 @@ class Guard:
         if self._last is not None:
             before, self._last = self._last, self._look()
             self._record_external(moved(before, self._last))
+
+    def begin_round(self, *, is_early: bool) -> None:
+        """A round begins that is looked at: all of it if it is early, else of large tensors the next slice."""
+        self.raises = is_early
+        self._turn += not is_early
 
     def begin(self) -> None:
         """An actor is to run: know what there is before."""
@@ -149,7 +155,8 @@ class Guard:
             self._tell_external([one for one in moved(gone, self._last) if not _is_allowed(self._declared, one)])
 
     def _look(self) -> Look:
-        return self.watch.look(contents=self.is_debugging or self.level == "contents")
+        turn = None if self.raises or self.is_debugging else self._turn
+        return self.watch.look(contents=self.is_debugging or self.level == "contents", turn=turn)
 
     def _judge(self, actor: "Actor", found: list[Moved]) -> None:
         """Hold what moved against what the actor may change, and what it may not inside of those that forbid it."""
@@ -245,7 +252,8 @@ def schedule_text(guard: Guard | None) -> str:
         return "debug: contents at every boundary of every round; an undeclared change raises"
     return (
         f"{guard.level}: at every boundary in the first {FIRST} rounds of each loop, where undeclared changes raise; "
-        f"then in 1 of {EVERY} on average, the first of a pass if it can, where they are recorded and warned of once; "
+        f"then in 1 of {EVERY} on average, the first of a pass if it can, where they are recorded and warned of once"
+        f"{', and large tensors are read slice by slice' * (guard.level == 'contents')}; "
         "plain values (mode, requires_grad, hyper) after every batch"
     )
 

@@ -145,7 +145,7 @@ class Round:
         if guard is not None:
             runner.audited = is_due
             if is_due:
-                guard.raises = schedule.is_early
+                guard.begin_round(is_early=schedule.is_early)
             else:
                 guard.pass_by()
             if self.plain is None and self.is_sampled:

@@ -13,6 +13,9 @@ from torch.nn.parameter import is_lazy
 FEW = 65_536
 """The number of bytes up to which a tensor's contents are kept as they are. Of longer ones a digest is kept."""
 
+SLICE = 16_384
+"""The number of bytes that are read in a turn where there are more than FEW."""
+
 _ROW = 32_768
 _ROWS = {"cpu": 4}  # at a time: what stays in a core's cache; elsewhere few launches count for more
 _MANY_ROWS = 512
@@ -29,6 +32,7 @@ class Seen(NamedTuple):
         version: the version counter; None if there is none.
         form: dtype, shape and device.
         bits: what tells its contents apart, if they were read: see `Eye.read`.
+        turn: the number of the slice that they are of; None if they are of all of it.
     """
 
     identity: int
@@ -36,6 +40,7 @@ class Seen(NamedTuple):
     version: int | None
     form: tuple[Any, ...]
     bits: bytes | bytearray | None
+    turn: int | None = None
 
 
 class Eye:
@@ -44,11 +49,12 @@ class Eye:
     Nothing about a tensor changes by being seen.
     """
 
-    __slots__ = ("_known", "_promised", "_reads")
+    __slots__ = ("_known", "_promised", "_reads", "_turn")
 
-    def __init__(self, reads: bool) -> None:
-        """With `reads` it also reads what is in them."""
+    def __init__(self, reads: bool, turn: int | None = None) -> None:
+        """With `reads` it also reads what is in them; with `turn` only that slice of those of more than FEW bytes."""
         self._reads = reads
+        self._turn = turn
         self._known: dict[int, tuple[Seen, Tensor]] = {}  # with the tensor, lest another one gets its identity
         self._promised: dict[torch.device, list[tuple[bytearray, Tensor]]] = {}
 
@@ -59,13 +65,18 @@ class Eye:
         if known is not None:
             return known[0]
         try:
-            memory, bits = tensor.data_ptr(), None
+            memory, turn = tensor.data_ptr(), None
+            bits: bytes | bytearray | None = None
             if self._reads:
                 size = tensor.nbytes  # what most tensors are is read here, without a call
-                is_plain = memory and tensor.is_cpu and size <= FEW and tensor.is_contiguous()
-                is_there = is_plain and tensor.untyped_storage().nbytes() >= size
-                bits = string_at(memory, size) if is_there else self.read(tensor)
-            seen = Seen(identity, memory, tensor._version, (tensor.dtype, tensor.shape, tensor.device), bits)
+                is_dense = memory and tensor.is_contiguous() and tensor.untyped_storage().nbytes() >= size
+                turn = self._turn if is_dense and size > FEW else None
+                start, end = (0, size) if turn is None else slice_at(turn, size)
+                if is_dense and tensor.is_cpu and end - start <= FEW:
+                    bits = string_at(memory + start, end - start)
+                else:
+                    bits = self.read(tensor if turn is None else tensor.detach().view(-1).view(torch.uint8)[start:end])
+            seen = Seen(identity, memory, tensor._version, (tensor.dtype, tensor.shape, tensor.device), bits, turn)
         except Exception:  # inference tensors have no version, sparse ones no memory, lazy ones no shape
             form = tuple(_asked(tensor, attrgetter(name)) for name in ("dtype", "shape", "device"))
             version = _asked(tensor, attrgetter("_version"))
@@ -81,7 +92,7 @@ class Eye:
         """
         seen = self.see(tensor)
         bits = self.read(tensor) if tensor.is_cpu and not self._reads else seen.bits
-        return Seen(0, None, None, seen.form, bits)
+        return Seen(0, None, None, seen.form, bits, seen.turn)
 
     def read(self, tensor: Tensor) -> bytes | bytearray | None:
         """What tells tensors of one shape and dtype apart: their bytes if these are few, else the eight of a `digest`.
@@ -109,6 +120,12 @@ class Eye:
         condensed, promised = _condensed(tensor), bytearray()
         self._promised.setdefault(tensor.device, []).append((promised, condensed))
         return promised
+
+
+def slice_at(turn: int, size: int) -> tuple[int, int]:
+    """Where the slice begins and ends whose turn it is, of `size` bytes. After the last one comes the first."""
+    start = turn % -(-size // SLICE) * SLICE
+    return start, min(start + SLICE, size)
 
 
 def bytes_of(tensor: Tensor) -> bytes:

@@ -91,14 +91,16 @@ class Watch:
         self._optimizers: dict[str, Optimizer] = {}
         self._plain: tuple[list[Any], Look] | None = None
 
-    def look(self, *, contents: bool) -> Look:
+    def look(self, *, contents: bool, turn: int | None = None) -> Look:
         """Look at all parts of all components, at the generators, and at the tensors in fields.
 
         Args:
             contents: whether to read the tensors, and the generators of Python and numpy. If not, of a tensor count
                 identity, memory, version counter, shape, dtype and device.
+            turn: of large tensors read only a slice, another one in each turn: what a look takes is then bounded by
+                their number.
         """
-        return self._look(None, contents)
+        return self._look(None, contents, turn)
 
     def look_at(self, names: Collection[str], *, contents: bool) -> Look:
         """Look at these parts and fields only: "model.params", "rng", "inputs". What is not there is left out."""
@@ -130,13 +132,13 @@ class Watch:
             self._plain = now, look
         return self._plain[1]
 
-    def _look(self, only: Collection[str] | None, contents: bool) -> Look:
+    def _look(self, only: Collection[str] | None, contents: bool, turn: int | None = None) -> Look:
         values = self._state.__dict__.items()
         found = [(field, value, _parts(type(value))) for field, value in values]  # type: ignore[arg-type]  # hashable
         self._trees = {field: self._tree(field, value) for field, value, parts in found if "mode" in parts}
         self._optimizers = {field: value for field, value, parts in found if "hyper" in parts}
         look = Look({}, {}, self._trees, {field: optimized(value) for field, value in self._optimizers.items()})
-        eye = Eye(reads=contents)
+        eye = Eye(contents, turn)
         for field, value, parts in found:
             for part in parts:
                 name = f"{field}.{part}" if part else field
@@ -178,7 +180,8 @@ class Watch:
 def moved(before: Look, after: Look) -> list[Moved]:
     """What differs between two looks, of what both saw, in the order of the earlier one.
 
-    Tensors count by their bits where both looks read them, else by identity, memory and version counter.
+    Tensors count by their bits where both looks read all of them, else by identity, memory and version counter, and by
+    the bits of a slice where both read the same.
     """
     found = []
     for name, one in before.parts.items():
@@ -226,12 +229,13 @@ def _evidence(old: Any, new: Any, part: str) -> str | None:
         return None if old is new or old == new or (old != old and new != new) else "value"
     if old.form[1] is None and new.identity == old.identity:  # a lazy parameter, which gets its shape when first used
         return None
-    if old.bits is not None and new.bits is not None:
+    if old.bits is not None and new.bits is not None and old.turn == new.turn:
         if old.bits != new.bits:
             return "contents"
         if old.form != new.form:
             return "value"
-        return "identity" if part in _OF_OBJECTS and old.identity != new.identity else None
+        if old.turn is None:
+            return "identity" if part in _OF_OBJECTS and old.identity != new.identity else None
     if (old.identity, old.memory) != (new.identity, new.memory):
         return "identity"
     if old.form != new.form:

@@ -99,6 +99,22 @@ def test_later_it_goes_on_record_under_the_culprit_and_is_warned_of_once() -> No
     assert [one.position.batch for one in found(learner, evidence="undeclared")] == [66, 0, 0]
 
 
+def test_later_the_slices_of_large_tensors_take_turns() -> None:
+    """The one element that is changed past every counter lies in the third of five slices."""
+    model, batches = nn.Linear(128, 160), [(torch.ones(4, 128), torch.ones(4, 160))] * 100
+    learner = Learner(model, nn.MSELoss(), torch.optim.SGD(model.parameters(), lr=0.1), train=batches, device="cpu")
+
+    @learner.after("update")
+    def meddle(state: Any) -> None:
+        if state.batches_seen > FIRST:
+            state.model.weight.data[70, 7] *= 1.01
+
+    with pytest.warns(GuardWarning, match=r"meddle changed 'model.params' \(weight; seen by contents\)"):
+        learner.fit(batches=8 * EVERY)
+    rows = found(learner, actor=f"{BATCH}/update:after:meddle", evidence="undeclared")
+    assert len(rows) == 2  # at the second and the seventh of eight looks
+
+
 @pytest.mark.parametrize("what", ["mode", "hyper"])
 def test_plain_values_are_compared_in_every_round(what: str) -> None:
     learner = toy_learner(train=DATA * 100, valid=None)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from state.contents import FEW, Eye, digest, fingerprint
+from state.contents import FEW, SLICE, Eye, digest, fingerprint, slice_at
 
 ALL_DTYPES = [
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint64),
@@ -187,6 +187,25 @@ def test_reading_leaves_the_tensor_and_the_modes_alone(size: int) -> None:
     assert torch.equal(before[3], after[3])
     assert parameter._use_count() == 1  # so that torch.utils.swap_tensors still takes it
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("size", [FEW + 1, 5 * SLICE, 5 * SLICE + 7])
+def test_slices_of_all_turns_are_the_whole(size: int) -> None:
+    turns = -(-size // SLICE)
+    slices = [slice_at(turn, size) for turn in range(turns)]
+    assert [byte for start, end in slices for byte in range(start, end)] == list(range(size))
+    assert slice_at(turns, size) == slices[0]
+
+
+def test_an_eye_with_a_turn_reads_one_slice_of_large_tensors_and_all_of_others() -> None:
+    large, small, strided = torch.zeros(FEW), torch.zeros(8), torch.zeros(FEW, 2).t()
+    seen = [Eye(reads=True, turn=turn).see(large) for turn in (0, 1)]
+    large[-1] = 1  # in the last of sixteen slices
+    again = [Eye(reads=True, turn=turn).see(large) for turn in (0, 1, 15)]
+    assert [one.bits for one in again[:2]] == [one.bits for one in seen]
+    assert again[2].bits != seen[0].bits
+    assert [one.turn for one in again] == [0, 1, 15]
+    assert [Eye(reads=True, turn=5).see(one).turn for one in (small, strided)] == [None, None]
 
 
 def test_what_an_accelerator_promised_is_there_in_the_end() -> None:
