@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import Any
-
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -22,7 +20,7 @@ from tests.integration.trees.choices import PARTS, programs
 from tests.integration.trees.components import World
 from tests.integration.trees.faults import Judged, mended
 from tests.integration.trees.oracle import Play
-from tests.integration.trees.places import atoms, key_of
+from tests.integration.trees.places import Actor, all_atoms, atoms, key_of
 from tests.integration.trees.programs import Program
 from tests.integration.trees.running import runner_of, table, times
 
@@ -71,7 +69,7 @@ def assert_change_is_named(judged: Judged, on: set[int], by_hand: Play, choice: 
     open_to = [
         (tag, path, is_early)
         for tag, (path, is_early) in by_hand.worked.items()
-        if not atoms(part) & (actors[path].may_change | steps_of(actors[path]))
+        if not atoms(part) & (actors[path].may_change | excused(actors[path]))
     ]
     assume(open_to)
     tag, path, is_early = open_to[choice // 11 % len(open_to)]
@@ -128,9 +126,10 @@ def assert_raised_comes_out(judged: Judged, on: set[int], by_hand: Play, choice:
     return f"raised: {kind}"
 
 
-def steps_of(actor: Any) -> frozenset[str]:
-    """What an actor is excused for: who steps an optimizer changes the parameters in it."""
-    return atoms("model.params") if "optimizer.state" in actor.named(actor.act.writes) else frozenset()
+def excused(actor: Actor) -> frozenset[str]:
+    """What is not held against an actor: what it gives back at once, and of who steps an optimizer the parameters."""
+    steps = ["model.params"] if "optimizer.state" in actor.act.writes else []
+    return all_atoms(actor.named(actor.act.restores + steps))
 
 
 def blamed(judged: Judged, builder: Builder, *, debug: bool) -> UndeclaredChange:

@@ -105,7 +105,7 @@ class Choices:
         node.forbids = self.mostly([], [], ["a"], ["model"], ["model.params"], ["rng", "d"], ["optimizer"])
         for _ in range(self.pick(1, 2, 3)):
             which = self.pick(*range(10))
-            if which < 3 + 2 * depth or depth == 3:
+            if which < 3 + 3 * depth or depth == 3:
                 held = pool[0] if pool and which == 0 else self.leaf()
             else:
                 held = self.composite(pool, depth + 1)

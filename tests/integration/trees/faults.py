@@ -170,7 +170,7 @@ def ways(plan: Plan) -> Iterator[frozenset[str]]:
     """
     thinned = [actor for hung in plan.standing.values() for actor in hung if actor.hook and actor.hook.thin]
     switches = {spot.path for spot in plan.spots if spot.is_switched} | {actor.path for actor in thinned}
-    if len(switches) <= 4:
+    if len(switches) <= 3:
         for size in range(len(switches) + 1):
             yield from map(frozenset, combinations(sorted(switches), size))
         return
