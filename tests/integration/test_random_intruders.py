@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -129,7 +130,7 @@ def assert_raised_comes_out(judged: Judged, on: set[int], by_hand: Play, choice:
 def excused(actor: Actor) -> frozenset[str]:
     """What is not held against an actor: what it gives back at once, and of who steps an optimizer the parameters."""
     steps = ["model.params"] if "optimizer.state" in actor.act.writes else []
-    return all_atoms(actor.named(actor.act.restores + steps))
+    return all_atoms([*actor.named(actor.act.restores), *steps])
 
 
 def blamed(judged: Judged, builder: Builder, *, debug: bool) -> UndeclaredChange:
