@@ -111,7 +111,7 @@ class Judged:
             case "unmatched":
                 return finding.kind == "unmatched target" and fault in finding.actors
             case "order":
-                return (finding.kind, set(finding.actors) <= fault[1]) == (fault[0], True)
+                return finding.kind == fault[0] and bool(set(finding.actors) <= fault[1])
             case "forbidden" | "clashing":
                 return finding.kind in ("forbidden write", "clashing pairs") and set(finding.actors) == set(fault)
         name = f"bind({fault[1]}=" if kind == "bind" else repr(fault[1])

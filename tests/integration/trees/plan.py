@@ -3,7 +3,7 @@
 from functools import cached_property
 from itertools import combinations
 
-from tests.integration.trees.orders import overlap, sound_orders
+from tests.integration.trees.orders import orders_of, overlap
 from tests.integration.trees.places import Actor, Spot, key_of
 from tests.integration.trees.programs import COMPONENTS, FIELDS, POSITION, TOTAL, Callback, Hook, Node, Program
 
@@ -20,7 +20,6 @@ class Plan:
         self.root = _laid_out(program.tree, "top", None)
         self.spots = list(self.root.walk())
         self.unordered: list[tuple[str, set[str]]] = []
-        self._orders: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
         self.standing: dict[int, list[Actor]] = {}
         for rank, (callback, hook) in enumerate(program.hooks):
             self.standing[hook.number] = [
@@ -66,17 +65,20 @@ class Plan:
     def _ordered(self, hung: list[Actor]) -> list[Actor]:
         """The first order, by registration, that keeps all that is declared; observers last."""
         acting = [actor for actor in hung if not actor.observes]
-        key = tuple(actor.rank for actor in acting)
-        if key not in self._orders:
-            self._orders[key] = sound_orders(acting, self.program)
-        sound = self._orders[key]
-        if not sound:
+        orders = orders_of(acting, self.program)
+        if any(i == j for i, j in orders):
             self.unordered.append(("cycle", {actor.path for actor in acting}))
             return hung
         for i, j in combinations(range(len(acting)), 2):
-            if overlap(acting[i], acting[j]) and len({order.index(i) < order.index(j) for order in sound}) == 2:
+            if overlap(acting[i], acting[j]) and not {(i, j), (j, i)} & orders:
                 self.unordered.append(("unordered writers", {acting[i].path, acting[j].path}))
-        return [acting[i] for i in sound[0]] + [actor for actor in hung if actor not in acting]
+        found: list[Actor] = []
+        left = list(range(len(acting)))
+        while left:
+            first = next(i for i in left if not any((j, i) in orders for j in left))
+            left.remove(first)
+            found.append(acting[first])
+        return found + [actor for actor in hung if actor.observes]
 
 
 def _laid_out(node: Node, path: str, parent: Spot | None) -> Spot:
