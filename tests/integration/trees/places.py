@@ -64,7 +64,12 @@ class Actor:
     def may_change(self) -> frozenset[str]:
         """The parts that it may change."""
         declared = all_atoms(self.named(self.act.changes)) - self.spot.forbidden
-        return ALL_PARTS if self.act.unsafe else declared
+        return ALL_PARTS if self.is_unsafe else declared
+
+    @property
+    def is_unsafe(self) -> bool:
+        """Whether it may change everything: it says so, or something that it is inside of, unless it only observes."""
+        return self.act.unsafe or (not self.observes and any(spot.node.act.unsafe for spot in self.spot.above))
 
 
 @dataclass(eq=False)
