@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,7 +96,9 @@ def _loaded(path: Path) -> Any:
     if begin[8:10] in (b'{"', b"{ ") or path.suffix == ".safetensors":
         raise NoWeights(path, "is a safetensors file already: safetensors.torch.load_file reads it.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old ways to save; what matters is told by an error
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = sorted(set(re.findall(r"(?:GLOBAL|Unsupported class|instruction:) ?`?([\w.]+\.\w+)", str(error))))
         if not named and not zipfile.is_zipfile(path):
@@ -104,8 +107,8 @@ def _loaded(path: Path) -> Any:
         remedy = "In the program that made it, and that you trust, save model.state_dict() alone."
         raise NoWeights(path, f"{what}: reading that would run code, so nothing was read. {remedy}") from None
     except Exception as error:  # torch.load raises many kinds for a file that is damaged
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise NoWeights(path, f"cannot be read: {first}") from None
+        told = f"{type(error).__name__}: {str(error).partition('. ')[0].partition(chr(10))[0]}"
+        raise NoWeights(path, f"cannot be read: it is damaged, or no file of torch.save ({told}).") from None
 
 
 def _tensors(held: Any) -> dict[str, Tensor]:

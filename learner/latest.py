@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass
+from difflib import ndiff
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -29,11 +30,13 @@ class Latest:
     bundle: Bundle
     problems: list[str]
 
-    def __str__(self) -> str:
-        skipped = f" ({len(self.problems)} newer ones are damaged)" if self.problems else ""
-        return (
-            f"Resuming {self.run} from checkpoint {self.path.name}{skipped}: {describe(self.bundle.documents['run'])}."
-        )
+    def told(self, tree: str) -> str:
+        """What is resumed, in one line; in further lines what was passed over, and how `tree` is not the one it had."""
+        run = self.bundle.documents["run"]
+        lines = [f"Resuming {self.run} from checkpoint {self.path.name}: {describe(run)}."]
+        lines += [f"Passed over: {problem}" for problem in self.problems]
+        changes = [line for line in ndiff(_lines(run["tree"]), _lines(tree)) if line[0] in "+-"]
+        return "\n".join([*lines, *(["The tree is another one than it was then:"] if changes else []), *changes])
 
 
 def latest_run(run_dir: Path | None, *, has_run: bool) -> Latest | None:
@@ -77,3 +80,8 @@ def drop_run(lock: FileLock | None, run: Path | None) -> None:
         lock.release()
     if run is not None:
         shutil.rmtree(run, ignore_errors=True)
+
+
+def _lines(tree: str) -> list[str]:
+    """A drawn tree line by line, without its columns, and without observers, which change nothing."""
+    return [" ".join(line.split()) for line in tree.splitlines() if not line.endswith("(observer)")]
