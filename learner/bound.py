@@ -40,6 +40,7 @@ class Bound:
 
     Attributes:
         tree: the stages. callbacks: the user's. assembly: both put together and checked. runner: what runs them.
+        seed: what the Learner was given.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Bound:
     def start(self, owner: object, open_log: Callable[[], Recording | None], seed: int | None) -> None:
         """Bind for the first time, in the name of `owner`; the log is opened when nothing can be refused any more."""
         self._owner = weakref.ref(owner)
-        self._seed = seed
+        self.seed = self._seed = seed
         self._take(self.assembly)
         self.recording = open_log()
         self._run(self.assembly)

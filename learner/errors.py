@@ -50,3 +50,8 @@ class PositionError(LearnerError, ValueError):
     def __init__(self, loader: str, problem: str) -> None:
         self.loader = loader
         super().__init__(f"{loader}: {problem}")
+
+
+class ResumeWarning(UserWarning):
+    """A run goes on in a program that differs from the one that began it. What differs is named; it goes on all the
+    same."""

@@ -1,5 +1,6 @@
 """Keeping: a run as a checkpoint holds it, taken between two rounds and taken up again."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from learner.changed import changes, described
+from learner.errors import ResumeWarning
 from learner.places import Places, loader_fields
 from learner.stopping import Request
-from stages import Runner
-from stages.draw import draw_tree
+from stages import Assembly, Runner
 from stages.limit import TOTALS, Limit
 from stages.resuming import Resumption, why_not
 from stages.standing import Standing
@@ -50,6 +52,7 @@ class Keeper:
         self.places = Places()
         self._reasons: dict[str, str] = {}
         self._is_watching = False
+        self._described: tuple[Assembly, dict[str, Any]] | None = None
         self.waiting: Waiting | None = None
         self.request = Request()
 
@@ -101,14 +104,14 @@ class Keeper:
         standing = self._standing()
         limit = runner.limit if standing is not None else None
         run = {
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "torch": str(torch.__version__),
             "position": list(runner.read_position()),
             "records": None if runner.recording is None else runner.recording.end(),
             "standing": None if standing is None else [standing.path, standing.ending and list(standing.ending)],
             "limit": None if limit is None else limit.saved(),
             "history": [dict(row) for row in bound.history],
-            "tree": draw_tree(bound.assembly),
+            "made": self._made(),
         }
         snapshot = Snapshot.of(bound.state, grads=tuple(runner.state.components(torch.nn.Module)))
         packer = Packer()
@@ -138,6 +141,7 @@ class Keeper:
             told = f"The run stood in {standing.path!r}, which this tree does not have."
             raise SnapshotError(f"{told} Build the tree that the checkpoint was taken of.")
         self.places.check(bound.runner, places)
+        changed = changes(run["made"], self._made())
         restoration.apply()
         self.places.give(bound.runner, places)
         restoration.apply_generators()
@@ -147,6 +151,11 @@ class Keeper:
         if standing is not None:
             place = places.get(loader_fields(bound.runner).get(standing.path, ""))
             self.waiting = Waiting(restoration, standing, run["limit"], place)
+        if changed:
+            lines = "".join(f"\n- {line}" for line in changed)
+            warnings.warn(
+                ResumeWarning(f"This is not the program that the checkpoint was taken of:{lines}"), stacklevel=4
+            )
 
     def go_on(self, limit: Limit) -> None:
         """Run from where the waiting run stood, up to the limit that it had."""
@@ -166,6 +175,13 @@ class Keeper:
             waiting.restoration.apply_generators()
 
         runner.resume(Resumption(waiting.standing, chain, begin, ready), limit)
+
+    def _made(self) -> dict[str, Any]:
+        """What the Learner was made with, as it was before anything was restored."""
+        bound = self._bound
+        if self._described is None or self._described[0] is not bound.assembly:
+            self._described = bound.assembly, described(bound.assembly, bound.state, bound.seed)
+        return self._described[1]
 
     def _standing(self) -> Standing | None:
         round = self._bound.runner.round

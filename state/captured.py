@@ -1,10 +1,11 @@
 """Captured: what a checkpoint holds of the components of a State, and how they take it back.
 
 Each kind of component has two functions. One gives plain JSON, and its tensors to a Packer. The other checks what was
-given against the live object, and answers with a function that makes it so and cannot be refused any more.
+given against the live object, and answers with a function that makes it so and cannot be refused any more; before it,
+with what the object's own `load_state_dict` is to take, which may refuse it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -17,7 +18,14 @@ from state.errors import SnapshotError
 from state.packing import Packer, unpack
 
 Apply = Callable[[], None]
+Load = tuple[str, Any, Any]
+"""A field, its object, and the state that is to be loaded by the object itself."""
+
 Tensors = Mapping[str, Tensor]
+
+
+_OWN = ("load_state_dict", "_load_from_state_dict")
+"""The methods by which a module class takes its state in a way of its own."""
 
 
 def capture_module(module: nn.Module, name: str, packer: Packer, *, grads: bool) -> tuple[dict[str, Tensor], Any]:
@@ -39,7 +47,9 @@ def capture_module(module: nn.Module, name: str, packer: Packer, *, grads: bool)
     return tensors, rest
 
 
-def restore_module(module: nn.Module, name: str, saved: Tensors, rest: Any, tensors: Tensors) -> Apply:
+def restore_module(
+    module: nn.Module, name: str, saved: Tensors, rest: Any, tensors: Tensors
+) -> tuple[list[Load], Apply]:
     """Check names, shapes and dtypes, and answer with what loads them.
 
     Raises:
@@ -55,9 +65,13 @@ def restore_module(module: nn.Module, name: str, saved: Tensors, rest: Any, tens
     if problems:
         raise SnapshotError("; ".join(problems))
     evaluated, frozen = set(rest["eval"]), set(rest["frozen"])
+    may_refuse = bool(rest["others"]) or any(
+        not getattr(type(part), method).__module__.startswith("torch.") for part in module.modules() for method in _OWN
+    )
 
     def apply() -> None:
-        module.load_state_dict(given)
+        if not may_refuse:
+            module.load_state_dict(given)
         with torch.no_grad():
             for key, value in hidden.items():
                 buffers[key].copy_(value)
@@ -68,7 +82,7 @@ def restore_module(module: nn.Module, name: str, saved: Tensors, rest: Any, tens
             grad = grads.get(key)
             parameter.grad = None if grad is None else grad.to(parameter.device, copy=True)
 
-    return apply
+    return [(name, module, given)] if may_refuse else [], apply
 
 
 def capture_optimizer(optimizer: Optimizer, name: str, names: Mapping[int, str], packer: Packer) -> Any:
@@ -90,7 +104,7 @@ def capture_optimizer(optimizer: Optimizer, name: str, names: Mapping[int, str],
         told(parameter): {key: packer.pack(value, f"{name}.{told(parameter)}.{key}") for key, value in each.items()}
         for parameter, each in optimizer.state.items()
     }
-    return {"groups": groups, "state": kept}
+    return {"class": type(optimizer).__name__, "groups": groups, "state": kept}
 
 
 def restore_optimizer(
@@ -99,8 +113,10 @@ def restore_optimizer(
     """Check that State has all parameters that it updated then, and answer with what gives each its own back.
 
     Raises:
-        SnapshotError: it has not, or the optimizer updates others.
+        SnapshotError: it has not, or the optimizer updates others, or is of another class.
     """
+    if (now := type(optimizer).__name__) != found["class"]:
+        raise SnapshotError(f"{name}: it was a {found['class']} then, and is a {now} now")
     live = {id(p): names for names, p in named.items()}
     ours = [live.get(id(p)) or _unnamed(optimizer, p) for group in optimizer.param_groups for p in group["params"]]
     known = {**named, **{_unnamed(optimizer, p): p for g in optimizer.param_groups for p in g["params"]}}
@@ -133,7 +149,7 @@ def restore_optimizer(
             else:
                 optimizer.param_groups[number].update(group)
         optimizer.state.clear()
-        optimizer.state.update(_copied(states))
+        optimizer.state.update(states)
 
     return apply
 
@@ -146,21 +162,34 @@ def capture_stateful(thing: Any, name: str, packer: Packer) -> Any:
     return found
 
 
-def restore_stateful(thing: Any, name: str, found: Any, tensors: Tensors, device: torch.device | None) -> Apply:
-    """Answer with what loads it; that may be refused by the object itself, which is then given back what it had."""
-    saved = unpack(found["state"], tensors, device)
+def restore_stateful(
+    thing: Any, name: str, found: Any, tensors: Tensors, device: torch.device | None
+) -> tuple[Load, Apply]:
+    """Answer with what it is to load, and what sets the rest."""
 
     def apply() -> None:
-        before = deepcopy(thing.state_dict())
-        try:
-            thing.load_state_dict(_copied(saved))
-        except Exception as error:
-            thing.load_state_dict(before)
-            raise SnapshotError(f"{name}: {type(thing).__name__} does not take it: {error}") from error
         if "updates" in found:
             thing._update_count, thing._computed = found["updates"], None
 
-    return apply
+    return (name, thing, unpack(found["state"], tensors, device)), apply
+
+
+def load_all(loads: Iterable[Load]) -> None:
+    """Let objects load their states.
+
+    Raises:
+        SnapshotError: one of them refuses; all have what they had before.
+    """
+    before: list[tuple[Any, Any]] = []
+    for name, thing, state in loads:
+        before.append((thing, deepcopy(thing.state_dict())))
+        try:
+            thing.load_state_dict(state)
+        except Exception as error:
+            for other, own in reversed(before):
+                other.load_state_dict(own)
+            told = f"{name}: {type(thing).__name__} does not take what the checkpoint has: {error}"
+            raise SnapshotError(f"{told}. Nothing was changed.") from error
 
 
 def _differences(name: str, live: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
@@ -185,12 +214,3 @@ def _unnamed(optimizer: Optimizer, parameter: Tensor) -> str:
             if one is parameter:
                 return f"#{number}.{place}"
     raise SnapshotError("An optimizer keeps state for a parameter that is in none of its groups.")
-
-
-def _copied(value: Any) -> Any:
-    """The same with tensors of its own: what is restored is nobody else's."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if type(value) is dict:
-        return {key: _copied(each) for key, each in value.items()}
-    return [_copied(each) for each in value] if type(value) is list else value

@@ -18,7 +18,8 @@ class Packer:
     """Takes values apart: what is plain stays as it is, tensors go into `tensors` under the path of where they stood.
 
     A list stays a list. All else is a mapping whose first key says what it is: {"tensor": path}, {"moved": path} for
-    one on an accelerator, {"array": path} for one of numpy, {"tuple": [...]}, {"dict": [[key, value], ...]}.
+    one on an accelerator, {"array": path} for one of numpy, {"tuple": [...]}, {"dict": [[key, value], ...]}. Where two
+    values stand under one path, as those of the keys 1 and "1", the second has a "'" more.
     """
 
     def __init__(self) -> None:
@@ -34,12 +35,15 @@ class Packer:
         if kind in _PLAIN:
             return value
         if isinstance(value, Tensor):
-            self.tensors[path] = value.detach()
-            return {"tensor": path} if value.is_cpu else {"moved": path}
+            return {"tensor" if value.is_cpu else "moved": self._keep(value.detach(), path)}
         if kind is list:
             return [self.pack(each, f"{path}.{number}") for number, each in enumerate(value)]
         if isinstance(value, Enum):
             return self.pack(value.value, path)
+        if kind is bytes:
+            return {"bytes": value.hex()}
+        if kind is complex:
+            return {"complex": [value.real, value.imag]}
         if kind is deque:
             return {"deque": [self.pack(each, f"{path}.{n}") for n, each in enumerate(value)], "maxlen": value.maxlen}
         if isinstance(value, torch.Size):
@@ -54,6 +58,13 @@ class Packer:
                 return {word: self._pairs(value, path) if is_mapping else self.pack(_ordered(value), path)}
         return self._foreign(value, path)
 
+    def _keep(self, tensor: Tensor, path: str) -> str:
+        """Note a tensor; the path that it has."""
+        while path in self.tensors:
+            path += "'"
+        self.tensors[path] = tensor
+        return path
+
     def _pairs(self, value: Mapping[Any, Any], path: str) -> list[Any]:
         return [[self.pack(key, f"{path}.key"), self.pack(each, f"{path}.{key}")] for key, each in value.items()]
 
@@ -62,15 +73,17 @@ class Packer:
         if hasattr(value, "dtype") and hasattr(value, "item"):
             if not getattr(value, "shape", None):
                 return self.pack(value.item(), path)
-            self.tensors[path] = torch.from_numpy(value.copy())
-            return {"array": path}
+            try:
+                return {"array": self._keep(torch.from_numpy(value.copy()), path)}
+            except TypeError as error:
+                raise SnapshotError(f"{path!r} holds an array that a checkpoint cannot hold: {error}") from None
         told = "Give its field saved='volatile' with a reason, or its class `state_dict` and `load_state_dict`."
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise SnapshotError(f"{path!r} holds a {kind}, which a checkpoint cannot hold. {told}")
 
 
 def unpack(packed: Any, tensors: Mapping[str, Tensor], device: torch.device | None = None) -> Any:
-    """The value behind what `Packer.pack` gave; what was on an accelerator comes to `device`.
+    """The value behind what `Packer.pack` gave, its tensors copied; what was on an accelerator comes to `device`.
 
     Raises:
         SnapshotError: it is not what that gives.
@@ -80,18 +93,22 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor], device: torch.device | No
     if not isinstance(packed, dict):
         return packed
     try:
-        (word, inner), *others = packed.items()
+        (word, inner), *_ = packed.items()
         if word in ("tensor", "moved", "array"):
             found = tensors[inner]
-            return found.numpy().copy() if word == "array" else found.to(device) if word == "moved" else found
+            return found.numpy().copy() if word == "array" else found.to(device if word == "moved" else None, copy=True)
         if word in _PAIRS:
             pairs = [(unpack(key, tensors, device), unpack(value, tensors, device)) for key, value in inner]
             return _PAIRS[word](pairs)
+        if word == "bytes":
+            return bytes.fromhex(inner)
+        if word == "complex":
+            return complex(*inner)
         if word == "dtype":
             found_type: torch.dtype = {str(one): one for one in _DTYPES}[f"torch.{inner}"]
             return found_type
         made = unpack(inner, tensors, device)
-        return deque(made, others[0][1]) if word == "deque" else _LISTS[word](made)
+        return deque(made, packed["maxlen"]) if word == "deque" else _LISTS[word](made)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError):
         raise SnapshotError(f"A checkpoint holds {str(packed)[:80]!r}, which stands for no value.") from None
 

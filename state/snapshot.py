@@ -14,9 +14,11 @@ from torch.optim import Optimizer
 
 from state.captured import (
     Apply,
+    Load,
     capture_module,
     capture_optimizer,
     capture_stateful,
+    load_all,
     restore_module,
     restore_optimizer,
     restore_stateful,
@@ -57,7 +59,7 @@ class Snapshot:
         packer, tensors, fields = Packer(), {}, {}
         names = {id(parameter): name for name, parameter in parameters_of(state).items()}
         for name, value in state.__dict__.items():
-            if type(state).specs[name].saved != "saved":
+            if not is_kept(type(state).specs[name], value):
                 continue
             kind = kind_of(value)
             if kind == "module":
@@ -109,6 +111,7 @@ class Restoration:
     """
 
     state: State
+    loads: list[Load] = field(default_factory=list)
     applies: list[Apply] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
     scoped: dict[str, Any] = field(default_factory=dict)
@@ -137,7 +140,7 @@ class Restoration:
         missing = [
             name
             for name, value in state.__dict__.items()
-            if specs[name].saved == "saved" and specs[name].scope == "run" and name not in found
+            if is_kept(specs[name], value) and specs[name].scope == "run" and name not in found
             if not any(fnmatch(name, one) for one in patterns)
         ]
         for name in wanted:
@@ -156,7 +159,12 @@ class Restoration:
         return self
 
     def apply(self) -> None:
-        """Give the run's fields what they held. What a component itself may refuse comes first, and is undone then."""
+        """Give the run's fields what they held. What a component itself may refuse comes first, and is undone then.
+
+        Raises:
+            SnapshotError: one of them refuses; all is as it was.
+        """
+        load_all(self.loads)
         for apply in self.applies:
             apply()
         values = self.state.__dict__
@@ -170,7 +178,9 @@ class Restoration:
         values = self.state.__dict__
         values.update(self.scoped)
         for name, rest in self.stateful.items():
-            restore_stateful(values[name], name, rest, self.tensors, _device(self.state))()
+            load, apply = restore_stateful(values[name], name, rest, self.tensors, _device(self.state))
+            load_all([load])
+            apply()
 
     def apply_generators(self) -> None:
         """Put the random number generators where they were."""
@@ -190,11 +200,15 @@ class Restoration:
             raise SnapshotError(f"{name}: it holds a {kind}, and State a {type(value).__name__}")
         if kind == "module":
             saved = snapshot.tensors.get(name, {})
-            self.applies.append(restore_module(value, name, saved, rest, self.tensors))
+            loads, apply = restore_module(value, name, saved, rest, self.tensors)
+            self.loads += loads
+            self.applies.append(apply)
         elif kind == "optimizer":
             self.applies.append(restore_optimizer(value, name, rest, parameters_of(self.state), self.tensors))
         elif kind == "stateful":
-            self.applies.insert(0, restore_stateful(value, name, rest, self.tensors, _device(self.state)))
+            load, apply = restore_stateful(value, name, rest, self.tensors, _device(self.state))
+            self.loads.append(load)
+            self.applies.append(apply)
         elif isinstance(value, nn.Parameter):  # an optimizer may hold it
             self.applies.append(partial_of(_fill, value, self._unpacked(rest)))
         else:
@@ -202,6 +216,11 @@ class Restoration:
 
     def _unpacked(self, rest: Any) -> Any:
         return unpack(rest, self.tensors, _device(self.state))
+
+
+def is_kept(spec: FieldSpec, value: Any) -> bool:
+    """Whether a checkpoint holds a field; of a loss that is a module it holds the tensors, which may be trained."""
+    return spec.saved == "saved" or (spec.name == "loss_fn" and isinstance(value, nn.Module))
 
 
 def kind_of(value: Any) -> str:

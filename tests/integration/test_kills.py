@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: the run goes on each time, from a checkpoint that is whole, and ends with the same bits."""
+"""SIGKILL at random moments: the run goes on each time, from a whole checkpoint, and ends with the same bits."""
 
 import json
 import os

@@ -1,5 +1,6 @@
 """Runs that are stopped more than once, in the middle of a limit, on the way out, or with other things in State."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,23 +149,27 @@ def test_cancel_on_its_way_goes_on_to_where_it_ends(scope: str, points: int, tmp
     assert_goes_on_from_every_point(toy(Stop(scope)), tmp_path, points=points, epochs=2)
 
 
+class Killed(Exception):
+    pass
+
+
+def killing(batch: int) -> Callable[[Any], None]:
+    def kill(state: Any) -> None:
+        if state.batch_index == batch:
+            raise Killed
+
+    return kill
+
+
 def test_run_that_is_stopped_after_every_batch_ends_with_the_same_bits(tmp_path: Path) -> None:
     """Each time it goes on by one batch, to the next checkpoint, and is stopped again."""
-
-    class Killed(Exception):
-        pass
-
     program = Program("SampleBatches", epochs=1, lends=False)
     whole = Undisturbed(program.make, tmp_path, epochs=1)
     family = whole.stopped_at(whole.points[0])
     for batch in (2, 3):
         learner = program.make(family)
 
-        @learner.before("fit/batch")
-        def stop(state: Any) -> None:
-            if state.batch_index == batch:
-                raise Killed
-
+        learner.before("fit/batch")(killing(batch))
         with pytest.raises(Killed):
             learner.fit(epochs=1, resume="auto")
         learner.close()

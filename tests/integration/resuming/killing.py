@@ -143,7 +143,7 @@ class Killer:
         return True
 
     def look(self, family: Path, had_checkpoint: bool) -> bool:
-        """Whether there is a checkpoint, whole; after the first there has to be one at any time, and a log that opens."""
+        """Whether there is a whole checkpoint; after the first there is one at any time, and a log that opens."""
         for run in sorted(family.glob("[0-9]*")):
             try:
                 newest = Checkpoints(run).newest()

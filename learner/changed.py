@@ -1,0 +1,59 @@
+"""Changed: what a program that goes on with a run has otherwise than the program that began it, in words."""
+
+import re
+from collections.abc import Mapping
+from itertools import zip_longest
+from typing import Any
+
+from torch.optim.lr_scheduler import LRScheduler
+
+from stages import Assembly
+from stages.draw import draw_tree
+from state import State
+from state.packing import Packer
+
+_PLAIN = (bool, int, float, str, type(None))
+_MOVES = {"last_epoch", "T_cur", "T_i", "best", "num_bad_epochs", "cooldown_counter", "last_lr", "step_count"}
+"""What a scheduler counts; the rest of its state are its settings."""
+
+
+def described(assembly: Assembly, state: State, seed: int | None) -> dict[str, Any]:
+    """What is compared: the tree without observers, the plain settings of its stages, hooks and schedules, the seed."""
+    lines = [line for line in draw_tree(assembly).splitlines() if not re.search(r"\(observer\)|\(checkpoint\)$", line)]
+    owners: dict[str, object] = {place.path: place.stage for place in assembly.places if place.kind == "stage"}
+    owners |= {hook.name: hook.callback for hook in assembly.hooks if not hook.observes}
+    settings = {
+        f"{owner}.{name}": value
+        for owner, thing in owners.items()
+        for name, value in getattr(thing, "__dict__", {}).items()
+        if type(value) in _PLAIN and not name.startswith("_")
+    }
+    held = {name: value for name, value in state.__dict__.items() if isinstance(value, LRScheduler)}
+    schedules = {name: _settings(Packer().pack(one.state_dict(), name)) for name, one in held.items()}
+    return {"tree": lines, "settings": settings, "schedules": schedules, "seed": seed}
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs, one line each; of the trees the first lines that do."""
+    told = []
+    pairs = zip_longest(then["tree"], now["tree"], fillvalue="")
+    if differing := [pair for pair in pairs if pair[0] != pair[1]]:
+        before, after = (line.strip() or "nothing" for line in differing[0])
+        told.append(f"the tree: where it had\n    {before}\n  it has\n    {after}")
+    for name in [name for name in then["settings"] if name in now["settings"]]:
+        if (before := then["settings"][name]) != (after := now["settings"][name]):
+            told.append(f"{name}={before!r} then, {after!r} now")
+    if then["seed"] != now["seed"]:
+        told.append(f"seed={then['seed']!r} then, {now['seed']!r} now, which seeds nothing any more")
+    for name in [name for name in then["schedules"] if name in now["schedules"]]:
+        if then["schedules"][name] != now["schedules"][name]:
+            told.append(f"{name}: its settings are those of the checkpoint, not those that it was made with")
+    return told
+
+
+def _settings(packed: Any) -> Any:
+    """A packed state without what moves."""
+    if isinstance(packed, dict) and "dict" in packed:
+        pairs = [pair for pair in packed["dict"] if not str(pair[0]).startswith("_") or pair[0] == "_schedulers"]
+        return {str(key): _settings(value) for key, value in pairs if key not in _MOVES}
+    return [_settings(each) for each in packed] if isinstance(packed, list) else packed

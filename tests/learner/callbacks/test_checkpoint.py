@@ -1,0 +1,178 @@
+"""Checkpoint: when one is written, which are kept, and what it refuses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learner import Callback, Learner, after, field
+from learner.callbacks import Checkpoint
+from learner.checkpoints import Checkpoints
+from learner.errors import ArgumentError
+from learner.testing import toy_learner
+from state.errors import SnapshotError
+
+nan = float("nan")
+
+
+@dataclass(frozen=True)
+class Script(Callback):
+    """Writes a given value per epoch to `score`."""
+
+    values: Sequence[float]
+
+    def fields(self) -> dict[str, Any]:
+        return {"score": (float, field(scope="epoch"))}
+
+    @after("validate", writes=("score",))
+    def write(self, epoch: int) -> Any:
+        return self.values[epoch]
+
+
+def kept(learner: Learner) -> list[int]:
+    assert learner.run_dir is not None
+    return [one.number for one in Checkpoints(learner.run_dir)]
+
+
+def positions(learner: Learner) -> list[tuple[Any, ...]]:
+    """The updates done at each checkpoint, and the path of the loop that it stands in."""
+    assert learner.run_dir is not None
+    runs = [one.run() for one in Checkpoints(learner.run_dir)]
+    return [(run["position"][3], run["standing"][0]) for run in runs]
+
+
+def fitted(callback: Checkpoint, run_dir: Path, *callbacks: Any, **limit: Any) -> Learner:
+    learner = toy_learner(callbacks=[callback, *callbacks], run_dir=run_dir)
+    learner.fit(**limit)
+    return learner
+
+
+@pytest.mark.parametrize(
+    ("every", "limit", "expected"),
+    [
+        ("1 epochs", {"epochs": 2}, [(8, "train"), (16, "train")]),
+        ("2 epochs", {"epochs": 3}, [(16, "train"), (24, "train")]),
+        ("5 batches", {"epochs": 1}, [(5, "train/epoch/fit"), (8, "train")]),
+        ("3 updates", {"batches": 7}, [(3, "train/epoch/fit"), (6, "train/epoch/fit"), (7, "train")]),
+        ("100 batches", {"epochs": 1}, [(8, "train")]),
+        ("10 hours", {"epochs": 2}, [(16, "train")]),
+    ],
+)
+def test_one_is_written_when_so_many_are_over_and_one_at_the_end(
+    every: str, limit: dict[str, int], expected: list[Any], tmp_path: Path
+) -> None:
+    assert positions(fitted(Checkpoint(every, keep=None), tmp_path, **limit)) == expected
+
+
+def test_one_is_due_after_so_many_seconds(tmp_path: Path) -> None:
+    learner = fitted(Checkpoint("0.0000001 seconds", keep=None), tmp_path, batches=3)
+    assert [updates for updates, _ in positions(learner)] == [1, 2, 3, 3]
+
+
+def test_count_goes_on_from_where_the_last_fit_ended(tmp_path: Path) -> None:
+    learner = fitted(Checkpoint("3 batches", keep=None), tmp_path, batches=4)
+    learner.fit(batches=4)
+    assert [updates for updates, _ in positions(learner)] == [3, 4, 6, 8]
+
+
+def test_newest_are_kept(tmp_path: Path) -> None:
+    assert kept(fitted(Checkpoint(keep=2), tmp_path, epochs=4)) == [3, 4]
+    assert kept(fitted(Checkpoint(keep=1), tmp_path, epochs=4)) == [4]
+    assert kept(fitted(Checkpoint(keep=None), tmp_path, epochs=4)) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("values", "mode", "expected"),
+    [
+        ([3, 1, 2, 4], "min", [2, 4]),
+        ([3, 1, 2, 4], "max", [4]),
+        ([nan, 3, nan, nan], "min", [2, 4]),
+        ([nan, nan, nan], "max", [3]),
+        ([2, float("inf"), 1], "max", [1, 3]),
+    ],
+)
+def test_best_is_kept_beside_the_newest(values: list[float], mode: Any, expected: list[int], tmp_path: Path) -> None:
+    callback = Checkpoint(keep=1, best="score", mode=mode)
+    assert kept(fitted(callback, tmp_path, Script(values), epochs=len(values))) == expected
+
+
+def test_best_is_that_of_the_whole_run_after_a_resume(tmp_path: Path) -> None:
+    def make() -> Learner:
+        return toy_learner(
+            callbacks=[Checkpoint(keep=1, best="score", mode="min"), Script([1, 2, 3, 4])], run_dir=tmp_path
+        )
+
+    first = make()
+    first.fit(epochs=2)
+    first.close()
+    second = make()
+    second.fit(epochs=4, resume="auto")
+    assert kept(second) == [1, 4]
+
+
+def test_what_is_damaged_or_half_removed_does_not_stop_a_run(tmp_path: Path) -> None:
+    learner = fitted(Checkpoint(keep=3, best="score", mode="min"), tmp_path, Script([4, 3, 2, 1]), epochs=3)
+    assert learner.run_dir is not None
+    first, second, _ = Checkpoints(learner.run_dir)
+    (first.path / "run.json").unlink()
+    (second.path / "run.json").write_text("{")
+    learner.fit(epochs=1)
+    assert kept(learner) == [2, 3, 4]
+
+
+def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
+    learner = fitted(Checkpoint(keep=1), tmp_path, epochs=1)
+    assert learner.run_dir is not None
+    for one in Checkpoints(learner.run_dir):
+        for file in one.path.iterdir():
+            file.unlink()
+        one.path.rmdir()
+    learner.fit(epochs=1)
+    assert kept(learner) == [2]
+
+
+def test_two_write_side_by_side(tmp_path: Path) -> None:
+    learner = fitted(Checkpoint("3 batches", keep=None), tmp_path, Checkpoint("1 epochs", keep=None), epochs=1)
+    assert len(kept(learner)) == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"every": "often"}, "Checkpoint"),
+        ({"every": "0 minutes"}, "every='0 minutes' is no time"),
+        ({"every": "nan seconds"}, "every='nan seconds' is no time"),
+        ({"every": "inf seconds"}, "every='inf seconds' is no time"),
+        ({"every": "some minutes"}, "every='some minutes' is no time"),
+        ({"every": 3}, "Checkpoint"),
+        ({"every": "-1 epochs"}, "Checkpoint"),
+        ({"keep": 0}, "keep=0 cannot be used"),
+        ({"keep": True}, "keep=True cannot be used"),
+        ({"keep": 1.5}, "keep=1.5 cannot be used"),
+        ({"best": "score"}, "Say mode='min' or mode='max'"),
+        ({"best": "valid_loss", "mode": "least"}, "mode='least'"),
+    ],
+)
+def test_setting_that_cannot_be_used_is_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(Exception, match=told) as caught:
+        Checkpoint(**settings)
+    assert isinstance(caught.value, ValueError | TypeError) or "Checkpoint" in str(caught.value)
+
+
+def test_learner_without_a_directory_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="Say run_dir="):
+        toy_learner(callbacks=[Checkpoint()])
+
+
+def test_best_of_a_field_that_nobody_writes_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="valid_accuracy"):
+        toy_learner(callbacks=[Checkpoint(best="valid_accuracy")], run_dir=tmp_path)
+
+
+def test_field_that_no_checkpoint_can_hold_stops_the_run_and_is_named(tmp_path: Path) -> None:
+    learner = toy_learner(callbacks=[Checkpoint()], run_dir=tmp_path)
+    learner.state.optimizer.param_groups[0]["thing"] = object()
+    with pytest.raises(SnapshotError, match="'optimizer.0.thing' holds a builtins.object"):
+        learner.fit(epochs=1)
