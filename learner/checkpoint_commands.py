@@ -87,7 +87,7 @@ def diff(ctx: click.Context, first: str, second: str, only: tuple[str, ...], as_
         if not any(fnmatch(field, pattern) for field in fields):
             told = f"--only names {pattern!r}, and neither has it.{suggestion(nearest(pattern, fields))}"
             raise ArgumentError("diff", "only", f"{told} They have {fields}.")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"field": field, "name": each.entry, "first": each.left, "second": each.right, "unequal": each.unequal}
         | {"largest": each.largest}
         for field, each in _ordered(differences(one, other), fields)
