@@ -88,8 +88,8 @@ def diff(ctx: click.Context, first: str, second: str, only: tuple[str, ...], as_
             told = f"--only names {pattern!r}, and neither has it.{suggestion(nearest(pattern, fields))}"
             raise ArgumentError("diff", "only", f"{told} They have {fields}.")
     rows: list[dict[str, Any]] = [
-        {"field": field, "name": each.entry, "first": each.left, "second": each.right, "unequal": each.unequal}
-        | {"largest": each.largest}
+        {"field": field, "name": each.entry, "first": each.left, "second": each.right}
+        | {"unequal": each.unequal, "largest": each.largest}
         for field, each in _ordered(differences(one, other), fields)
         if not only or any(fnmatch(field, pattern) for pattern in only)
     ]

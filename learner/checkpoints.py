@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from state.bundle import Bundle, read_bundle
-from state.commit import sweep
+from state.commit import make_durable, sweep
 from state.digested import DigestedFile
 from state.documents import MAX_BYTES, value_of
 from state.errors import CheckpointDamaged, CheckpointError
@@ -71,7 +71,7 @@ class Checkpoints:
 
     def begin(self) -> None:
         """The run begins: from now on it is one that can be taken up, or has nothing to take up yet."""
-        self.folder.mkdir(exist_ok=True)
+        make_durable(self.folder)
 
     def next(self) -> Path:
         """Where the next one goes."""

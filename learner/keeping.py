@@ -112,7 +112,8 @@ class Keeper:
         }
         snapshot = Snapshot.of(bound.state, grads=tuple(runner.state.components(torch.nn.Module)))
         packer = Packer()
-        run["loaders"] = packer.pack(self.places.taken(runner, standing and standing.path), "loader")
+        inside = standing.path if standing is not None and standing.ending is None else None
+        run["loaders"] = packer.pack(self.places.taken(runner, inside), "loader")
         if packer.tensors:
             snapshot.tensors[LOADERS] = packer.tensors
         return snapshot, run
@@ -155,6 +156,8 @@ class Keeper:
         chain = [runner.nodes[place.path] for place in runner.nodes[waiting.standing.path].place.ancestors()][::-1]
 
         def begin(loader: Any) -> Iterator[Any]:
+            if waiting.standing.ending is not None:
+                return iter(())
             assert waiting.place is not None
             return self.places.go_on(waiting.standing.path, loader, waiting.place)
 

@@ -29,7 +29,7 @@ class Places:
         self._began[path] = Began(read_generators() if needs else {}, states_of(loader))
 
     def taken(self, runner: Runner, path: str | None) -> dict[str, Any]:
-        """Where each loader is, by field. The phase at `path` is in the middle of a pass."""
+        """Where each loader is, by field. The phase at `path` is in the middle of a pass that it goes on with."""
         found = {}
         for node_path, field in loader_fields(runner).items():
             if field not in runner.values:

@@ -162,15 +162,18 @@ def _resume_state(loader: Any, given: int | None, state: Any) -> Iterator[Any] |
     if state is None:  # no pass had begun
         return None if given is None else iter(loader)
     loader.load_state_dict(state)
-    if given is not None:
-        is_at_end = isinstance(loader, CountedLoader) and given > 0 and state["open"] is None
-        batches: Iterator[Any] = iter(()) if is_at_end else iter(loader)
+    if isinstance(loader, CountedLoader):
+        is_at_end = bool(given) and state["open"] is None
+    else:
+        is_at_end = _is_torchdatas(loader) and state["_iterator_finished"]
+    if given is not None and not is_at_end:
+        batches: Iterator[Any] = iter(loader)
         return batches
     if _is_torchdatas(loader):
         # Its next iter() shall begin a pass, and draw one seed as ever, not a second one for the pass in the state:
         # that one is opened here, by state_dict() if it was at its end, so that iter() sees it finished.
-        loader.state_dict() if state["_iterator_finished"] else iter(loader)
-    return None
+        loader.state_dict() if is_at_end else iter(loader)
+    return None if given is None else iter(())
 
 
 def _is_torchdatas(loader: object) -> bool:

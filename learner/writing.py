@@ -1,6 +1,5 @@
 """Writing: checkpoints to the disk, at once or behind the run."""
 
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from learner.checkpoints import Checkpoints
 from state.bundle import write_bundle
+from state.commit import discard
 from state.snapshot import Snapshot
 
 
@@ -61,4 +61,4 @@ class Writer:
         spared = self._spare(self._checkpoints)
         for kept in self._checkpoints:
             if kept.number not in spared:
-                shutil.rmtree(kept.path, ignore_errors=True)
+                discard(kept.path)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from stages.cancel import Cancel
+from stages.cancel import Cancel, Reached
 
 
 class Standing(NamedTuple):
@@ -19,7 +19,7 @@ class Standing(NamedTuple):
 
     @classmethod
     def of(cls, path: str, error: BaseException | None, *, is_last: bool) -> "Standing":
-        """After a round that ended with `error`."""
-        if isinstance(error, Cancel):
+        """After a round that ended with `error`. A limit that was reached is not kept: it is asked again."""
+        if isinstance(error, Cancel) and not isinstance(error, Reached):
             return cls(path, (error.scope, error.reason, error.by))
         return cls(path, ("", "", "") if is_last else None)

@@ -43,8 +43,8 @@ def write_bundle(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], docume
 
     Args:
         path: must not exist yet; its parent must.
-        tensors: for each group, tensors by name.
-        documents: plain values by name, as `text_of` has them.
+        tensors: for each group, tensors by name. Nobody may change them meanwhile.
+        documents: plain values by name, as `text_of` has them. Long rows of numbers are better off as tensors.
 
     Raises:
         CheckpointError: a name, a tensor or a value cannot be stored, `path` exists, or the disk refused. Nothing has

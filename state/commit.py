@@ -62,6 +62,13 @@ def discard(path: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)  # what is left is for sweep
 
 
+def make_durable(path: Path) -> None:
+    """Make a directory, unless it is there, and wait until its name is on the disk. Its parent must exist."""
+    if not path.is_dir():
+        os.mkdir(path)
+        _sync(path.parent)
+
+
 def sweep(parent: Path) -> list[Path]:
     """Remove the temporary directories in `parent` of processes that are no more; return their paths.
 

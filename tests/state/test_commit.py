@@ -268,6 +268,15 @@ def test_a_real_limit_in_the_middle_of_a_write_is_told(runs: Path) -> None:
     assert [path.name for path in runs.iterdir()] == ["earlier"]
 
 
+def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_them_all(runs: Path) -> None:
+    def sparing(number: int, name: str, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        return call(arguments[0], arguments[1][:7]) if name == "write" else call(*arguments)
+
+    with each_call(sparing):
+        write_bundle(runs / "new", TENSORS, DOCUMENTS)
+    assert is_whole(runs / "new")
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, MemoryError])
 def test_an_error_in_the_block_leaves_nothing_and_goes_on(error: type[BaseException], tmp_path: Path) -> None:
     with pytest.raises(error), committed(tmp_path / "new") as folder:

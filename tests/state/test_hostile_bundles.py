@@ -93,6 +93,23 @@ def test_each_is_refused_with_an_error_of_ours(results: dict[str, dict[str, Any]
         assert message.isascii() and message.isprintable(), name
 
 
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("file name", "no file of a checkpoint has this name"),
+        ("document name", "no file of a checkpoint has this name"),
+        ("group name", "no file of a checkpoint has this name"),
+        ("shape giant", "entry 'model.safetensors': it has 192 bytes, its tensors take"),
+        ("document: seventy megabytes", "'manifest.json': entry 'state.json': it has 73400320 bytes; at most"),
+        ("pipe for manifest.json", "it is no regular file"),
+        ("a shape that no tensor has", "can be made here"),
+    ],
+)
+def test_what_can_be_refused_early_is(case: str, reason: str, results: dict[str, dict[str, Any]]) -> None:
+    told = [result["read"][1] for name, result in results.items() if name.startswith(case)]
+    assert told and all(reason in message for message in told), told
+
+
 def test_nothing_is_run_written_or_opened_elsewhere(results: dict[str, dict[str, Any]]) -> None:
     for name, result in results.items():
         if name == "control":

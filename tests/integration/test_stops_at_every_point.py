@@ -1,0 +1,68 @@
+"""Every point: a run that is stopped at any of its checkpoints goes on, in a Learner made anew, to the same bits.
+
+Weights, optimizer, schedule, averaged weights, metrics, all generators, history and fields are those of the run that
+was never stopped, every sample is used exactly once per epoch, and the log tells of the same writes.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learner import supervised
+from learner.checkpoints import Kept
+from learner.recipes import validate
+from stages import Every
+from tests.integration.resuming.programs import LOADERS, SAMPLES, Program
+from tests.integration.resuming.stopping import Undisturbed
+
+pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata's own
+
+
+def evaluated_inside() -> Any:
+    """A tree that evaluates within the epoch, after every third batch, and at its end."""
+    return supervised().insert(Every("3 batches", validate()), after="fit/batch")
+
+
+PROGRAMS: dict[str, Program] = {
+    **{loader: Program(loader) for loader in LOADERS},
+    **{f"{loader}, windows": Program(loader, accumulate=3) for loader in LOADERS},
+    "weights that are nobody's": Program(lends=False),
+    "stopped early": Program("TensorBatches", patience=2, epochs=5),
+    "microbatches": Program(microbatches=2),
+    "fp16": Program("TensorBatches", precision="fp16"),
+    "fp16, windows": Program(precision="fp16", accumulate=3),
+    "evaluated inside": Program(tree=evaluated_inside),
+}
+
+SOME = {"DataLoader": 4, "SampleBatches, windows": 5, "stopped early": 6}
+"""What `make test` runs: every so many points of a few programs."""
+
+
+def undisturbed(name: str, folder: Path) -> Undisturbed:
+    program = PROGRAMS[name]
+    return Undisturbed(program.make, folder, epochs=program.epochs)
+
+
+def assert_goes_on_from(whole: Undisturbed, points: list[Kept]) -> None:
+    for point in points:
+        assert whole.differences(point) == [], f"stopped at checkpoint {point.number}, {point.run()['standing']}"
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_run_stopped_at_some_points_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
+    whole = undisturbed(name, tmp_path)
+    assert_goes_on_from(whole, whole.points[:: SOME[name]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_run_stopped_at_any_point_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
+    whole = undisturbed(name, tmp_path)
+    rounds = 2 if PROGRAMS[name].accumulate else 4
+    assert len(whole.points) == 3 * (rounds + 1), "after each update, and after each epoch"
+    for epoch in range(3):
+        seen = Counter(index for number, indices in whole.seen if number == epoch for index in indices)
+        assert seen == Counter(range(SAMPLES)), "every sample once per epoch"
+    assert_goes_on_from(whole, whole.points)
