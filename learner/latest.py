@@ -1,5 +1,6 @@
 """Latest: the run of a family that a Learner goes on with, and the lock that keeps a second process out of it."""
 
+import re
 import shutil
 from dataclasses import dataclass
 from difflib import ndiff
@@ -83,5 +84,14 @@ def drop_run(lock: FileLock | None, run: Path | None) -> None:
 
 
 def _lines(tree: str) -> list[str]:
-    """A drawn tree line by line, without its columns, and without observers, which change nothing."""
-    return [" ".join(line.split()) for line in tree.splitlines() if not line.endswith("(observer)")]
+    """The lines of a drawn tree, each joined and without its columns, and without observers, which change nothing."""
+    lines: list[str] = []
+    depth = 0
+    for line in tree.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if lines and indent > depth + 2:  # the rest of the line before: below a slot it goes two deeper at most
+            lines[-1] = f"{lines[-1]} {' '.join(line.split())}"
+        else:
+            lines.append(" ".join(line.split()))
+            depth = indent
+    return [line for line in lines if not re.search(r"\(observer[,)]", line)]

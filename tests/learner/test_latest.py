@@ -43,7 +43,7 @@ def test_a_damaged_checkpoint_is_passed_over_by_name_of_its_file(
 def test_a_tree_that_is_another_one_is_named_and_observers_do_not_count(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    @after("update")
+    @after("update", every="2 batches")
     def look(state: Any) -> None: ...
 
     @before("update", reads=("loss",), writes=("loss",))
