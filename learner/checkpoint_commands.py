@@ -17,7 +17,7 @@ from state.errors import nearest, suggestion
 from state.runs import LOG_FILE
 from state.snapshot import VALUES
 
-_OF_RUN = ("position", "standing", "limit", "history", "number", "torch", "tree")
+_OF_RUN = ("position", "standing", "limit", "history", "number", "torch", "made")
 """What two checkpoints tell of their runs that is compared: not when they were made, nor how long things took."""
 
 
@@ -144,7 +144,7 @@ def _row(kept: Kept, is_verifying: bool) -> dict[str, Any]:
         at = describe(run)
     except (KeyError, TypeError, ValueError, IndexError):
         at, problems = "", problems or ["run.json tells no position"]
-    row = {"number": kept.number, "path": str(kept.path), "made": run.get("made"), "at": at, "best": run.get("best")}
+    row = {"number": kept.number, "path": str(kept.path), "made": run.get("written"), "at": at, "best": run.get("best")}
     return row | {"value": kept.number_of(run.get("best")), "size": size, "problems": problems}
 
 

@@ -1,9 +1,7 @@
 """Latest: the run of a family that a Learner goes on with, and the lock that keeps a second process out of it."""
 
-import re
 import shutil
 from dataclasses import dataclass
-from difflib import ndiff
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -31,13 +29,11 @@ class Latest:
     bundle: Bundle
     problems: list[str]
 
-    def told(self, tree: str) -> str:
-        """What is resumed, in one line; in further lines what was passed over, and how `tree` is not the one it had."""
+    def __str__(self) -> str:
+        """What is resumed, in one line; in further lines what was passed over."""
         run = self.bundle.documents["run"]
         lines = [f"Resuming {self.run} from checkpoint {self.path.name}: {describe(run)}."]
-        lines += [f"Passed over: {problem}" for problem in self.problems]
-        changes = [line for line in ndiff(_lines(run["tree"]), _lines(tree)) if line[0] in "+-"]
-        return "\n".join([*lines, *(["The tree is another one than it was then:"] if changes else []), *changes])
+        return "\n".join([*lines, *(f"Passed over: {problem}" for problem in self.problems)])
 
 
 def latest_run(run_dir: Path | None, *, has_run: bool) -> Latest | None:
@@ -81,17 +77,3 @@ def drop_run(lock: FileLock | None, run: Path | None) -> None:
         lock.release()
     if run is not None:
         shutil.rmtree(run, ignore_errors=True)
-
-
-def _lines(tree: str) -> list[str]:
-    """The lines of a drawn tree, each joined and without its columns, and without observers, which change nothing."""
-    lines: list[str] = []
-    depth = 0
-    for line in tree.splitlines():
-        indent = len(line) - len(line.lstrip())
-        if lines and indent > depth + 2:  # the rest of the line before: below a slot it goes two deeper at most
-            lines[-1] = f"{lines[-1]} {' '.join(line.split())}"
-        else:
-            lines.append(" ".join(line.split()))
-            depth = indent
-    return [line for line in lines if not re.search(r"\(observer[,)]", line)]

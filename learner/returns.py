@@ -10,7 +10,6 @@ from learner.latest import drop_run, latest_run, lock_run
 from learner.opening import Audit, reopen_recording
 from learner.recipes import Part
 from learner.replay import Captured, Replayed, replay
-from stages.draw import draw_tree
 from state import ChangeLog
 from state.bundle import read_bundle
 from state.position import Position
@@ -90,4 +89,4 @@ class Returns:
             recording.roll_back("user", end)
         drop_run(self._lock, self.run_dir)
         self._lock, self.run_dir, self.log = lock, found.run, ChangeLog(store, recording)
-        print(found.told(draw_tree(self._bound.assembly)))
+        print(found)

@@ -141,7 +141,7 @@ def test_diff_names_what_differs_field_by_field(kept: Path) -> None:
     assert (updates["first"], updates["second"]) == ("8", "16")
     fields = [row["field"] for row in rows]
     assert fields == sorted(fields, key=fields.index)
-    assert not {"made", "records"} & {row["name"] for row in rows}
+    assert not {"written", "records"} & {row["name"] for row in rows}
 
 
 def test_diff_of_some_fields_only(kept: Path) -> None:
