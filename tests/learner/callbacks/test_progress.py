@@ -164,4 +164,4 @@ def test_a_phase_that_goes_on_in_the_middle_has_a_bar_again(terminal: Console, t
     learner = toy_learner(callbacks=[ProgressBar(console=terminal)], seed=0)
     learner.fit(epochs=1, resume=tmp_path / "0001/checkpoints/0001")
     assert "epoch 0  from batch 3" in written(terminal)
-    assert "\nepoch 0  train_loss " in written(terminal)
+    assert "epoch 0  train_loss " in written(terminal)
