@@ -16,7 +16,7 @@ _MOVES = {"last_epoch", "T_cur", "T_i", "best", "num_bad_epochs", "cooldown_coun
 
 
 def described(assembly: Assembly, state: State, seed: int | None) -> dict[str, Any]:
-    """What is compared: stages and hooks that may change something, their plain settings and the schedules', the seed."""
+    """What is compared: stages, hooks that may change something, their plain settings, those of schedules, the seed."""
     owners: dict[str, object] = {place.path: place.stage for place in assembly.places if place.kind == "stage"}
     owners |= {hook.name: hook.callback for hook in assembly.hooks if not hook.observes}
     settings = {

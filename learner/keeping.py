@@ -126,11 +126,14 @@ class Keeper:
         snapshot, run = self.take()
         write_bundle(path, snapshot.tensors, {"state": snapshot.document, "run": run})
 
-    def give(self, bundle: Bundle, *, partial: Iterable[str] = ()) -> None:
+    def give(self, bundle: Bundle, *, partial: Iterable[str] = (), limit: Limit | None = None) -> None:
         """Take a State up from a checkpoint. A run that stood in the middle goes on with the next `fit`.
 
+        Args:
+            limit: that of this `fit`, if it follows at once.
+
         Raises:
-            SnapshotError: it does not fit; nothing has changed.
+            SnapshotError, PositionError, LimitError: it does not fit; nothing has changed.
         """
         bound, run = self._bound, bundle.documents["run"]
         snapshot = Snapshot({name: dict(group) for name, group in bundle.tensors.items()}, bundle.documents["state"])
@@ -141,6 +144,8 @@ class Keeper:
             told = f"The run stood in {standing.path!r}, which this tree does not have."
             raise SnapshotError(f"{told} Build the tree that the checkpoint was taken of.")
         self.places.check(bound.runner, places)
+        if limit is not None and run["limit"] is not None:
+            limit.resumed(run["limit"])
         changed = changes(run["made"], self._made())
         restoration.apply()
         self.places.give(bound.runner, places)
@@ -160,8 +165,9 @@ class Keeper:
     def go_on(self, limit: Limit) -> None:
         """Run from where the waiting run stood, up to the limit that it had."""
         assert self.waiting is not None
-        waiting, self.waiting, runner = self.waiting, None, self._bound.runner
+        waiting, runner = self.waiting, self._bound.runner
         limit = limit if waiting.limit is None else limit.resumed(waiting.limit)
+        self.waiting = None
         chain = [runner.nodes[place.path] for place in runner.nodes[waiting.standing.path].place.ancestors()][::-1]
 
         def begin(loader: Any) -> Iterator[Any]:

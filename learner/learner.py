@@ -149,9 +149,11 @@ class Learner(Edits, Returns):
         given = {"epochs": epochs, "batches": batches, "updates": updates, "minutes": minutes}
         limit = limit_of(given, self.assembly, self.state)
         if resume == "auto":
-            self._take_up_latest()
+            self._take_up_latest(limit)
         elif resume is not None:
-            self.load(resume)
+            self._take_up(Path(resume), limit)
+        if resume is not None:  # State may have other totals now
+            limit = limit_of(given, self.assembly, self.state)
         self._bound.fit(limit)
         return self.history
 

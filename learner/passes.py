@@ -105,6 +105,16 @@ class CountedLoader(ABC):
         Raises:
             PositionError: the state is of another loader or of other settings. Nothing has changed then.
         """
+        self.check_state(state)
+        self._begun = state["epoch"]
+        self._latest = self._resumes = None if state["open"] is None else Place(state["open"], state["batch"])
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Whether `load_state_dict` takes it.
+
+        Raises:
+            PositionError: it does not.
+        """
         who = type(self).__name__
         wanted = {*_SETTINGS, *_POSITION}
         if not isinstance(state, Mapping) or state.keys() != wanted:
@@ -121,8 +131,6 @@ class CountedLoader(ABC):
         if not counts or not (between or within):
             told = f"epoch={epoch!r}, open={number!r}, batch={batch!r} is no position among {len(self)} batches."
             raise PositionError(who, f"{told} The state is damaged; take it from another checkpoint.")
-        self._begun = epoch
-        self._latest = self._resumes = Place(number, batch) if within else None
 
     def _begin(self) -> Place:
         place, self._resumes = self._resumes, None

@@ -123,7 +123,10 @@ def check_position(loader: object, position: Mapping[str, Any]) -> None:
     if way != position["way"] or (way == STATE and who != position["loader"]):
         told = f"the position is of a {position['loader']}, and kept as {position['way']!r}; this one keeps {way!r}."
         raise PositionError(who, f"{told} Resume with the loader that was used, or start a new run.")
-    _compare(loader, position.get("settings", {}))
+    if isinstance(loader, CountedLoader):
+        loader.check_state(position["state"])
+    else:
+        _compare(loader, position["settings"])
     if way == ONCE and given:
         told = f"{given} batches were given, and a {who} can be read once: what is left of it cannot be found again."
         raise PositionError(who, f"{told} Use an object whose __iter__ starts anew. {_KEEPERS}.")

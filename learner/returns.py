@@ -10,6 +10,7 @@ from learner.latest import drop_run, latest_run, lock_run
 from learner.opening import Audit, reopen_recording
 from learner.recipes import Part
 from learner.replay import Captured, Replayed, replay
+from stages.limit import Limit
 from state import ChangeLog
 from state.bundle import read_bundle
 from state.position import Position
@@ -71,14 +72,19 @@ class Returns:
         """
         return replay(self._bound, captured, path, swap or {})
 
-    def _take_up_latest(self) -> None:
+    def _take_up(self, path: Path, limit: Limit) -> None:
+        """Take a checkpoint up, for a `fit` with this limit."""
+        self._bound.runner.refuse_if_running()
+        self._bound.keeper.give(read_bundle(path), limit=limit)
+
+    def _take_up_latest(self, limit: Limit) -> None:
         """Take the latest run up from its newest checkpoint, in the place of this one, and say so in one line."""
         found = latest_run(self.run_dir, has_run=bool(self._bound.state.__dict__.get("batches_seen")))
         if found is None:
             return
         lock = lock_run(found.run)
         try:
-            self._bound.keeper.give(found.bundle)
+            self._bound.keeper.give(found.bundle, limit=limit)
         except BaseException:
             lock.release()
             raise

@@ -28,11 +28,14 @@ from stages import Epoch, Fetch, Fit, FitBatch, Train, Unpack
 from tests.integration.resuming.programs import Always, Program
 from tests.integration.resuming.stopping import Make, Undisturbed, differences, result_of
 
+steps = pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+"""Which of the points: every fourth from the last, or all."""
 
-def assert_goes_on_from_every_point(make: Make, folder: Path, *, points: int, **limit: Any) -> None:
+
+def assert_goes_on_from(make: Make, folder: Path, step: int, *, points: int, **limit: Any) -> None:
     whole = Undisturbed(make, folder, **limit)
     assert len(whole.points) == points
-    for point in whole.points:
+    for point in whole.points[::-step]:
         assert whole.differences(point) == [], f"stopped at checkpoint {point.number}, {point.run()['standing']}"
 
 
@@ -81,8 +84,9 @@ def two_models(run_dir: Path) -> Learner:
     return Learner.from_state(state, tree, train=data, callbacks=[Always(keep=None)], run_dir=run_dir, seed=3)
 
 
-def test_two_models_with_two_optimizers_go_on_from_every_point(tmp_path: Path) -> None:
-    assert_goes_on_from_every_point(two_models, tmp_path, points=8, epochs=2)
+@steps
+def test_two_models_with_two_optimizers_go_on_from_every_point(step: int, tmp_path: Path) -> None:
+    assert_goes_on_from(two_models, tmp_path, step, points=8, epochs=2)
 
 
 class CarryState(TrainState):
@@ -108,7 +112,7 @@ def use_epoch(seen: Tensor, inputs: Tensor) -> Tensor:
 
 
 def toy(*callbacks: Any) -> Make:
-    """Makes the learner of y = 3x, whose batches are counted in the second column of nothing: there is one column."""
+    """Makes a learner of y = 3x; the second column of the targets tells which samples they are."""
 
     def make(run_dir: Path) -> Learner:
         inputs = torch.randn(20, 1, generator=torch.Generator().manual_seed(0))
@@ -123,13 +127,17 @@ def toy(*callbacks: Any) -> Make:
     return make
 
 
-def test_values_of_the_phase_and_the_epoch_go_on(tmp_path: Path) -> None:
-    assert_goes_on_from_every_point(toy(carry, begin_epoch, use_epoch), tmp_path, points=10, epochs=2)
+@steps
+def test_values_of_the_phase_and_the_epoch_go_on(step: int, tmp_path: Path) -> None:
+    assert_goes_on_from(toy(carry, begin_epoch, use_epoch), tmp_path, step, points=10, epochs=2)
 
 
+@steps
 @pytest.mark.parametrize(("limit", "points"), [({"batches": 6}, 8), ({"updates": 6}, 8), ({"batches": 4}, 5)])
-def test_limit_inside_an_epoch_is_reached_from_every_point(limit: dict[str, int], points: int, tmp_path: Path) -> None:
-    assert_goes_on_from_every_point(toy(), tmp_path, points=points, **limit)
+def test_limit_inside_an_epoch_is_reached_from_every_point(
+    step: int, limit: dict[str, int], points: int, tmp_path: Path
+) -> None:
+    assert_goes_on_from(toy(), tmp_path, step, points=points, **limit)
 
 
 @dataclass(frozen=True)
@@ -144,9 +152,10 @@ class Stop(Callback):
             raise Cancel(self.scope, "seen enough")
 
 
+@steps
 @pytest.mark.parametrize(("scope", "points"), [("batch", 10), ("phase", 8), ("epoch", 8), ("run", 3)])
-def test_cancel_on_its_way_goes_on_to_where_it_ends(scope: str, points: int, tmp_path: Path) -> None:
-    assert_goes_on_from_every_point(toy(Stop(scope)), tmp_path, points=points, epochs=2)
+def test_cancel_on_its_way_goes_on_to_where_it_ends(step: int, scope: str, points: int, tmp_path: Path) -> None:
+    assert_goes_on_from(toy(Stop(scope)), tmp_path, step, points=points, epochs=2)
 
 
 class Killed(Exception):

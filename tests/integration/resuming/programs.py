@@ -100,8 +100,10 @@ class Program:
     """One script.
 
     Attributes:
-        lends: whether validation runs with averaged weights; it is no place to stop then.
-        stops: the epochs until early stopping ends it; by default its end is that of `fit(epochs=...)`.
+        lends: whether validation runs with averaged weights.
+        patience: of early stopping, which here waits for a loss that rises.
+        every, keep: of Checkpoint; by default there is one at every point, and all are kept.
+        tree: makes the stages, if they are not those of the recipe.
     """
 
     loader: str = "DataLoader"
@@ -120,7 +122,9 @@ class Program:
         torch.manual_seed(1)
         model = nn.Sequential(nn.Linear(FEATURES, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 2))
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        writing = Checkpoint(self.every, keep=self.keep) if self.every else Always(keep=self.keep)
+        writing = Always(keep=None)
+        if self.every:
+            writing = Checkpoint(self.every, keep=self.keep, best="valid_loss")
         callbacks: list[Any] = [
             augment,
             Schedule(lambda optimizer: OneCycleLR(optimizer, max_lr=0.05, total_steps=100)),
