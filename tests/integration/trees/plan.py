@@ -85,7 +85,7 @@ def _laid_out(node: Node, path: str, parent: Spot | None) -> Spot:
     names = {**(parent.names if parent else {}), **node.names}
     spot = Spot(path, node, True, parent, names)
     spot.held = [_laid_out(held, f"{path}/{slot}", spot) for slot, held in node.held.items()]
-    if node.each == "batch":
+    if node.each == "batch" and not any(above.node.each == "update" for above in spot.above):
         spot.held.append(Spot(f"{path}/checkpoint", node, False, spot, names))
     return spot
 
