@@ -4,7 +4,7 @@ import learner.siblings  # noqa: F401  # first of all: refuses to start with a f
 
 # isort: split
 from learner.batches import TensorBatches
-from learner.errors import AlreadyBound, ArgumentError, LearnerError, PositionError
+from learner.errors import AlreadyBound, ArgumentError, LearnerError, PositionError, ResumeWarning
 from learner.history import History
 from learner.learner import Learner
 from learner.recipes import supervised
@@ -52,6 +52,7 @@ __all__ = [
     "Phase",
     "PositionError",
     "Recorder",
+    "ResumeWarning",
     "SampleBatches",
     "Skip",
     "Stage",

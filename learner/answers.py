@@ -8,11 +8,13 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
 
 from stages.draw import plain
 from state.changes import ABSENT, Change
@@ -20,7 +22,17 @@ from state.changes import ABSENT, Change
 if TYPE_CHECKING:
     from rich.console import Console
 
+FINDING, USAGE, DAMAGED = 1, 2, 3
+"""Exit codes, after 0 for ok."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 _LINE_WIDTH = 10_000  # more than any line has
+
+
+def as_json(command: Command) -> Command:
+    """The option `--json`, of every command."""
+    return click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")(command)
 
 
 def show_table(columns: Mapping[str, str], rows: Iterable[Sequence[object]], *, fold: bool = True) -> None:

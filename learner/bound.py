@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -15,6 +16,7 @@ from learner.keeping import Keeper
 from learner.opening import seed_everything, tell_setup
 from learner.precision import DTYPES, Precision, autocasts, check_precision, refuse_uncast
 from learner.recipes import predict, scaled
+from learner.stopping import stoppable
 from stages import Composite, EvaluationPhase, Runner, assemble
 from stages.assembly import Assembly, refuse_orphans
 from stages.batch import joined
@@ -99,13 +101,14 @@ class Bound:
     def fit(self, limit: Limit) -> None:
         """Run until `limit`, from where a checkpoint stood if one was taken up."""
         self.sow()
-        for callback in self._members():
-            if isinstance(callback, Checkpoint):
-                callback.begin()
-        if self.keeper.waiting is None:
-            self.runner.run(limit=limit)
-        else:
-            self.keeper.go_on(limit)
+        writers = [callback for callback in self._members() if isinstance(callback, Checkpoint)]
+        with stoppable(bool(writers)) as self.keeper.request, ExitStack() as open_writers:
+            for callback in writers:
+                open_writers.enter_context(callback.writing())
+            if self.keeper.waiting is None:
+                self.runner.run(limit=limit)
+            else:
+                self.keeper.go_on(limit)
 
     def keep_in(self, run_dir: Path | None) -> None:
         """Where those callbacks write that keep checkpoints."""

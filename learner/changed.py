@@ -1,14 +1,12 @@
 """Changed: what a program that goes on with a run has otherwise than the program that began it, in words."""
 
-import re
 from collections.abc import Mapping
-from itertools import zip_longest
+from difflib import ndiff
 from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler
 
 from stages import Assembly
-from stages.draw import draw_tree
 from state import State
 from state.packing import Packer
 
@@ -18,8 +16,7 @@ _MOVES = {"last_epoch", "T_cur", "T_i", "best", "num_bad_epochs", "cooldown_coun
 
 
 def described(assembly: Assembly, state: State, seed: int | None) -> dict[str, Any]:
-    """What is compared: the tree without observers, the plain settings of its stages, hooks and schedules, the seed."""
-    lines = [line for line in draw_tree(assembly).splitlines() if not re.search(r"\(observer\)|\(checkpoint\)$", line)]
+    """What is compared: stages, hooks that may change something, their plain settings, those of schedules, the seed."""
     owners: dict[str, object] = {place.path: place.stage for place in assembly.places if place.kind == "stage"}
     owners |= {hook.name: hook.callback for hook in assembly.hooks if not hook.observes}
     settings = {
@@ -30,16 +27,14 @@ def described(assembly: Assembly, state: State, seed: int | None) -> dict[str, A
     }
     held = {name: value for name, value in state.__dict__.items() if isinstance(value, LRScheduler)}
     schedules = {name: _settings(Packer().pack(one.state_dict(), name)) for name, one in held.items()}
-    return {"tree": lines, "settings": settings, "schedules": schedules, "seed": seed}
+    return {"tree": _lines(assembly), "settings": settings, "schedules": schedules, "seed": seed}
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs, one line each; of the trees the first lines that do."""
+    """What differs, one line each; of the trees the lines that do."""
     told = []
-    pairs = zip_longest(then["tree"], now["tree"], fillvalue="")
-    if differing := [pair for pair in pairs if pair[0] != pair[1]]:
-        before, after = (line.strip() or "nothing" for line in differing[0])
-        told.append(f"the tree: where it had\n    {before}\n  it has\n    {after}")
+    if differing := [line for line in ndiff(then["tree"], now["tree"]) if line[0] in "+-"]:
+        told.append("the tree:" + "".join(f"\n    {line}" for line in differing))
     for name in [name for name in then["settings"] if name in now["settings"]]:
         if (before := then["settings"][name]) != (after := now["settings"][name]):
             told.append(f"{name}={before!r} then, {after!r} now")
@@ -57,3 +52,16 @@ def _settings(packed: Any) -> Any:
         pairs = [pair for pair in packed["dict"] if not str(pair[0]).startswith("_") or pair[0] == "_schedulers"]
         return {str(key): _settings(value) for key, value in pairs if key not in _MOVES}
     return [_settings(each) for each in packed] if isinstance(packed, list) else packed
+
+
+def _lines(assembly: Assembly) -> list[str]:
+    """The stages, and the hooks that may change something, in the order they stand."""
+    lines = []
+    for place in assembly.places:
+        if place.kind == "stage":
+            lines.append(f"{place.path}: {type(place.stage).__name__}")
+        for hung in place.hooks:
+            access = hung.access
+            if access.writes or access.touches or access.restores or access.spoils or access.unsafe:
+                lines.append(f"{place.path} {hung.hook.point.side} {hung.hook.name}")
+    return lines

@@ -1,27 +1,25 @@
-"""The `learner` command: a demonstration, what a Learner is made of, and who changed what in a stored run.
+"""The `learner` command: a demonstration, what a Learner is made of, who changed what in a stored run, its checkpoints.
 
 Exit codes: 0 ok, 1 a finding (or a Learner that cannot be built), 2 usage (also a run, field or module that there is
 not), 3 a damaged file.
 """
 
 import sys
-from collections.abc import Callable
 from io import TextIOWrapper
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from learner import answers
-from learner.errors import LearnerError
+from learner import answers, checkpoint_commands
+from learner.answers import DAMAGED, FINDING, USAGE, as_json
+from learner.errors import LearnerError, NoWeights
 from learner.loading import NotBuilt, load
 from stages import Finding, StageError
 from stages.draw import plain
 from state import ChangeLog, Position, StateError
-from state.errors import LogDamaged
+from state.errors import CheckpointDamaged, LogDamaged
 
-FINDING, USAGE, DAMAGED = 1, 2, 3
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+_DAMAGED = (CheckpointDamaged, LogDamaged, NoWeights)
 
 
 class Commands(click.Group):
@@ -39,7 +37,7 @@ class Commands(click.Group):
                 raise
             message = "\n".join(map(plain, str(error).splitlines()))
             click.echo(f"Error: {message}", err=True)
-            ctx.exit(FINDING if isinstance(error, NotBuilt) else DAMAGED if isinstance(error, LogDamaged) else USAGE)
+            ctx.exit(FINDING if isinstance(error, NotBuilt) else DAMAGED if isinstance(error, _DAMAGED) else USAGE)
 
 
 def numbers(text: str) -> int | range:
@@ -58,17 +56,13 @@ def position(text: str) -> Position:
         raise click.BadParameter(str(error)) from error
 
 
-def as_json(command: Command) -> Command:
-    """The option `--json`, of every command."""
-    return click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")(command)
-
-
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """A training loop as a graph of stages over one guarded state, with every change on the record.
 
     OBJECT is module:object, a Learner or a function without arguments that makes one. RUN is a stored run: runs/demo
-    (the latest of the family), runs/demo@3, runs/demo/0003, or a log file.
+    (the latest of the family), runs/demo@3, runs/demo/0003, or a log file. CHECKPOINT is the directory of one, or a
+    run and a number: runs/demo@3:7; without the number the newest of the run.
     """
 
 
@@ -229,3 +223,7 @@ def history(run: str, field: str, count: int | None, as_json: bool) -> None:
         last = changes[-1]
         where = ("--at", answers.at(last)) if last.position.epoch is not None else ()
         answers.show_next("blame", run, str(last.field), *where)
+
+
+for command in checkpoint_commands.COMMANDS:
+    main.add_command(command)

@@ -9,13 +9,15 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from learner import answers
-from learner.callbacks import Accuracy, ProgressBar
+from learner.callbacks import Accuracy, Checkpoint, ProgressBar
 from learner.learner import Learner
 from stages.draw import draw_mermaid
 from state.errors import MissingExtra
 from state.runs import LOG_FILE
 
 _FILES = {
+    "checkpoints": "what it takes to go on from there",
+    "lock": "keeps a second process out while it runs",
     "loss.png": "the curves",
     LOG_FILE: "the change log",
     "tree.mmd": "the tree, for any viewer of Mermaid; a dotted arrow leads to or from an observer",
@@ -41,13 +43,14 @@ def make_learner(run_dir: str | Path | None = None, *, progress: ProgressBar | N
     valid = DataLoader(TensorDataset(inputs[1500:], targets[1500:]), batch_size=256)
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    keeping = [] if run_dir is None else [Checkpoint(every="5 epochs", best="valid_accuracy")]
     return Learner(
         model,
         F.cross_entropy,
         optimizer,
         train=train,
         valid=valid,
-        callbacks=[Accuracy(), progress or ProgressBar()],
+        callbacks=[Accuracy(), progress or ProgressBar(), *keeping],
         run_dir=run_dir,
     )
 
@@ -96,4 +99,5 @@ def run_demo(epochs: int = 20, run_dir: str | Path = "runs/demo", *, as_json: bo
         answers.show(f"  {path.name:<13} {_FILES.get(path.name, '')}".rstrip())
     answers.show(f"\nnext: {answers.command('blame', family, 'model.params')}")
     answers.show(f"      {answers.command('history', family, 'valid_accuracy')}")
+    answers.show(f"      {answers.command('checkpoints', family)}")
     answers.show(f"      {answers.command('graph', 'learner.demo:make_learner')}")

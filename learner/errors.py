@@ -3,6 +3,7 @@
 LearnerError
 |-- ArgumentError      an argument that cannot be used (also a ValueError)
 |-- AlreadyBound       a State that another Learner holds
+|-- NoWeights          a file of another program that no weights are taken from
 `-- PositionError      a place in a loader that cannot be kept or found again (also a ValueError)
 """
 
@@ -25,6 +26,18 @@ class ArgumentError(LearnerError, ValueError):
 
 class AlreadyBound(LearnerError):
     """A State that another Learner holds."""
+
+
+class NoWeights(LearnerError):
+    """A file of another program from which no weights are taken: it holds none, is damaged, or would run code.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: object, problem: str) -> None:
+        self.path = str(path)
+        super().__init__(f"{self.path!r} {problem}")
 
 
 class PositionError(LearnerError, ValueError):

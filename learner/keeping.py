@@ -11,6 +11,7 @@ import torch
 from learner.changed import changes, described
 from learner.errors import ResumeWarning
 from learner.places import Places, loader_fields
+from learner.stopping import Request
 from stages import Assembly, Runner
 from stages.limit import TOTALS, Limit
 from stages.resuming import Resumption, why_not
@@ -42,15 +43,18 @@ class Keeper:
 
     Attributes:
         waiting: how the next `fit` goes on, where a checkpoint was taken inside a run; else None.
+        places: where the loaders are.
+        request: whether a signal asked for the end of the run.
     """
 
     def __init__(self, bound: "Bound") -> None:
         self._bound = bound
-        self._places = Places()
+        self.places = Places()
         self._reasons: dict[str, str] = {}
         self._is_watching = False
         self._described: tuple[Assembly, dict[str, Any]] | None = None
         self.waiting: Waiting | None = None
+        self.request = Request()
 
     def watch(self) -> None:
         """Note where each pass over a loader begins, so that one can be taken up in the middle."""
@@ -59,7 +63,7 @@ class Keeper:
 
     def follow(self, runner: Runner) -> None:
         """This one runs from now on."""
-        runner.begins_pass = self._places.begin if self._is_watching else None
+        runner.begins_pass = self.places.begin if self._is_watching else None
 
     def can_stop_here(self) -> bool:
         """Whether a run could go on from where this one stands."""
@@ -112,14 +116,15 @@ class Keeper:
         snapshot = Snapshot.of(bound.state, grads=tuple(runner.state.components(torch.nn.Module)))
         packer = Packer()
         inside = standing.path if standing is not None and standing.ending is None else None
-        run["loaders"] = packer.pack(self._places.taken(runner, inside), "loader")
-        snapshot.tensors[LOADERS] = packer.tensors
+        run["loaders"] = packer.pack(self.places.taken(runner, inside), "loader")
+        if packer.tensors:
+            snapshot.tensors[LOADERS] = packer.tensors
         return snapshot, run
 
-    def save(self, path: Path, extra: Mapping[str, Any] | None = None) -> None:
+    def save(self, path: Path) -> None:
         """Write a checkpoint, at rest or between two rounds."""
         snapshot, run = self.take()
-        write_bundle(path, snapshot.tensors, {"state": snapshot.document, "run": {**run, **(extra or {})}})
+        write_bundle(path, snapshot.tensors, {"state": snapshot.document, "run": run})
 
     def give(self, bundle: Bundle, *, partial: Iterable[str] = (), limit: Limit | None = None) -> None:
         """Take a State up from a checkpoint. A run that stood in the middle goes on with the next `fit`.
@@ -133,17 +138,17 @@ class Keeper:
         bound, run = self._bound, bundle.documents["run"]
         snapshot = Snapshot({name: dict(group) for name, group in bundle.tensors.items()}, bundle.documents["state"])
         restoration = Restoration.of(bound.state, snapshot, partial=partial)
-        places = unpack(run["loaders"], bundle.tensors[LOADERS])
+        places = unpack(run["loaders"], bundle.tensors.get(LOADERS, {}))
         standing = None if run["standing"] is None else _stood(run["standing"])
         if standing is not None and standing.path not in bound.runner.nodes:
             told = f"The run stood in {standing.path!r}, which this tree does not have."
             raise SnapshotError(f"{told} Build the tree that the checkpoint was taken of.")
-        self._places.check(bound.runner, places)
+        self.places.check(bound.runner, places)
         if limit is not None and run["limit"] is not None:
             limit.resumed(run["limit"])
         changed = changes(run["made"], self._made())
         restoration.apply()
-        self._places.give(bound.runner, places)
+        self.places.give(bound.runner, places)
         restoration.apply_generators()
         bound.history.replace(run["history"])
         bound.forget_seed()
@@ -169,7 +174,7 @@ class Keeper:
             if waiting.standing.ending is not None:
                 return iter(())
             assert waiting.place is not None
-            return self._places.go_on(waiting.standing.path, loader, waiting.place)
+            return self.places.go_on(waiting.standing.path, loader, waiting.place)
 
         def ready() -> None:
             waiting.restoration.apply_scoped()

@@ -30,10 +30,10 @@ class Latest:
     problems: list[str]
 
     def __str__(self) -> str:
-        skipped = f" ({len(self.problems)} newer ones are damaged)" if self.problems else ""
-        return (
-            f"Resuming {self.run} from checkpoint {self.path.name}{skipped}: {describe(self.bundle.documents['run'])}."
-        )
+        """What is resumed, in one line; in further lines what was passed over."""
+        run = self.bundle.documents["run"]
+        lines = [f"Resuming {self.run} from checkpoint {self.path.name}: {describe(run)}."]
+        return "\n".join([*lines, *(f"Passed over: {problem}" for problem in self.problems)])
 
 
 def latest_run(run_dir: Path | None, *, has_run: bool) -> Latest | None:

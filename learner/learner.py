@@ -12,22 +12,22 @@ from learner.bound import Bound
 from learner.components import Loaders, Models, Optimizers
 from learner.edits import Edits
 from learner.history import History
-from learner.latest import drop_run, latest_run, lock_run
-from learner.opening import Audit, open_recording, reopen_recording
+from learner.latest import lock_run
+from learner.opening import Audit, open_recording
 from learner.precision import Precision
 from learner.recipes import supervised
+from learner.returns import Returns
 from stages import Assembly, Composite, Finding, Frame, Outcome
 from stages.draw import draw_tree
 from stages.graph import graph_of
 from stages.guard import GuardLevel, schedule_text
-from stages.limit import Limit, limit_of
+from stages.limit import limit_of
 from stages.tables import FieldTable, explain, fields_table
 from state import ChangeLog, State
-from state.bundle import read_bundle
 from state.recording import Recording
 
 
-class Learner(Edits):
+class Learner(Edits, Returns):
     """A training loop as a graph of stages over one state, checked before it runs and logged while it does.
 
     Args:
@@ -149,60 +149,13 @@ class Learner(Edits):
         given = {"epochs": epochs, "batches": batches, "updates": updates, "minutes": minutes}
         limit = limit_of(given, self.assembly, self.state)
         if resume == "auto":
-            self._go_on_with_latest(limit)
+            self._take_up_latest(limit)
         elif resume is not None:
-            self._bound.runner.refuse_if_running()
-            self._bound.keeper.give(read_bundle(Path(resume)), limit=limit)
+            self._take_up(Path(resume), limit)
         if resume is not None:  # State may have other totals now
             limit = limit_of(given, self.assembly, self.state)
         self._bound.fit(limit)
         return self.history
-
-    def _go_on_with_latest(self, limit: Limit) -> None:
-        """Take the latest run up from its newest checkpoint, in the place of this one, and say so in one line."""
-        found = latest_run(self.run_dir, has_run=bool(self.state.__dict__.get("batches_seen")))
-        if found is None:
-            return
-        lock = lock_run(found.run)
-        try:
-            self._bound.keeper.give(found.bundle, limit=limit)
-        except BaseException:
-            lock.release()
-            raise
-        recording, store = reopen_recording(found.run, self._audit)
-        self._bound.record_in(recording)
-        self._bound.keep_in(found.run)
-        if recording is not None and (end := found.bundle.documents["run"]["records"]) is not None:
-            recording.roll_back("user", end)
-        drop_run(self._lock, self.run_dir)
-        self._lock, self.run_dir, self.log = lock, found.run, ChangeLog(store, recording)
-        print(found)
-
-    def save(self, path: str | Path) -> None:
-        """Write a checkpoint of what State holds now, as a new directory at `path`.
-
-        Needs safetensors: `pip install 'staged-learner[checkpoint]'`. `model.safetensors` in it is the `state_dict` of
-        the model, for the safetensors library alone.
-
-        Raises:
-            CheckpointError: something is at `path`, or the disk refuses.
-            SnapshotError: a field holds what no checkpoint can hold.
-        """
-        self._bound.runner.refuse_if_running()
-        self._bound.keeper.save(Path(path))
-
-    def load(self, path: str | Path, *, partial: Iterable[str] = ()) -> None:
-        """Take State up from a checkpoint. If that was taken inside a run, the next `fit` goes on from there.
-
-        Args:
-            partial: patterns of fields that stay as they are: "optimizer", "best_*".
-
-        Raises:
-            CheckpointError: it is damaged. Nothing has changed.
-            SnapshotError: it does not fit: everything that does not, by name. Nothing has changed.
-        """
-        self._bound.runner.refuse_if_running()
-        self._bound.keeper.give(read_bundle(Path(path)), partial=partial)
 
     def validate(self) -> dict[str, float]:
         """Run every evaluation phase of the tree once.

@@ -164,7 +164,7 @@ class Pass(Iterator[Any]):
 
     def state_dict(self) -> dict[str, Any]:
         """As the loader's, but with the position of this pass, whatever else began meanwhile."""
-        return self.loader.state_at(self.place)
+        return self.loader.state_at(self.place or self.loader._resumes)  # the latter, if this pass would go on there
 
 
 def length_of(owner: str, data: object) -> int:

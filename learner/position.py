@@ -43,7 +43,7 @@ def way_of(loader: object) -> Way:
 def describe(loader: object) -> str:
     """One line: how a run over this loader is resumed in the middle of a pass, and what that costs."""
     who, way = type(loader).__name__, way_of(loader)
-    workers = getattr(loader, "num_workers", 0) > 0
+    workers = bool(getattr(loader, "num_workers", 0))
     if way == STATE:
         told = f"{who} is resumed by its own state, without loading anything twice"
         return f"{told}. {_DIFFER}" if workers and _is_torchdatas(loader) else told
@@ -151,7 +151,7 @@ def skip(batches: Iterator[Any], count: int, *, owner: str = "") -> None:
 
 def _own_state(loader: Any, given: int | None, batches: object) -> Any:
     if isinstance(loader, CountedLoader):
-        if given is None:  # a pass that was broken off is not gone on with
+        if not given:  # an earlier pass that was broken off is not gone on with
             return loader.state_dict() | {"open": None, "batch": 0}
         return batches.state_dict() if isinstance(batches, Pass) else loader.state_dict()
     if given is not None and callable(getattr(batches, "state_dict", None)):
@@ -192,7 +192,7 @@ def _settings(loader: object) -> dict[str, Any]:
     settings["sampler"] = None if sampler is None else type(sampler).__name__
     try:
         settings["batches"] = len(loader) if isinstance(loader, Sized) else None
-    except TypeError:  # a DataLoader over a dataset without length
+    except (TypeError, NotImplementedError):  # a DataLoader over a dataset without length
         settings["batches"] = None
     return settings
 

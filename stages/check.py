@@ -69,26 +69,26 @@ class Readiness:
     def _body(self, place: Place) -> None:
         self._read(place.path, place.access, below=None if isinstance(place.stage, When) else place)
         written = self._write(place.path, place.access)
-        self.ready |= written
+        in_rounds = written & self.in_scope[getattr(place.stage, "each", None) or ""]
+        self.ready |= written - in_rounds
         self.ready -= self.spoiling.spoil(place.path, place.access)
         self.acted.add(place.path)
         if not place.children:
             return
         runs, before, lost = getattr(place.stage, "runs", "1"), set(self.ready), self.spoiling.lost(self.ready)
-        self._round(place, written)
+        self._round(place, in_rounds)
         if runs.endswith("+") and not (before <= self.ready and self.spoiling.lost(self.ready) <= lost):
-            self._round(place, written)
+            self._round(place, in_rounds)
         if runs.startswith("0"):
             self.sometimes |= self.ready - before
             self.ready &= before
 
-    def _round(self, place: Place, written: set[str]) -> None:
-        """What a stage holds, once, in the scope of its rounds; `written` by the stage itself."""
+    def _round(self, place: Place, in_rounds: set[str]) -> None:
+        """What a stage holds, once, in the scope of its rounds, with what it writes there itself."""
         each = getattr(place.stage, "each", None)
         hidden = self._open(each, place.path)
-        if each is not None:
-            self.ready |= {name for name in written if self.scope_of.get(name) == each}
-        self.ready.update(name for name in getattr(place.stage, "counts", ()) if name in self.specs)
+        counts = getattr(place.stage, "counts", ())
+        self.ready |= in_rounds.union(name for name in counts if name in self.specs)
         for child in place.children.values():
             if child.kind != CHECKPOINT:
                 self.walk(child)

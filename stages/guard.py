@@ -2,11 +2,12 @@
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
-from stages.check import actors
+from stages.check import actors, key_of
 from stages.errors import GuardWarning, UndeclaredChange, listed
 from stages.order import covers
 from state.access import Access
@@ -122,7 +123,7 @@ class Guard:
 
     def look_at(self, names: Iterable[str]) -> Look:
         """What there is of the parts that a pair is to give back."""
-        return self.watch.look_at(tuple(names), contents=True)
+        return self.watch.look_at({key_of(name) for name in names}, contents=True)
 
     def prove(self, actor: "Actor", before: Look) -> None:
         """What a pair lent is what it was, bit for bit.
@@ -130,7 +131,8 @@ class Guard:
         Raises:
             UndeclaredChange: it is not.
         """
-        found = moved(before, self.look_at(actor.access.restores))
+        names = actor.access.restores
+        found = [within for one in moved(before, self.look_at(names)) for within in _within(one, names)]
         if found:
             self._record(actor, found)
             told = "It restores that, so it has to give it back on every way out: ok, cancelled and failed."
@@ -163,7 +165,7 @@ class Guard:
             return
         own = [one for one in found if _is_allowed(actor.access, one)]
         forbidden = [one for one in own if any(_forbids(rule, one.name) for rule in actor.forbidden)]
-        memory = {place for one in own if one not in forbidden for place in self._memory(one)}
+        memory = {place for one in own if one not in forbidden for place in self._memory(one)} - {None}
         others = [one for one in found if one not in own and not self._is_excused(actor, one, memory)]
         if forbidden:
             owners = {owner for rule, owner in actor.forbidden.items() for one in forbidden if _forbids(rule, one.name)}
@@ -171,13 +173,13 @@ class Guard:
         if others:
             self._report(actor, others, _remedy(actor, others))
 
-    def _is_excused(self, actor: "Actor", one: Moved, memory: set[int]) -> bool:
+    def _is_excused(self, actor: "Actor", one: Moved, memory: set[int | None]) -> bool:
         """Whether it is what the actor may change, under another name.
 
         That is a tensor that stands in several places, and the parameters of further modules that an optimizer holds,
         for who may change that optimizer's state.
         """
-        if memory and self._memory(one) <= memory:
+        if self._memory(one) <= memory:
             return True
         field, _, part = one.name.partition(".")
         values = self.runner.values
@@ -236,7 +238,7 @@ class Guard:
             else:
                 self._record(self.runner.external, [one], one.evidence)
 
-    def _memory(self, one: Moved) -> set[int]:
+    def _memory(self, one: Moved) -> set[int | None]:
         """Where the tensors that moved have their memory: one tensor may stand under several names."""
         assert self._last is not None
         return self._last.memory(one.name, one.inside)
@@ -273,6 +275,14 @@ def _is_allowed(access: Access, one: Moved) -> bool:
     if access.unsafe or any(covers(name, one.name) for name in names):
         return True
     return bool(one.inside) and all(any(covers(name, f"{one.name}.{below}") for name in names) for below in one.inside)
+
+
+def _within(one: Moved, names: Iterable[str]) -> list[Moved]:
+    """Of what moved that which these names mean, if there is any: the part as a whole, or names in it."""
+    if any(covers(name, one.name) for name in names):
+        return [one]
+    inside = tuple(below for below in one.inside if any(covers(name, f"{one.name}.{below}") for name in names))
+    return [replace(one, inside=inside)] if inside else []
 
 
 def _forbids(rule: str, name: str) -> bool:

@@ -41,8 +41,12 @@ class Around:
         before = guard.look_at(restores) if guard is not None and restores else None
         running = self._started()
         self._tell(self.lent)
-        if guard is not None and self.actor.runner.audited:
-            guard.settle(self.actor)
+        try:
+            self.actor.settle()
+        except BaseException as raised:
+            with suppress(Exception):  # what is wrong with it was found already
+                self.leave(running, before, Outcome.of(raised))
+            raise
         return running, before
 
     def leave(self, running: Entered, before: Look | None, how: Outcome) -> None:
@@ -51,13 +55,12 @@ class Around:
         try:
             running.send(how)
         except StopIteration:
+            self.actor.settle()  # first, so that what it changed is held against nobody else, whatever is wrong with it
             self._keep_promises(how)
             self._tell(self.changed)
             if guard is not None and before is not None:
                 guard.prove(self.actor, before)
             self._tell(self.returned)
-            if guard is not None and self.actor.runner.audited:
-                guard.settle(self.actor)
             return
         except Skip:
             told = "raises Skip after its stage has ended. Return instead, or raise it before the `yield`."

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+from stages import own_loop
 from stages.ancestors import scopes_above
 from stages.assembly import Assembly
-from stages.batch import moved
 from stages.cancel import OK, Cancel, Exhausted, Outcome, forget
 from stages.check import updates_open
 from stages.describing import describe
@@ -16,8 +16,8 @@ from stages.freezing import freeze
 from stages.guard import Guard, GuardLevel, Schedule
 from stages.limit import TOTALS, Limit
 from stages.node import Actor, Node
-from stages.notes import not_entered, noted, why_not_ready
-from stages.phases import Phase, TrainingPhase
+from stages.notes import why_not_ready
+from stages.phases import Phase
 from stages.resuming import Resumption
 from stages.round import Position, Round
 from stages.scalars import Scalars
@@ -27,7 +27,7 @@ from state.access import Access, Names, View
 from state.openings import Openings
 from state.recording import Recording
 from state.scopes import Scopes
-from state.state import State, writer
+from state.state import State
 
 _SCOPES = {"batches": ("batch",), "epochs": ("epoch",), "updates": ("update", "batch")}
 """The rounds that each unit counts."""
@@ -79,12 +79,12 @@ class Runner:
         self.begins_pass: Callable[[str, Any], None] | None = None  # told of each phase that begins, with its loader
         self._runs = Schedule()
         self._phases: list[str | None] = []
-        self._entered: Node | None = None
+        self.entered: Node | None = None
         self._is_running = False
         self.is_closed = False
         if recording is not None:
             describe(recording, assembly)
-        self._user = Actor(self, "user", Access(), "reserved", "")
+        self.user = Actor(self, "user", Access(), "reserved", "")
         self.external = Actor(self, "external", Access(), "reserved", "")
         self.watch_by(guard)
         self.root = Node(self, assembly.root)
@@ -109,7 +109,7 @@ class Runner:
 
     def resume(self, resumption: Resumption, limit: Limit | None = None) -> None:
         """Run the tree from where it stood when a checkpoint was taken."""
-        with self._running(limit, resumes=True):
+        with self.running(limit, resumes=True):
             self.resumption, self.timed = resumption, True
             try:
                 self.root.resume()
@@ -132,9 +132,9 @@ class Runner:
         """
         node = self.find(path) if path else self.root
         frame = Frame({})
-        with self._running(limit), scopes_above(self, node):
+        with self.running(limit), scopes_above(self, node):
             self.outcome = node.run()
-            frame = self._frame(lambda scope: scope != "run")
+            frame = self.frame(lambda scope: scope != "run")
         return frame
 
     def run_alone(self) -> None:
@@ -146,23 +146,12 @@ class Runner:
         finally:
             self.timed, self.audited = self.recording is not None, False
 
-    @contextmanager
-    def inside(self, path: str) -> Iterator[None]:
+    def inside(self, path: str) -> AbstractContextManager[None]:
         """Everything round the loop at `path`, for a loop of the user's own: hooks, scopes, modes.
 
         A Cancel that leaves the block is taken as `fit` takes it.
         """
-        node = self.find(path)
-        if node.round is None:
-            raise Misuse(f"inside({path!r}) needs a loop such as 'fit'; {node.path} is none. Use run({path!r}).")
-        is_entered = False
-        with self._running(None):
-            chain = [self.nodes[place.path] for place in node.place.ancestors()][::-1]
-            with self._bracket(chain):
-                is_entered = True
-                yield
-        if not is_entered:
-            raise not_entered(node.path, self.outcome)
+        return own_loop.inside(self, path)
 
     def run_batch(self, batch: Any) -> Frame:
         """One round of a training phase on `batch`, which is given instead of fetched.
@@ -170,18 +159,7 @@ class Runner:
         Inside `inside(path)` it is a round of that loop; alone it is a phase of one batch, of the one training phase of
         the tree, with its hooks.
         """
-        loop = self._entered or self.nodes[self._training_phase()]
-        if loop.round is None or loop.round.scope != "batch":
-            told = "Enter the loop whose rounds are batches, by inside(path): a Window in it, say."
-            raise Misuse(f"fit_batch() runs one batch, and a round of {loop.path} is another thing. {told}")
-        if self._entered is not None:
-            if self.round is loop.round:
-                self.refuse_if_running()
-            return self._round_on(loop, batch)
-        frame = Frame({})
-        with self._running(None), scopes_above(self, loop), self._bracket([loop]):
-            frame = self._round_on(loop, batch)
-        return frame
+        return own_loop.run_batch(self, batch)
 
     def open(self, node: Node) -> Opened:
         """Open the scope of a node that has `opens`; the answer is for `close`."""
@@ -259,48 +237,20 @@ class Runner:
         if self.is_closed:
             raise Misuse("This Learner was closed. Make a new one on the same State.")
 
-    def _round_on(self, loop: Node, batch: Any) -> Frame:
-        """One round of a loop on `batch`: all its stages but `fetch`."""
-        assert loop.round is not None
-        frame = Frame({})
-        if self.guard is not None:
-            self.guard.step_in()
-        device = self.values.get("device")
-        batch = batch if device is None else moved(batch, device)
-        with loop.round:
-            writer(self.state, "batch", "user", self.recording, self._user_slot("batch"))(batch)
-            for slot, child in loop.children.items():
-                if slot != "fetch" and child.place.kind == "stage":
-                    child.execute()
-            frame = self._frame(lambda scope: scope == "batch")
-        return frame
-
-    def _frame(self, wanted: Callable[[str], bool]) -> Frame:
+    def frame(self, wanted: Callable[[str], bool]) -> Frame:
         """The values of the wanted scopes, as they are now."""
         specs = self.state.specs.values()
         return Frame(
             {spec.name: self.values[spec.name] for spec in specs if wanted(spec.scope) and spec.name in self.values}
         )
 
-    def _user_slot(self, name: str) -> int | None:
-        return None if self.recording is None else self.recording.slot("user", "write", name, "write")
-
-    def _mode(self, node: Node) -> AbstractContextManager[None]:
+    def mode(self, node: Node) -> AbstractContextManager[None]:
+        """The train, eval and gradient modes of a phase; nothing for another stage."""
         stage = node.stage
         return stage.mode(node.view(StageView)) if isinstance(stage, Phase) else nullcontext()
 
-    def _training_phase(self) -> str:
-        phases = [
-            place.path
-            for place in self.assembly.places
-            if place.kind == "stage" and isinstance(place.stage, TrainingPhase)
-        ]
-        if len(phases) != 1:
-            raise Misuse(f"fit_batch() needs one training phase; this tree has {phases}. Enter one by inside(path).")
-        return phases[0]
-
     @contextmanager
-    def _running(self, limit: Limit | None, *, resumes: bool = False) -> Iterator[None]:
+    def running(self, limit: Limit | None, *, resumes: bool = False) -> Iterator[None]:
         """One run at a time; the Cancel of the run ends here, and everything is flushed on every way out."""
         self.refuse_if_running()
         try:
@@ -334,35 +284,3 @@ class Runner:
             self.scalars.compare_hyper()
             self.recording.flush()
             self.recording.position = (None, None, None, self.values.get("updates"))
-
-    @contextmanager
-    def _bracket(self, chain: list[Node]) -> Iterator[None]:
-        """The nodes of `chain` round whatever runs inside, each in a round of the one before."""
-        node, *below = chain
-        error: BaseException | None = None
-        is_entered = False
-        node.started.clear()
-        try:
-            node.begin()
-            with self._mode(node):
-                node.settle()
-                if below:
-                    with node.round or nullcontext(), self._bracket(below):
-                        is_entered = True
-                        yield
-                else:
-                    self._entered = node
-                    try:
-                        is_entered = True
-                        yield
-                    except Cancel as signal:
-                        raise noted(self, signal, self._user) from None
-                    finally:
-                        self._entered = None
-            if node.place.has_own_code:
-                node.settle()
-        except BaseException as raised:
-            error = raised
-        node.end(error)
-        if not is_entered:
-            raise not_entered(chain[-1].path, OK if error is None else Outcome.of(error))

@@ -43,8 +43,8 @@ def write_bundle(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], docume
 
     Args:
         path: must not exist yet; its parent must.
-        tensors: for each group, tensors by name.
-        documents: plain values by name, as `text_of` has them.
+        tensors: for each group, tensors by name. Nobody may change them meanwhile.
+        documents: plain values by name, as `text_of` has them. Long rows of numbers are better off as tensors.
 
     Raises:
         CheckpointError: a name, a tensor or a value cannot be stored, `path` exists, or the disk refused. Nothing has
@@ -62,6 +62,8 @@ def write_bundle(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], docume
             for name, text in texts.items():
                 files[f"{name}.json"] = write_file(folder / f"{name}.json", [text])
             write_file(folder / FILE, [Manifest(files, entries).sealed()])
+    except ValueError as error:
+        raise CheckpointError(path, f"cannot be written: {FILE}: {error}.") from None
     except OSError as error:
         raise CheckpointError(path, f"cannot be written: {_told(error)}. Earlier checkpoints are untouched.") from error
 
@@ -107,6 +109,8 @@ def _checked(
                 raise ValueError(f"{name!r} may not be the name of a file; allowed are {allowed}")
         entries: dict[str, dict[str, Stored | str]] = {}
         for group, named in tensors.items():
+            where = file_of(group)
+            text_of(list(named))  # names are text as well
             first: dict[object, str] = {}
             entries[group] = {}
             for name, tensor in named.items():
@@ -115,8 +119,6 @@ def _checked(
                     raise ValueError("the format keeps this name for itself")
                 entry, kept = describe(tensor), first.setdefault(identity(tensor), name)
                 entries[group][name] = entry if kept == name else kept
-        where = FILE
-        Manifest({}, entries).sealed()
         texts = {}
         for name, value in documents.items():
             where = f"{name}.json"
@@ -185,9 +187,8 @@ def _unreadable(path: Path, file: str | None, error: OSError) -> CheckpointError
     if not path.is_dir():
         return CheckpointError(path, "cannot be read: there is no such directory.")
     if error.errno in _NOT_AS_WRITTEN:
-        return CheckpointDamaged(
-            path, file, None, "it is missing" if error.errno == errno.ENOENT else str(error.strerror)
-        )
+        told = {errno.ENOENT: "it is missing", errno.ELOOP: "it is a link"}.get(error.errno, str(error.strerror))
+        return CheckpointDamaged(path, file, None, told)
     return CheckpointError(path, f"cannot be read: {file or 'the directory'}: {error.strerror}.")
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from state.bundle import read_bundle
-from state.documents import text_of
+from state.bundle import Bundle, read_bundle
+from state.documents import step, text_of
 from state.errors import short
 
 _NOTHING: Any = object()
@@ -35,7 +35,8 @@ class Difference:
     largest: float | None = None
 
     def __str__(self) -> str:
-        where = f"{self.file}: {self.entry}" if self.entry else self.file
+        entry = self.entry if self.entry.isprintable() else ascii(self.entry)
+        where = f"{self.file}: {entry}" if entry else self.file
         if self.left is None or self.right is None:
             side, shown = ("first", self.left) if self.right is None else ("second", self.right)
             return f"{where}: only in the {side}: {shown}"
@@ -51,7 +52,11 @@ def diff_bundles(left: Path, right: Path) -> list[Difference]:
     Raises:
         CheckpointError: one of them cannot be read, or is damaged.
     """
-    one, other = read_bundle(left), read_bundle(right)
+    return differences(read_bundle(left), read_bundle(right))
+
+
+def differences(one: Bundle, other: Bundle) -> list[Difference]:
+    """All differences of two bundles that have been read."""
     found: list[Difference] = []
     for group in one.tensors | other.tensors:
         file = f"{group}.safetensors"
@@ -95,7 +100,7 @@ def _largest(left: Tensor, right: Tensor) -> float | None:
 def _of_values(file: str, path: str, left: Any, right: Any) -> Iterator[Difference]:
     if isinstance(left, dict) and isinstance(right, dict):
         for key in left | right:
-            below = f"{path}.{key}".removeprefix(".")
+            below = (path + step(key)).removeprefix(".")
             yield from _of_values(file, below, left.get(key, _NOTHING), right.get(key, _NOTHING))
     elif isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
         for index, (one, other) in enumerate(zip(left, right, strict=True)):

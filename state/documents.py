@@ -3,7 +3,7 @@
 import json
 import math
 import struct
-from typing import Any
+from typing import Any, Self
 
 MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 100
@@ -21,7 +21,12 @@ def text_of(value: Any) -> bytes:
         ValueError: another type, a str that is no text, more than 100 levels, or more than 64 MiB; the message begins
             with where it is, as in "epochs[0].lr".
     """
-    encoded = _encode(value, "", MAX_DEPTH)
+    try:
+        encoded = _encode(value, MAX_DEPTH)
+    except _Misfit as misfit:
+        place = misfit.place.removeprefix(".")
+        place = place if len(place) <= 99 else f"{place[:96]}..."
+        raise ValueError(f"{place}: {misfit}" if place else str(misfit)) from None
     text = json.dumps(encoded, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
     if len(text) > MAX_BYTES:
         raise ValueError(f"it takes {len(text)} bytes as JSON; at most {MAX_BYTES} are allowed")
@@ -37,7 +42,7 @@ def value_of(text: bytes) -> Any:
     if len(text) > MAX_BYTES:
         raise ValueError(f"it has {len(text)} bytes; at most {MAX_BYTES} are allowed")
     try:
-        value = _decode(json.loads(text))
+        value = _decode(json.loads(text.decode("ascii")))
         same = text_of(value) == text
     except RecursionError:
         raise ValueError(f"its lists and mappings are more than {MAX_DEPTH} deep") from None
@@ -48,29 +53,52 @@ def value_of(text: bytes) -> Any:
     return value
 
 
-def _encode(value: Any, where: str, levels: int) -> Any:
+def step(key: str) -> str:
+    """A key as part of a path: `.lr`, or `['a key']` if it is no plain name."""
+    return f".{key}" if key.isascii() and key.isidentifier() else f"[{key!a}]"
+
+
+class _Misfit(Exception):
+    """What JSON cannot say; the place of it is put together on the way out."""
+
+    place = ""
+
+    def below(self, step: str) -> Self:
+        self.place = step + self.place
+        return self
+
+
+def _encode(value: Any, levels: int) -> Any:
     kind = type(value)
     if value is None or kind is bool:
         return value
     if kind is str:
-        return _text(value, where)
+        return _text(value)
     if kind is int:
         return value if value.bit_length() <= 64 else {f"{_MARK}int": hex(value)}
     if kind is float:
         return value if math.isfinite(value) else {f"{_MARK}float": struct.pack(">d", value).hex()}
     if kind is not list and kind is not dict:
-        raise ValueError(f"{_at(where)}it is of type {kind.__name__}; JSON has None, bool, int, float, str, list, dict")
+        raise _Misfit(f"it is of type {kind.__name__}; JSON has None, bool, int, float, str, list and dict")
     if not levels:
-        raise ValueError(f"{_at(where)}lists and mappings are more than {MAX_DEPTH} deep")
+        raise _Misfit(f"lists and mappings are more than {MAX_DEPTH} deep")
     if kind is list:
-        return [_encode(item, f"{where}[{index}]", levels - 1) for index, item in enumerate(value)]
-    encoded = {}
+        items: list[Any] = []
+        for item in value:
+            try:
+                items.append(_encode(item, levels - 1))
+            except _Misfit as misfit:
+                raise misfit.below(f"[{len(items)}]") from None
+        return items
+    named: dict[str, Any] = {}
     for key, item in value.items():
         if type(key) is not str:
-            raise ValueError(f"{_at(where)}the key {key!r} is of type {type(key).__name__}; JSON has str only")
-        path = f"{where}.{key}".removeprefix(".")
-        encoded[_text(key, path)] = _encode(item, path, levels - 1)
-    return {f"{_MARK}dict": encoded} if _is_marked(encoded) else encoded
+            raise _Misfit(f"the key {key!r} is of type {type(key).__name__}; JSON has str only")
+        try:
+            named[_text(key)] = _encode(item, levels - 1)
+        except _Misfit as misfit:
+            raise misfit.below(step(key)) from None
+    return {f"{_MARK}dict": named} if _is_marked(named) else named
 
 
 def _decode(value: Any) -> Any:
@@ -94,13 +122,10 @@ def _is_marked(value: dict[str, Any]) -> bool:
     return len(value) == 1 and next(iter(value)).startswith(_MARK)
 
 
-def _text(value: str, where: str) -> str:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError(f"{_at(where)}{value!r} is no text: half of a surrogate pair is in it") from None
+def _text(value: str) -> str:
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise _Misfit(f"{value!r} is no text: half of a surrogate pair is in it") from None
     return value
-
-
-def _at(where: str) -> str:
-    return f"{where}: " if where else ""

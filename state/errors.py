@@ -144,9 +144,10 @@ class CheckpointDamaged(CheckpointError):
     def __init__(self, path: object, file: str | None, entry: str | None, reason: str) -> None:
         self.file = file
         self.entry = entry
-        where = "".join([f" {short(file)}:" if file else "", f" entry {short(entry)}:" if entry else ""])
-        told = f"is damaged:{where} {reason}. Use an older checkpoint: this one is not as it was written"
-        super().__init__(path, told + ".")
+        where = "" if file is None else f" {short(file)}:"
+        where += "" if entry is None else f" entry {short(entry)}:"
+        remedy = "Use an older checkpoint: this one is not as it was written."
+        super().__init__(path, f"is damaged:{where} {reason}. {remedy}")
 
 
 class MissingExtra(StateError, ImportError):

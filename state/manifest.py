@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from state.digested import Digest, DigestedFile
 from state.documents import MAX_BYTES, text_of, value_of
-from state.errors import CheckpointDamaged
+from state.errors import CheckpointDamaged, CheckpointError
 from state.tensor_files import DTYPES, MAX_DIMENSIONS, MAX_HEADER, Fault, Stored, header_of
 
 FILE = "manifest.json"
@@ -114,7 +114,8 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest of a directory, if its seal holds and it can be one of ours.
 
     Raises:
-        CheckpointDamaged: it is not as it was written, or of a later format.
+        CheckpointDamaged: it is not as it was written.
+        CheckpointError: it is of another format.
         OSError: it cannot be read.
     """
     damaged = partial(CheckpointDamaged, path, FILE)
@@ -125,11 +126,13 @@ def read_manifest(path: Path) -> Manifest:
             value = _unsealed(file.take(file.size))
         number = value.get("format") if isinstance(value, dict) else None
         if isinstance(number, int) and number != FORMAT:
-            raise damaged("format", f"it is {number}; this version of the library reads {FORMAT}")
+            wanted = f"this version of the library reads {FORMAT}. Use the version that wrote it, or a later one"
+            raise CheckpointError(path, f"cannot be read: it is of format {number}, and {wanted}.")
         listed = _Manifest.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise damaged("/".join(map(str, first["loc"])), first["msg"]) from None
+        place = [str(part) for part in first["loc"] if part not in (_Tensor.__name__, _Alias.__name__)]
+        raise damaged("/".join(place) or None, first["msg"]) from None
     except ValueError as error:
         raise damaged(None, str(error)) from None
     manifest = Manifest(

@@ -75,14 +75,30 @@ class Snapshot:
         tensors[VALUES] = packer.tensors
         return cls(tensors, {"fields": fields, "generators": generators})
 
-    def cloned(self) -> "Snapshot":
-        """The same with tensors of its own, on the CPU; two names of one tensor stay that."""
+    def cloned(self, buffers: dict[tuple[str, str], Tensor] | None = None) -> "Snapshot":
+        """The same with tensors of its own, on the CPU; two names of one tensor stay that.
+
+        Args:
+            buffers: memory to be used where it fits, and kept there for the next time: of a snapshot before this one
+                that nobody needs any more.
+        """
         made: dict[int, Tensor] = {}
+        kept: dict[tuple[str, str], Tensor] = {} if buffers is None else buffers
 
-        def clone(tensor: Tensor) -> Tensor:
-            return made.setdefault(id(tensor), tensor.detach().to("cpu", copy=True))
+        def clone(group: str, name: str, tensor: Tensor) -> Tensor:
+            found = made.get(id(tensor))
+            if found is None:
+                found = kept.get((group, name))
+                if found is None or (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
+                    found = kept[group, name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+                made[id(tensor)] = found.copy_(tensor)
+            return found
 
-        groups = {group: {name: clone(one) for name, one in tensors.items()} for group, tensors in self.tensors.items()}
+        with torch.no_grad():
+            groups = {
+                group: {name: clone(group, name, one) for name, one in tensors.items()}
+                for group, tensors in self.tensors.items()
+            }
         return Snapshot(groups, self.document)
 
 

@@ -58,11 +58,16 @@ class Look(NamedTuple):
     trees: dict[str, Tree]
     optimized: dict[str, list[Tensor]]
 
-    def memory(self, name: str, inside: Collection[str]) -> set[int]:
-        """Where the tensors of a part or field have their memory: those with these names inside, or all of them."""
+    def memory(self, name: str, inside: Collection[str]) -> set[int | None]:
+        """Where each of these names inside a part or field has its memory; None stands for what is no tensor here.
+
+        Args:
+            inside: as in `Moved`, so that none of them means the field's own value.
+        """
+        field = name.partition(".")[0]
         pairs = zip(*self.parts.get(name, ((), ())), strict=True)
-        seen = (value for below, value in pairs if isinstance(value, Seen) and (not inside or below in inside))
-        return {value.memory for value in seen if value.memory is not None}
+        seen = {_told(self, field, below): value.memory for below, value in pairs if isinstance(value, Seen)}
+        return {seen.get(below) for below in inside or ("",)}
 
     def lasting(self) -> "Look":
         """The same without the fields' own values: this one can be kept over rounds, and keeps no batch alive."""

@@ -1,10 +1,10 @@
 """Checkpoint: write what a run needs to go on, now and then, and keep some of it."""
 
-import shutil
-from collections.abc import Iterable
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field as attribute
-from math import inf, isfinite
 from time import monotonic
 from typing import Any, Literal
 
@@ -14,7 +14,8 @@ from learner.callbacks.early_stopping import mode_of
 from learner.checkpoints import Checkpoints, Kept
 from learner.errors import ArgumentError
 from learner.keeping import Keeper
-from stages import Callback, Outcome, after
+from learner.writing import Writer
+from stages import Callback, Cancel, Outcome, after
 from stages.callbacks import Count, HookMethod
 from state import field
 
@@ -23,15 +24,17 @@ from state import field
 class Checkpoint(Callback):
     """Write a checkpoint of the run now and then, between two rounds, and one when it ends.
 
-    Needs safetensors (`pip install 'staged-learner[checkpoint]'`), and a Learner with a `run_dir`: there they are, as
-    `checkpoints/0001` and so on. `fit(..., resume="auto")` goes on from the newest.
+    Needs a Learner with a `run_dir`: in the run's directory they are `checkpoints/0001` and so on.
+    `fit(..., resume="auto")` goes on from the newest.
 
     Args:
         every: "2 epochs", "500 batches", "200 updates" or "10 minutes": one is due when so many are over, and is
             written at the next point where a run can go on.
         keep: how many of the newest are kept; None keeps all.
-        best: a field with a number at the end of an epoch, such as "valid_accuracy": after an epoch that is the best so
-            far there is a checkpoint in any case, and the best one is kept too.
+        best: a field with a number at the end of an epoch, such as "valid_accuracy": after an epoch that is better than
+            all before, one is written whether due or not, and kept until a better one is there.
+        behind: write in a thread while the run goes on, from a copy in memory: less waiting for as much memory as the
+            checkpoint has. What goes wrong is raised when the next one is due.
         mode: "min" or "max", which values are better. None goes by the name, as in EarlyStopping.
 
     Writes:
@@ -44,6 +47,7 @@ class Checkpoint(Callback):
     every: str = "1 epochs"
     keep: int | None = 3
     best: str | None = None
+    behind: bool = False
     mode: Literal["min", "max"] | None = None
     _progress: dict[str, Any] = attribute(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -53,7 +57,7 @@ class Checkpoint(Callback):
             told = f"keep={self.keep!r} cannot be used. It is a number of checkpoints, at least 1, or None for all."
             raise ArgumentError("Checkpoint", "keep", told)
         if self.mode not in ("min", "max", None):
-            told = f"mode={self.mode!r} is neither 'min' nor 'max', nor None to go by the name."
+            told = f"mode={self.mode!r} cannot be used. It is 'min', 'max', or None to go by the name of `best`."
             raise ArgumentError("Checkpoint", "mode", told)
         if self.best is not None and self.mode is None and mode_of(self.best) is None:
             told = f"the name {self.best!r} does not tell whether small or great is better."
@@ -78,35 +82,60 @@ class Checkpoint(Callback):
 
     @after("checkpoint")
     def write(self, state: Any) -> None:
-        """Write one, if it is due and a run can go on from here."""
+        """Write one, if it is due and a run can go on from here; end the run if a signal asked for it."""
         keeper: Keeper = self._progress["keeper"]
-        if keeper.can_stop_here() and (self._is_due(keeper) or keeper.is_ending() or self._is_best(keeper)):
-            self._write(keeper)
+        if self._progress["stopped"] or not keeper.can_stop_here():
+            return
+        number = keeper.request.number
+        value = keeper.value(f"last_{self.best}") if self.best is not None and keeper.is_between_epochs() else None
+        is_best = self._is_better(value, self._progress["best"])
+        if number is None and not is_best and not self._is_due(keeper) and not keeper.is_ending():
+            return
+        snapshot, run = keeper.take()
+        self._progress["writer"].write(snapshot, {**run, "best": self.best, "number": value})
+        self._progress["total"] = self._total(keeper)
+        if is_best:
+            self._progress["best"] = value
+        if number is not None:
+            self._progress["stopped"] = True
+            raise Cancel("run", f"{number.name}; a checkpoint was written")
 
     def attach(self, keeper: Keeper, checkpoints: Checkpoints) -> None:
         """Write what `keeper` takes to `checkpoints` from now on."""
-        self._progress.update(keeper=keeper, checkpoints=checkpoints, total=self._total(keeper))
+        self._progress.update(keeper=keeper, checkpoints=checkpoints)
         keeper.watch()
 
-    def begin(self) -> None:
-        """A run begins."""
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """While the block runs, checkpoints can be written; at its end all of them are."""
         checkpoints: Checkpoints = self._progress["checkpoints"]
         checkpoints.begin()
-        self._progress["total"] = self._total(self._progress["keeper"])
+        writer = Writer(checkpoints, self._spared, behind=self.behind)
+        best = self._best(checkpoints)
+        self._progress.update(
+            writer=writer,
+            total=self._total(self._progress["keeper"]),
+            best=None if best is None else best.number_of(self.best),
+            stopped=False,
+        )
+        try:
+            yield
+        finally:
+            writer.close()
 
     def _parsed(self) -> tuple[float, str]:
         number, _, unit = self.every.partition(" ") if isinstance(self.every, str) else ("", "", "")
-        if unit in ("minutes", "minute", "seconds", "second", "hours", "hour"):
-            try:
-                seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit[0]]
-            except ValueError:
-                seconds = 0
-            if 0 < seconds < inf:
-                return seconds, "seconds"
+        if unit.rstrip("s") not in ("second", "minute", "hour"):
+            count = Count.parse(self.every, "Checkpoint")
+            return count.number, count.unit
+        try:
+            seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit[0]]
+        except ValueError:
+            seconds = math.nan
+        if not 0 < seconds < math.inf:
             told = f"every={self.every!r} is no time. Say '10 minutes' or '200 updates'."
             raise ArgumentError("Checkpoint", "every", told)
-        count = Count.parse(self.every, "Checkpoint")
-        return count.number, count.unit
+        return seconds, "seconds"
 
     def _total(self, keeper: Keeper) -> float:
         unit = self._parsed()[1]
@@ -117,41 +146,21 @@ class Checkpoint(Callback):
         total, last = self._total(keeper), self._progress["total"]
         return bool(total - last >= number if unit == "seconds" else total // number > last // number)
 
-    def _number(self, keeper: Keeper) -> float | None:
-        """What `best` goes by, at the end of an epoch that had it."""
-        return keeper.value(f"last_{self.best}") if self.best is not None and keeper.is_between_epochs() else None
+    def _spared(self, checkpoints: Checkpoints) -> set[int]:
+        """Those that stay: the newest, and the one with the best number."""
+        there, best = list(checkpoints), self._best(checkpoints)
+        spared = {one.number for one in (there if self.keep is None else there[-self.keep :])}
+        return spared if best is None else spared | {best.number}
 
-    def _is_best(self, keeper: Keeper) -> bool:
-        """Whether an epoch has ended that was better than all those with a checkpoint."""
-        value = self._number(keeper)
-        if value is None or not isfinite(value):
+    def _best(self, checkpoints: Checkpoints) -> Kept | None:
+        """The first with the best number."""
+        best: Kept | None = None
+        for one in checkpoints:
+            if self._is_better(one.number_of(self.best), None if best is None else best.number_of(self.best)):
+                best = one
+        return best
+
+    def _is_better(self, value: float | None, best: float | None) -> bool:
+        if value is None or not math.isfinite(value):
             return False
-        others = [number for number, _ in _numbered(self._progress["checkpoints"])]
-        return value not in others and self._pick([value, *others]) == value
-
-    def _pick(self, values: list[Any]) -> Any:
-        return min(values) if (self.mode or mode_of(str(self.best))) == "min" else max(values)
-
-    def _write(self, keeper: Keeper) -> None:
-        checkpoints: Checkpoints = self._progress["checkpoints"]
-        keeper.save(checkpoints.next(), {"number": self._number(keeper)})
-        self._progress["total"] = self._total(keeper)
-        self._drop(checkpoints)
-
-    def _drop(self, checkpoints: Checkpoints) -> None:
-        """Remove what is not to be kept: all but the newest, and the one with the best number."""
-        if self.keep is None:
-            return
-        kept = list(checkpoints)
-        spared = {one.number for one in kept[-self.keep :]}
-        if self.best is not None and (numbered := _numbered(kept)):
-            spared.add(self._pick(numbered)[1])
-        for one in kept:
-            if one.number not in spared:
-                shutil.rmtree(one.path, ignore_errors=True)
-
-
-def _numbered(checkpoints: Iterable[Kept]) -> list[tuple[float, int]]:
-    """The finite numbers that checkpoints have, each with that of its checkpoint."""
-    found = [(one.value(), one.number) for one in checkpoints]
-    return [(value, number) for value, number in found if value is not None and isfinite(value)]
+        return best is None or (value < best if (self.mode or mode_of(self.best or "")) == "min" else value > best)

@@ -73,6 +73,8 @@ class ProgressBar(Callback):
     @after("batch", within=Phase)
     def count_batch(self, state: Any) -> None:
         """Count a batch, and refresh when it is time."""
+        if not self.display.bars and _has(state, "batch_index"):
+            self.display.take_up(state.batch_index)
         if self.display.is_due():
             self.display.draw(state)
 
@@ -130,10 +132,15 @@ class Display:
         if not self.due:
             self.due = monotonic() + REFRESH_S if _is_live(self._console()) else float("inf")
 
+    def take_up(self, batch_index: int) -> None:
+        """A phase goes on in the middle, from a checkpoint: its beginning was in another process."""
+        self.start(f"from batch {batch_index}", None)
+
     def is_due(self) -> bool:
         """Count a batch of the innermost phase; whether it is time to draw."""
-        if self.bars:
-            self.bars[-1].done += 1
+        if not self.bars:
+            return False
+        self.bars[-1].done += 1
         return monotonic() >= self.due
 
     @keeps_random()

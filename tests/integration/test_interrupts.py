@@ -77,8 +77,9 @@ def test_after_an_interrupt_fit_goes_on() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_signal_from_outside_leaves_a_whole_log_on_disk(tmp_path: Path) -> None:
     program = textwrap.dedent("""
-        import sys
+        import signal, sys
         from learner.testing import toy_learner
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what runs behind it
         learner = toy_learner(run_dir=sys.argv[1])
         ended = []
         learner.after("train")(lambda state, outcome: ended.append(outcome.kind))

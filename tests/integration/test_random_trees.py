@@ -1,186 +1,84 @@
-"""Random trees: what the check accepts runs and finds its values; what it refuses really reads before it is written.
+"""Random trees: what the check accepts runs as the oracle says; what it refuses has every fault that it is refused for.
 
-The oracle knows nothing of declarations: it goes through a tree by hand over a plain dict, once for each part that runs
-only sometimes. A reader is worst off when nothing of that kind has run but what it stands in.
+The oracle (see `trees`) knows nothing of how the library checks and runs: it plays a program by hand over plain
+numbers, once for each way in which what runs only sometimes may run.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections import Counter
+from time import perf_counter
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
-from learner import Composite, GraphError, State, field, stage
-from stages import Runner, assemble
-from stages.stage import FunctionStage
-
-NAMES = ("a", "b", "c", "d")
-SCOPES = {"a": "run", "b": "outer", "c": "inner", "d": "inner"}
-ROUNDS = 2
-
-
-class Values(State):
-    a: int = field()
-    b: int = field(scope="outer")
-    c: int = field(scope="inner", default=0)
-    d: int = field(scope="inner")
+from stages import UndeclaredChange
+from stages.draw import draw_tree
+from tests.integration.trees.building import Builder
+from tests.integration.trees.choices import programs
+from tests.integration.trees.components import Values, World
+from tests.integration.trees.faults import Judged, mended
+from tests.integration.trees.oracle import Play
+from tests.integration.trees.places import ALL_PARTS
+from tests.integration.trees.programs import Program
+from tests.integration.trees.running import put_together, runner_of, table, times
 
 
-class Chain(Composite):
-    """Runs its stages once."""
+def test_what_is_accepted_runs_and_what_is_refused_has_that_fault() -> None:
+    prove(120)
 
 
-class Loop(Composite):
-    """Runs its stages twice, each time in a new round of its scope."""
-
-    runs = "1+"
-
-    def run(self, state: Any) -> None:
-        for _ in range(ROUNDS):
-            with state.round():
-                super().run(state)
+@pytest.mark.slow
+def test_and_that_10_000_times(capsys: pytest.CaptureFixture[str]) -> None:
+    started = perf_counter()
+    found = prove(10_000)
+    seconds = round(perf_counter() - started)
+    with capsys.disabled():
+        print(table({"random programs": found.pop("all"), **dict(sorted(found.items())), "seconds": seconds}))
 
 
-class Outer(Loop):
-    each = "outer"
+def prove(examples: int) -> Counter[str]:
+    """How many programs were accepted, and how many refused for what."""
+    found: Counter[str] = Counter()
+
+    @times(examples)
+    @given(program=programs(), keep=st.sampled_from([0, 0, 0, 1, 99]))
+    def prove_one(program: Program, keep: int) -> None:
+        judged = mended(program, keep)
+        found.update(["all", *outcomes_of(judged)])
+
+    prove_one()
+    return found
 
 
-class Inner(Loop):
-    each = "inner"
+def outcomes_of(judged: Judged) -> set[str]:
+    """Hold a program with its faults against what the library says of it, and run it, if it has none."""
+    builder = Builder(World(set()))
+    assembly, state = put_together(judged.program, builder)
+    errors = [finding for finding in assembly.findings if finding.severity == "error"]
+    assert type(state) is Values and state.__dict__ == vars(builder.world.state(judged.program.given))
+    assert not builder.world.told
+    if errors or judged.all():
+        judged.assert_told_by(errors)
+        assert draw_tree(put_together(judged.program, builder)[0]) == draw_tree(assembly)
+        return {f"refused: {finding.kind}" for finding in errors} | {"refused"}
+    numbers = judged.program.switches
+    for switched_on in dict.fromkeys([tuple(numbers), tuple(numbers[::2])]):
+        assert_runs(judged, set(switched_on))
+    return {"accepted"}
 
 
-class Maybe(Composite):
-    """Runs its stages if its number is among those switched on."""
-
-    runs = "0-1"
-
-    def __init__(self, number: int, switched_on: set[int], **slots: Any) -> None:
-        super().__init__(**slots)
-        object.__setattr__(self, "number", number)
-        object.__setattr__(self, "switched_on", switched_on)
-
-    def run(self, state: Any) -> None:
-        if self.number in self.switched_on:
-            super().run(state)
-
-
-Tree = Any
-"""("leaf", reads, writes) or (kind, number, trees)."""
-Seen = list[tuple[str, Any]]
-
-names = st.frozensets(st.sampled_from(NAMES), max_size=2)
-kinds = st.sampled_from(["chain", "outer", "inner", "maybe"])
-
-
-def holding(inner: st.SearchStrategy[Tree], most: int = 4) -> st.SearchStrategy[Tree]:
-    return st.tuples(kinds, st.uuids(version=4), st.lists(inner, min_size=1, max_size=most))
-
-
-trees = holding(st.recursive(st.tuples(st.just("leaf"), names, names), lambda inner: holding(inner, 3), max_leaves=8))
-
-
-def built(tree: Tree, seen: Seen, as_view: bool, switched_on: set[int]) -> Any:
-    """The tree as stages; each leaf notes what it reads, and writes how many reads there were."""
-    if tree[0] != "leaf":
-        kind, number, held = tree
-        slots = {f"s{place}": built(one, seen, as_view, switched_on) for place, one in enumerate(held)}
-        if kind == "maybe":
-            return Maybe(number, switched_on, **slots)
-        return {"chain": Chain, "outer": Outer, "inner": Inner}[kind](**slots)
-    reads, writes = sorted(tree[1]), sorted(tree[2])
-
-    def run(state: Any) -> None:
-        for name in reads:
-            seen.append((name, getattr(state, name)))
-        for name in writes:
-            setattr(state, name, len(seen))
-
-    def give(*values: Any) -> Any:
-        seen.extend(zip(reads, values, strict=True))
-        made = tuple(len(seen) for _ in writes)
-        return made[0] if len(made) == 1 else made or None
-
-    if as_view:
-        return FunctionStage(stage(reads=tuple(reads), writes=tuple(writes))(run))
-    scope = {"give": give}
-    exec(f"def run({', '.join(reads)}): return give({', '.join(reads)})", scope)
-    function: Any = scope["run"]
-    return FunctionStage(stage(writes=tuple(writes))(function))
-
-
-class ReadTooEarly(Exception):
-    """The oracle found a reader without a value."""
-
-
-def go_through(tree: Tree, values: dict[str, int], seen: Seen, switched_on: set[int], open_scopes: set[str]) -> None:
-    """Run a tree by hand over a dict."""
-    if tree[0] == "leaf":
-        for name in sorted(tree[1]):
-            if name not in values:
-                raise ReadTooEarly(name)
-            seen.append((name, values[name]))
-        values.update((name, len(seen)) for name in tree[2])
+def assert_runs(judged: Judged, switched_on: set[int]) -> None:
+    """A run under the full guard is the one by hand: what actors see, what State holds, what is in every part."""
+    by_hand = Play(judged.plan, numbers=switched_on)
+    world = World(switched_on)
+    runner = runner_of(judged.program, Builder(world))
+    if by_hand.violation is not None:
+        with pytest.raises(UndeclaredChange, match="forbids") as caught:
+            runner.run()
+        assert caught.value.actor == by_hand.violation[0]
         return
-    kind, number, held = tree
-    if kind == "maybe" and number not in switched_on:
-        return
-    for _ in range(ROUNDS if kind in ("outer", "inner") else 1):
-        own = [name for name in NAMES if SCOPES[name] == kind]
-        hidden = {name: values.pop(name) for name in own if name in values}
-        if kind == "inner":
-            values["c"] = 0
-        for one in held:
-            go_through(one, values, seen, switched_on, open_scopes | {kind})
-        for name in own:
-            values.pop(name, None)
-        if kind in open_scopes:
-            values.update(hidden)
-
-
-def choices(tree: Tree, above: frozenset[int] = frozenset()) -> Iterator[set[int]]:
-    """For each part that runs only sometimes: that it runs, and what it stands in."""
-    if tree[0] != "leaf":
-        kind, number, held = tree
-        if kind == "maybe":
-            above |= {number}
-            yield set(above)
-        for one in held:
-            yield from choices(one, above)
-
-
-def seen_by_hand(tree: Tree, given_a: bool, switched_on: set[int]) -> Seen | None:
-    """What all readers see, by the oracle; None where one finds nothing."""
-    seen: Seen = []
-    try:
-        go_through(tree, {"a": 7} if given_a else {}, seen, switched_on, set())
-    except ReadTooEarly:
-        return None
-    return seen
-
-
-@settings(max_examples=400, deadline=None, derandomize=True, database=None)
-@given(tree=trees, given_a=st.booleans(), as_view=st.booleans())
-def test_what_is_accepted_runs_and_what_is_refused_reads_too_early(tree: Tree, given_a: bool, as_view: bool) -> None:
-    expected = [(ways, seen_by_hand(tree, given_a, ways)) for ways in [set(), *choices(tree)]]
-    seen: Seen = []
-    switched_on: set[int] = set()
-    state = Values(a=7) if given_a else Values()
-    before = dict(state.__dict__)
-    assembly = assemble(built(tree, seen, as_view, switched_on), [], Values, state)
-    try:
-        assembly.require_sound()
-    except GraphError as error:
-        assert any(by_hand is None for _, by_hand in expected), f"refused, but runs: {error}"
-        kinds = {finding.kind for finding in error.findings}
-        assert kinds <= {"read before write", "missing producer", "stale read", "written sometimes"}
-        assert all(finding.actors and finding.message for finding in error.findings)
-        assert state.__dict__ == before and type(state) is Values and not seen
-        return
-    assert all(by_hand is not None for _, by_hand in expected), "accepted, but a reader finds nothing"
-    for ways, by_hand in expected:
-        switched_on.clear()
-        switched_on.update(ways)
-        seen.clear()
-        fresh = Values(a=7) if given_a else Values()
-        Runner(assembly, fresh).run()
-        assert seen == by_hand
+    runner.run()
+    assert world.told == by_hand.told
+    assert world.numbers(ALL_PARTS) == by_hand.parts
+    held = {name: value for name, value in by_hand.values.items() if isinstance(value, int) and name in Values.specs}
+    assert {name: value for name, value in runner.values.items() if isinstance(value, int | float)} == held

@@ -120,9 +120,11 @@ def test_the_state_of_a_pass_holds_whatever_began_meanwhile() -> None:
     next(training)
     ids(loader)  # an evaluation of the same data, say
     assert loader.state_dict()["open"] is None
+    assert iter(loader).state_dict()["open"] is None
     state = training.state_dict()
     assert (state["epoch"], state["open"], state["batch"]) == (2, 0, 1)
     resumed.load_state_dict(state)
+    assert iter(resumed).state_dict() == state
     assert [ids(resumed), ids(resumed)] == [ids(training), ids(loader)]
 
 

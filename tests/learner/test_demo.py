@@ -64,6 +64,11 @@ def test_demo_says_what_to_try_next(shown: str, folder: Path, monkeypatch: pytes
         assert CliRunner().invoke(main, command.split()[1:]).exit_code == 0
 
 
+def test_demo_leaves_checkpoints_that_are_whole(shown: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert CliRunner().invoke(main, ["verify", "runs/demo"]).exit_code == 0
+
+
 def test_demo_leaves_the_log_the_tree_and_the_curves(shown: str, folder: Path) -> None:
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert files >= {f"runs/demo/0001/{name}" for name in (LOG_FILE, "loss.png", "tree.mmd")}
@@ -77,8 +82,9 @@ def test_demo_writes_nothing_else_and_takes_the_next_number(tmp_path: Path) -> N
     for number in (1, 2):
         done = run(tmp_path, "--epochs", "1", "--run-dir", "runs/mine", "--json")
         assert json.loads(done.stdout)["run"] == f"runs/mine/000{number}"
-    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
-    assert files == [f"runs/mine/000{n}/{name}" for n in (1, 2) for name in ("loss.png", LOG_FILE, "tree.mmd")]
+    written = ("checkpoints", "lock", "loss.png", LOG_FILE, "tree.mmd")
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*/*/*"))
+    assert files == [f"runs/mine/000{n}/{name}" for n in (1, 2) for name in written]
 
 
 def test_demo_in_json_keeps_progress_apart(tmp_path: Path) -> None:

@@ -51,14 +51,15 @@ def shared_generator() -> Any:
     return DataLoader(Noisy(), batch_size=3, sampler=RandomSampler(range(10), generator=generator), generator=generator)  # type: ignore[arg-type]
 
 
+WORKERS: dict[str, Any] = {"num_workers": 2, "multiprocessing_context": "fork"}  # the classes here need no import
 LOADERS: dict[str, Callable[[], Any]] = {
     "list": lambda: [torch.tensor(number) for number in range(4)],
     "range": lambda: range(4),
     "TensorBatches": lambda: TensorBatches(torch.arange(10), batch_size=3, shuffle=True),
     "SampleBatches": lambda: SampleBatches(Noisy(), batch_size=3, shuffle=True),
-    "SampleBatches, 2 workers": lambda: SampleBatches(Noisy(), batch_size=3, shuffle=True, num_workers=2),
+    "SampleBatches, 2 workers": lambda: SampleBatches(Noisy(), batch_size=3, shuffle=True, **WORKERS),
     "DataLoader": lambda: DataLoader(Noisy(), batch_size=3, shuffle=True),  # type: ignore[arg-type]
-    "DataLoader, 2 workers": lambda: DataLoader(Noisy(), batch_size=3, shuffle=True, num_workers=2),  # type: ignore[arg-type]
+    "DataLoader, 2 workers": lambda: DataLoader(Noisy(), batch_size=3, shuffle=True, **WORKERS),  # type: ignore[arg-type]
     "DataLoader, one generator": shared_generator,
     "Reshuffled": lambda: Reshuffled(random.Random(0)),
     "Reshuffled by numpy": lambda: Reshuffled(numpy.random.default_rng(0)),
@@ -179,8 +180,9 @@ def test_a_pass_that_was_broken_off_is_followed_by_the_next_one(kind: str) -> No
 
 
 @torchdata
+@pytest.mark.parametrize("further", [0, 1, 3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_resumed_one_batch_after_a_resume_it_is_still_the_same(kind: str) -> None:
+def test_resumed_again_soon_after_a_resume_it_is_still_the_same(kind: str, further: int) -> None:
     make = LOADERS[kind]
     loader = make()
     began, before = states_of(loader), program()
@@ -188,11 +190,12 @@ def test_resumed_one_batch_after_a_resume_it_is_still_the_same(kind: str) -> Non
     next(batches)
     position, now = position_of(loader, 1, batches, began=began), program()
     second, rest = resumed(make, position, before, now)
-    next(rest)
-    position, now = position_of(second, 2, rest, began=began), program()
-    expected = plain(rest)
-    _, rest = resumed(make, position, before, now)
-    assert plain(rest) == expected
+    skip(rest, further)
+    position, now = position_of(second, 1 + further, rest, began=began), program()
+    expected = [plain(rest), plain(second)]
+    third, rest = resumed(make, position, before, now)
+    assert len(expected[0]) == 3 - further
+    assert [plain(rest), plain(third)] == expected
 
 
 def test_a_position_taken_again_at_the_end_of_a_pass_is_still_at_its_end() -> None:
@@ -215,18 +218,27 @@ def test_another_pass_meanwhile_does_not_move_the_open_one() -> None:
     assert [plain(rest), plain(again)] == [plain(batches), plain(loader)]
 
 
+@pytest.mark.parametrize("kind", ["TensorBatches", "SampleBatches"])
+def test_a_pass_that_has_given_nothing_is_not_taken_for_one_that_was_broken_off(kind: str) -> None:
+    loader, again = LOADERS[kind](), LOADERS[kind]()
+    next(iter(loader))
+    batches = iter(loader)
+    rest = restore_position(again, position_of(loader, 0))
+    assert plain(rest) == plain(batches)
+
+
 @torchdata
 def test_stateful_dataloader_gives_the_same_samples_with_workers_up_to_the_end_of_a_pass() -> None:
     def indices(batches: Any) -> list[list[int]]:
         return [batch[0].tolist() for batch in batches]
 
     for given in (1, 4):
-        loader = stateful(shuffle=True, num_workers=2)
+        loader = stateful(shuffle=True, **WORKERS)
         batches = iter(loader)
         skip(batches, given)
         position = position_of(loader, given, batches)
         expected = [indices(batches), indices(loader)]
-        again = stateful(shuffle=True, num_workers=2)
+        again = stateful(shuffle=True, **WORKERS)
         assert [indices(restore_position(again, position)), indices(again)] == expected
         assert len(expected[0]) == 4 - given
 

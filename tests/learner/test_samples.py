@@ -121,7 +121,14 @@ def test_workers_change_neither_batches_nor_position(persistent: bool) -> None:
     passes = [plain(alone) for _ in range(3)]
     for num_workers in (1, 2):
         loader, resumed = (
-            SampleBatches(Noisy(), batch_size=2, shuffle=True, num_workers=num_workers, persistent_workers=persistent)
+            SampleBatches(
+                Noisy(),
+                batch_size=2,
+                shuffle=True,
+                num_workers=num_workers,
+                multiprocessing_context="fork",
+                persistent_workers=persistent,
+            )
             for _ in range(2)
         )
         assert plain(loader) == passes[0]
@@ -147,7 +154,7 @@ class Named(Noisy):
 
 
 def test_worker_init_fn_finds_the_dataset() -> None:
-    loader = SampleBatches(Named(2), num_workers=1, worker_init_fn=open_in_worker)
+    loader = SampleBatches(Named(2), num_workers=1, multiprocessing_context="fork", worker_init_fn=open_in_worker)
     assert list(loader) == [["worker of 2"] * 2]
 
 
@@ -159,7 +166,9 @@ def test_what_goes_to_a_worker_can_be_pickled() -> None:
 
 
 def test_a_pass_whose_persistent_workers_were_taken_says_so() -> None:
-    loader = SampleBatches(Noisy(6), batch_size=2, num_workers=1, persistent_workers=True)
+    loader = SampleBatches(
+        Noisy(6), batch_size=2, num_workers=1, multiprocessing_context="fork", persistent_workers=True
+    )
     first, whole = iter(loader), iter(loader)
     next(first)
     plain([next(whole) for _ in range(3)])

@@ -23,6 +23,7 @@ from stages import (
     Gradient,
     GraphError,
     Loss,
+    Repeat,
     Stage,
     Train,
     Unpack,
@@ -107,7 +108,7 @@ def test_composite_may_not_read_what_only_its_own_hooks_write() -> None:
     assert found.actors == ("train/epoch/fit/batch", "train/epoch/fit/batch:after:measure")
 
 
-def test_composite_that_opens_rounds_provides_what_it_writes_in_them() -> None:
+def test_composite_that_opens_rounds_provides_what_it_writes_in_them_and_no_longer() -> None:
     class Windows(Composite):
         each = "window"
         runs = "1+"
@@ -122,6 +123,8 @@ def test_composite_that_opens_rounds_provides_what_it_writes_in_them() -> None:
     def use(part: int) -> None: ...
 
     assert assemble(Windows(use), [], Parts).findings == ()
+    (late,) = assemble(Repeat(2, Windows(use), late=use, each="window"), [], Parts).findings
+    assert (late.kind, late.actors[0]) == ("stale read", "repeat/late")
 
 
 def test_stale_read_of_the_value_of_another_round() -> None:

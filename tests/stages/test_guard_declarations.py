@@ -1,6 +1,7 @@
 """What the guard is told: forbids, unsafe, restores; and who is not to blame for what somebody else had begun."""
 
-from collections.abc import Generator
+import random
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -189,6 +190,28 @@ def test_a_stage_that_runs_its_own_stages_is_not_blamed_for_theirs() -> None:
     with pytest.raises(UndeclaredChange, match="'rng'") as caught:
         learner.fit(epochs=1)
     assert (caught.value.actor, [one.name for one in caught.value.moves]) == (f"{BATCH}/gradient", ["rng"])
+
+
+BESIDES: dict[str, Callable[[nn.Module], Any]] = {
+    "model.mode": lambda model: model.requires_grad_(False),
+    "model.buffers": lambda model: model.register_buffer("extra", torch.ones(1)),
+    "rng": lambda model: random.random(),
+}
+
+
+@pytest.mark.parametrize("part", BESIDES)
+def test_who_may_change_one_thing_is_not_excused_for_another(part: str) -> None:
+    @stage(writes=("model.params",))
+    def careless(model: nn.Module) -> None:
+        with torch.no_grad():
+            next(model.parameters()).add_(1)
+        BESIDES[part](model)
+
+    learner = toy_learner()
+    learner.insert(careless, after="update")
+    with pytest.raises(UndeclaredChange) as caught:
+        learner.fit(batches=1)
+    assert [one.name for one in caught.value.moves] == [part]
 
 
 def test_field_that_a_hook_gives_anew_is_no_change_in_place() -> None:

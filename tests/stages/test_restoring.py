@@ -12,9 +12,9 @@ from learner.testing import toy_learner
 from stages import UndeclaredChange
 
 
-def fitted(hook: Any, **options: Any) -> Learner:
+def fitted(hook: Any, slot: str = "update", **options: Any) -> Learner:
     learner = toy_learner(valid=None)
-    learner.around("update", **options)(hook)
+    learner.around(slot, **options)(hook)
     learner.fit(batches=2)
     return learner
 
@@ -74,9 +74,9 @@ def test_restored_part_is_on_record_when_it_is_lent_and_when_it_is_back() -> Non
 
 
 def test_deep_part_may_be_restored() -> None:
-    learner = fitted(takes_values, restores=("model.params.weight", "optimizer.hyper.lr", "rng", "*.mode"))
+    learner = fitted(takes_values, "gradient", restores=("model.params.weight", "optimizer.hyper.lr", "rng", "*.mode"))
     assert learner.state.updates == 2
-    fields = {change.field for change in learner.log.where(actor="**/update:around:takes_values")}
+    fields = {change.field for change in learner.log.where(actor="**/gradient:around:takes_values")}
     assert {"model.params.weight", "optimizer.hyper.lr", "rng", "model.mode"} <= fields
 
 
@@ -111,3 +111,32 @@ def test_part_that_is_not_given_back_is_found_however_the_stage_ends(raised: Any
         learner.fit(epochs=1)
     told = " ".join([str(caught.value), *caught.value.__notes__])
     assert "gradient:around:forget" in told and "so it has to give it back on every way out" in told
+
+
+@pytest.mark.parametrize("part, below", [("model.params", "weight"), ("optimizer.hyper", "lr")])
+def test_deep_part_that_is_not_given_back_is_found(part: str, below: str) -> None:
+    def forget(model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+        model.weight.data.add_(1)
+        optimizer.param_groups[0]["lr"] = 0.5
+        yield
+
+    learner = toy_learner(valid=None)
+    learner.around("gradient", restores=(f"{part}.{below}",), touches=("model.params", "optimizer.hyper"))(forget)
+    with pytest.raises(UndeclaredChange, match="so it has to give it back") as caught:
+        learner.fit(epochs=1)
+    assert [(one.name, one.inside) for one in caught.value.moves] == [(part, (below,))]
+
+
+def test_pair_that_is_stopped_before_its_stage_gives_back_all_the_same() -> None:
+    def swap(model: nn.Module) -> Any:
+        model.bias.data.add_(1)
+        model.train(not model.training)
+        yield
+        model.bias.data.sub_(1)
+
+    learner = toy_learner(valid=None)
+    bias = learner.state.model.bias.detach().clone()
+    learner.around("gradient", restores=("model.params",))(swap)
+    with pytest.raises(UndeclaredChange, match="'model.mode'"):
+        learner.fit(epochs=1)
+    assert learner.state.model.bias.allclose(bias)

@@ -157,10 +157,12 @@ def test_odd_values_are_the_same_again(value: Any, tmp_path: Path) -> None:
         ({"a": [{"b": (1, 2)}]}, r"a\[0\].b: it is of type tuple"),
         ({"a": {1: 2}}, "a: the key 1 is of type int"),
         ({"a": "\ud83d"}, "a: .* is no text"),
+        ({"a": {"\ud83d": 1}}, "a.*is no text"),
+        ({"a b": {"\x1b": [()]}}, r"\['a b'\]\['\\x1b'\]\[0\]: it is of type tuple"),
         ({"a": torch.ones(1)}, "a: it is of type Tensor"),
         ({"a": "x" * 2**26}, "it takes 67108873 bytes as JSON; at most 67108864"),
     ],
-    ids=["tuple", "key", "text", "tensor", "size"],
+    ids=["tuple", "key", "text", "text of a key", "odd keys", "tensor", "size"],
 )
 def test_a_value_that_json_cannot_say_is_refused_with_its_place(value: Any, reason: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"cannot be written: state.json: {reason}"):
@@ -191,6 +193,14 @@ def test_a_tensor_that_cannot_be_stored_is_refused_by_name(tensor: Tensor, reaso
     with pytest.raises(CheckpointError, match=f"model.safetensors, entry 'w': .*{reason}"):
         write_bundle(tmp_path / "one", {"model": {"w": tensor}}, {})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_name_of_a_tensor_is_any_text(tmp_path: Path) -> None:
+    names = ["", " ", "a/../b", "\x00", '"', "\u00e9", "data_offsets", "w" * 1000]
+    found = round_trip(tmp_path, {"model": {name: torch.tensor(index) for index, name in enumerate(names)}})
+    assert {name: int(tensor) for name, tensor in found.tensors["model"].items()} == {n: i for i, n in enumerate(names)}
+    with pytest.raises(CheckpointError, match=r"model.safetensors: \[0\]: .* is no text"):
+        write_bundle(tmp_path / "two", {"model": {"\ud83d": torch.ones(1)}}, {})
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/b", ".a", "a b", "a\n", "\u00e9", "a\x00"])

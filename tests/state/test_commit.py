@@ -15,9 +15,20 @@ import torch
 
 from state import CheckpointError, commit, digested
 from state.bundle import read_bundle, verify_bundle, write_bundle
-from state.commit import committed, sweep
+from state.commit import committed, discard, sweep
 
-CALLS = ("close", "fsync", "listdir", "lstat", "mkdir", "open", "rename", "write")  # every one that a write makes
+CALLS = (
+    "close",
+    "fsync",
+    "listdir",
+    "lstat",
+    "mkdir",
+    "open",
+    "rename",
+    "rmdir",
+    "unlink",
+    "write",
+)  # every one that a write makes
 WHEN = ("instead", "after")  # the call was not made; or it was made, and still reported a failure
 TENSORS = {"model": {"w": torch.arange(4.0), "b": torch.ones(2)}, "optimizer": {"w/step": torch.tensor(3)}}
 DOCUMENTS = {"state": {"epoch": 2}, "loader": [1, 2]}
@@ -208,6 +219,39 @@ def test_a_process_that_is_killed_at_any_call_leaves_all_or_nothing(stride: int,
     assert outcomes.count(True) == (3 if when == "instead" else 4)  # open, sync and close of the folder above
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
+@pytest.mark.parametrize("when", WHEN)
+def test_a_bundle_that_goes_is_whole_or_gone_at_any_call(when: str, runs: Path) -> None:
+    write_bundle(runs / "count", TENSORS, DOCUMENTS)
+    with each_call(make) as made:
+        discard(runs / "count")
+    assert [path.name for path in runs.iterdir()] == ["earlier"]
+    assert "unlink" in {name for name, _ in made}
+    outcomes = []
+    for at in range(len(made)):
+        write_bundle(runs / f"at-{at}", TENSORS, DOCUMENTS)
+        child = os.fork()
+        if not child:
+            with each_call(dying(at, when)):
+                discard(runs / f"at-{at}")
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        outcomes.append(is_whole(runs / f"at-{at}"))
+        sweep(runs)
+        assert not any(each.name.startswith(".tmp-") for each in runs.iterdir())
+    assert outcomes == [when == "instead", *[False] * (len(made) - 1)]  # up to the rename
+
+
+def test_a_bundle_that_cannot_go_stays_whole(runs: Path) -> None:
+    write_bundle(runs / "new", TENSORS, DOCUMENTS)
+    with each_call(failing(0, errno.EIO, "instead")), pytest.raises(OSError, match="Input/output error"):
+        discard(runs / "new")
+    assert is_whole(runs / "new")
+    with pytest.raises(FileNotFoundError):
+        discard(runs / "none")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 def test_a_real_limit_in_the_middle_of_a_write_is_told(runs: Path) -> None:
     import resource
@@ -222,6 +266,15 @@ def test_a_real_limit_in_the_middle_of_a_write_is_told(runs: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert [path.name for path in runs.iterdir()] == ["earlier"]
+
+
+def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_them_all(runs: Path) -> None:
+    def sparing(number: int, name: str, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        return call(arguments[0], arguments[1][:7]) if name == "write" else call(*arguments)
+
+    with each_call(sparing):
+        write_bundle(runs / "new", TENSORS, DOCUMENTS)
+    assert is_whole(runs / "new")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, MemoryError])

@@ -51,26 +51,30 @@ def test_every_kind_of_number_has_a_largest_difference(dtype: torch.dtype, tmp_p
 
 def test_names_dtypes_and_shapes_that_differ_are_shown(tmp_path: Path) -> None:
     one = {"model": {"a": torch.ones(2), "b": torch.ones(2), "c": torch.ones(2)}, "old": {}}
-    other = {"model": {"a": torch.ones(2).half(), "b": torch.ones(1, 2), "d": torch.ones(())}, "new": {}}
+    other = {"model": {"a": torch.ones(2).half(), "b": torch.ones(1, 2), "d\x1b": torch.ones(())}, "new": {}}
     assert [str(each) for each in differences(tmp_path, (one, {}), (other, {}))] == [
         "model.safetensors: a: float32[2], float16[2]",
         "model.safetensors: b: float32[2], float32[1, 2]",
         "model.safetensors: c: only in the first: float32[2]",
-        "model.safetensors: d: only in the second: float32[]",
+        r"model.safetensors: 'd\x1b': only in the second: float32[]",
         "old.safetensors: only in the first: no tensors",
         "new.safetensors: only in the second: no tensors",
     ]
 
 
 def test_values_are_shown_with_their_dotted_path(tmp_path: Path) -> None:
-    one = {"state": {"lr": 0.1, "n": 1, "rows": [{"a": 1}, {"a": 2}], "same": None, "length": [1]}, "old": 1}
-    other = {"state": {"lr": 0.2, "n": 1.0, "rows": [{"a": 1}, {"b": 2}], "same": None, "length": [1, 2]}}
-    assert [str(each) for each in differences(tmp_path, ({}, one), ({}, other))] == [
+    one = {
+        "state": {"lr": 0.1, "n": 1, "rows": [{"a": 1}, {"a": 2}], "same": None, "length": [1], "a\x1b": 1},
+        "old": 1,
+    }
+    other = {"state": {"lr": 0.2, "n": 1.0, "rows": [{"a": 1}, {"b": 2}], "same": None, "length": [1, 2], "a\x1b": 2}}
+    assert [str(each) for each in differences(tmp_path, ({}, one | {"old": 1}), ({}, other))] == [
         "state.json: lr: 0.1, 0.2",
         "state.json: n: 1, 1.0",
         "state.json: rows[1].a: only in the first: 2",
         "state.json: rows[1].b: only in the second: 2",
         "state.json: length: [1], [1, 2]",
+        r"state.json: ['a\x1b']: 1, 2",
         "old.json: only in the first: 1",
     ]
 

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from rich.console import Console
 
 from learner import before
-from learner.callbacks import Accuracy, ProgressBar, progress
+from learner.callbacks import Accuracy, Checkpoint, ProgressBar, progress
 from learner.errors import ArgumentError
+from learner.testing import toy_learner
 from stages import Cancel, after
 
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
@@ -155,3 +157,11 @@ def test_loop_of_the_users_own_and_a_validation_leave_nothing_behind(
     learner.validate()
     assert written(terminal).count(HIDE_CURSOR) == written(terminal).count(SHOW_CURSOR) == 2
     assert (bar.display.bars, bar.display.live) == ([], None)
+
+
+def test_a_phase_that_goes_on_in_the_middle_has_a_bar_again(terminal: Console, tmp_path: Path) -> None:
+    toy_learner(callbacks=[Checkpoint(every="3 batches", keep=None)], run_dir=tmp_path, seed=0).fit(epochs=1)
+    learner = toy_learner(callbacks=[ProgressBar(console=terminal)], seed=0)
+    learner.fit(epochs=1, resume=tmp_path / "0001/checkpoints/0001")
+    assert "epoch 0  from batch 3" in written(terminal)
+    assert "epoch 0  train_loss " in written(terminal)

@@ -1,0 +1,64 @@
+"""Writing: checkpoints to the disk, at once or behind the run."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from learner.checkpoints import Checkpoints
+from state.bundle import write_bundle
+from state.commit import discard
+from state.snapshot import Snapshot
+
+
+class Writer:
+    """Writes the checkpoints of a run, and drops those that are not to be kept once a newer one is on the disk.
+
+    Behind the run, one is copied at once and written by a thread; before the next one begins it is waited for, and what
+    went wrong is raised then. The copies keep their memory from one checkpoint to the next.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, spare: Callable[[Checkpoints], set[int]], *, behind: bool) -> None:
+        """`spare` says which checkpoints are to be kept."""
+        self._checkpoints = checkpoints
+        self._spare = spare
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint") if behind else None
+        self._in_flight: Future[None] | None = None
+        self._buffers: dict[tuple[str, str], Tensor] = {}
+
+    def write(self, snapshot: Snapshot, run: dict[str, Any]) -> None:
+        """Write one.
+
+        Raises:
+            CheckpointError: this one, or behind the run the one before it, could not be written.
+        """
+        self.wait()
+        path = self._checkpoints.next()
+        if self._thread is None:
+            self._write(path, snapshot, run)
+        else:
+            copy = snapshot.cloned(self._buffers)
+            self._in_flight = self._thread.submit(self._write, path, copy, run)
+
+    def wait(self) -> None:
+        """Wait for what is being written; raise what went wrong."""
+        in_flight, self._in_flight = self._in_flight, None
+        if in_flight is not None:
+            in_flight.result()
+
+    def close(self) -> None:
+        """Wait for the last one."""
+        try:
+            self.wait()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
+
+    def _write(self, path: Path, snapshot: Snapshot, run: dict[str, Any]) -> None:
+        write_bundle(path, snapshot.tensors, {"state": snapshot.document, "run": run})
+        spared = self._spare(self._checkpoints)
+        for kept in self._checkpoints:
+            if kept.number not in spared:
+                discard(kept.path)

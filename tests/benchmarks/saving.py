@@ -1,0 +1,74 @@
+"""Saving: what a checkpoint costs beside `torch.save` of the same state_dicts and an fsync, in the same process.
+
+Of a model of 10 MB and one of 500 MB. Behind the run, what counts is the time until the run goes on: with the memory of
+the copy kept from one checkpoint to the next, and with new memory.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from figures import Figure
+from torch import nn
+
+from learner import Learner
+from learner.checkpoints import Checkpoints
+from learner.writing import Writer
+
+
+def learner_of(megabytes: int) -> Learner:
+    torch.manual_seed(0)
+    width = int((megabytes * 250_000 / 2) ** 0.5)
+    model = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return Learner(model, nn.MSELoss(), optimizer, train=[torch.zeros(1, width)] * 2, device="cpu")
+
+
+def plainly(learner: Learner, path: Path) -> None:
+    state = learner.state
+    with open(path, "wb") as file:
+        torch.save({"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def measure(quick: bool) -> Iterator[Figure]:
+    torch.set_num_threads(1)
+    for megabytes, repeats in ((10, 5 if quick else 15), (500, 2 if quick else 5)):
+        learner = learner_of(megabytes)
+        plain, ours, kept, new = [], [], [], []
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            checkpoints = Checkpoints(folder)
+            checkpoints.begin()
+            behind = Writer(checkpoints, lambda there: set(), behind=True)
+            for repeat in range(repeats + 1):
+                times = [time.perf_counter()]
+                plainly(learner, folder / "plain.pt")
+                times.append(time.perf_counter())
+                learner.save(folder / "ours")
+                times.append(time.perf_counter())
+                behind.write(*learner._bound.keeper.take())
+                times.append(time.perf_counter())
+                behind.wait()
+                fresh = Writer(checkpoints, lambda there: set(), behind=True)
+                begun = time.perf_counter()
+                fresh.write(*learner._bound.keeper.take())
+                took = time.perf_counter() - begun
+                fresh.close()
+                shutil.rmtree(folder / "ours")
+                if repeat:  # the first one makes the buffers
+                    base = times[1] - times[0]
+                    plain.append(base * 1e3)
+                    ours.append((times[2] - times[1]) / base)
+                    kept.append((times[3] - times[2]) / base)
+                    new.append(took / base)
+            behind.close()
+        yield Figure(f"{megabytes} MB, torch.save and fsync", tuple(plain), "ms")
+        yield Figure(f"{megabytes} MB, a checkpoint, over that", tuple(ours), "", 1.25)
+        yield Figure(f"{megabytes} MB, behind the run, memory kept", tuple(kept), "", 0.15)
+        yield Figure(f"{megabytes} MB, behind the run, new memory", tuple(new), "", 0.4)
