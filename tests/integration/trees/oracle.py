@@ -118,7 +118,9 @@ class Play:
             self.values[TOTAL] += 1
         self.leave(each, hidden)
         if each == "batch":
-            self.place(spot.held[-1])  # the point at the end of the round
+            for held in spot.held:
+                if not held.is_stage:  # the point at the end of the round
+                    self.place(held)
             self.batches.pop()
         del self.rounds[-1 if each else len(self.rounds) :]
 
