@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, RandomSampler
 
 from learner import PositionError, SampleBatches, TensorBatches
-from learner.own_generators import generators_of, set_states, states_of
+from learner.own_generators import states_of
 from learner.position import COUNT, ONCE, READING, STATE, describe, position_of, restore_position, skip, way_of
 
 
@@ -329,31 +329,3 @@ def test_own_generators_have_to_be_noted_before_the_pass() -> None:
     loader = shared_generator()
     with pytest.raises(PositionError, match="it holds the generators .'generator'.*before iter"):
         position_of(loader, 1, iter(loader))
-
-
-def test_generators_go_by_stable_names_and_are_found_once() -> None:
-    assert list(generators_of(shared_generator())) == ["generator"]
-    sampler = RandomSampler(range(10), generator=torch.Generator())
-    assert list(generators_of(DataLoader(Noisy(), sampler=sampler))) == ["sampler.generator"]  # type: ignore[arg-type]
-    assert list(generators_of([1])) == []
-
-
-@pytest.mark.parametrize(
-    "generator",
-    [
-        random.Random(1),
-        numpy.random.default_rng(1),
-        numpy.random.RandomState(1),
-        numpy.random.Generator(numpy.random.MT19937(1)),
-        numpy.random.Generator(numpy.random.Philox(1)),
-    ],
-    ids=lambda generator: str(type(getattr(generator, "bit_generator", generator)).__name__),
-)
-def test_states_of_own_generators_are_plain_and_can_be_set_again(generator: Any) -> None:
-    loader = Reshuffled(generator)
-    draw = generator.gauss if isinstance(generator, random.Random) else generator.normal
-    draw(0, 1)  # two Gaussian numbers are made at once, and one is kept
-    states = json.loads(json.dumps(states_of(loader)))
-    expected = [draw(0, 1) for _ in range(3)]
-    set_states(loader, states)
-    assert [draw(0, 1) for _ in range(3)] == expected
