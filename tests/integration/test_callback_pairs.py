@@ -7,6 +7,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterable
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from learner import Callback, GraphError, Learner, supervised
 from learner.callbacks import (
     Accuracy,
     Autocast,
+    Capture,
+    Checkpoint,
     ClipGradients,
     EarlyStopping,
     IsolateRng,
@@ -35,6 +38,8 @@ metrics = pytest.importorskip("torchmetrics.classification", reason="needs the e
 MAKE: dict[type[Callback], Callable[..., Callback]] = {
     Accuracy: Accuracy,
     Autocast: Autocast,
+    Capture: lambda: Capture(epoch=1, batch=0),
+    Checkpoint: lambda: Checkpoint(every="1 updates", keep=2),
     ClipGradients: lambda: ClipGradients(0.1),
     EarlyStopping: lambda **given: EarlyStopping(patience=5, **given),
     IsolateRng: IsolateRng,
@@ -66,6 +71,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 def ready_made() -> set[type[Callback]]:
     """All classes of callbacks that the package defines."""
     names = [module.name for module in pkgutil.walk_packages(package.__path__, "learner.")]
@@ -83,7 +93,10 @@ def make_learner(callbacks: Iterable[Any], **settings: Any) -> Learner:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     loss_fn = nn.functional.cross_entropy
     data = {"train": batches[1:], "valid": batches[:1]}
-    return Learner(model, loss_fn, optimizer, **data, callbacks=callbacks, device="cpu", **settings)
+    callbacks = list(callbacks)
+    keeps = any(isinstance(one, Checkpoint) for one in callbacks)
+    run_dir = "runs" if keeps else None
+    return Learner(model, loss_fn, optimizer, **data, callbacks=callbacks, run_dir=run_dir, device="cpu", **settings)
 
 
 def trained(callbacks: Iterable[Any], **settings: Any) -> list[Tensor]:
