@@ -186,9 +186,9 @@ class Node(Actor):
         self.end(error)
 
     def look_again(self) -> None:
-        """Run the before-hooks that only look: what they noted is in no checkpoint. A Cancel of theirs had its turn."""
+        """Run the observers before it: what they noted is in no checkpoint. A Cancel of theirs had its turn."""
         for hook, placed in zip(self.before, self.place.before, strict=True):
-            if not (placed.access.writes or placed.access.touches or placed.access.unsafe):
+            if placed.hook.observes:
                 try:
                     hook(OK)
                 except (Cancel, Skip) as signal:

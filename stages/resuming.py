@@ -20,7 +20,7 @@ GOES_ON = (Composite.run, Train.run, Phase.run)
 class Resumption:
     """Takes a run to where it stood: enters what was open, and skips what had been done.
 
-    Before-hooks of what was open do not run, save those that only look; these do when everything has its values again.
+    Before-hooks of what was open do not run, save observers; these do when everything has its values again.
 
     Args:
         chain: the nodes from the root to the loop.

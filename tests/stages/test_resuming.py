@@ -111,7 +111,7 @@ class NotedState(TrainState):
 
 
 def entering(events: list[str], text: str) -> Callable[[int], int]:
-    """A hook that writes, so that it is none that only looks."""
+    """A hook that writes, so that it is no observer."""
 
     def enter(entered: int) -> int:
         events.append(text)
@@ -183,7 +183,7 @@ def test_limit_reached_within_an_epoch_is_reached_again(tmp_path: Path) -> None:
     assert not any(event.startswith("before") for event in events)
 
 
-def test_before_hooks_that_only_look_run_again_where_they_find_everything(tmp_path: Path) -> None:
+def test_observers_before_what_was_open_run_again_where_they_find_everything(tmp_path: Path) -> None:
     """What they noted for their after-hooks is in no checkpoint; a Cancel of theirs had its turn."""
     seen: list[tuple[str, Any]] = []
 
