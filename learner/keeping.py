@@ -156,7 +156,7 @@ class Keeper:
         if standing is not None:
             place = places.get(loader_fields(bound.runner).get(standing.path, ""))
             self.waiting = Waiting(restoration, standing, run["limit"], place)
-        if changed:
+        if changed and (standing is not None or limit is not None):  # else it is no run that goes on
             lines = "".join(f"\n- {line}" for line in changed)
             warnings.warn(
                 ResumeWarning(f"This is not the program that the checkpoint was taken of:{lines}"), stacklevel=4
