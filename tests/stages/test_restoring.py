@@ -92,7 +92,9 @@ def test_part_that_a_pair_is_there_to_change_is_on_record_at_its_end() -> None:
     assert (first.evidence, second.evidence) == ("inferred", "inferred")
 
 
-@pytest.mark.parametrize("raised", [None, lambda: Cancel("batch", "why"), lambda: ValueError("why")], ids=str)
+@pytest.mark.parametrize(
+    "raised", [None, lambda: Cancel("batch", "why"), lambda: ValueError("why")], ids=["ok", "cancel", "error"]
+)
 def test_part_that_is_not_given_back_is_found_however_the_stage_ends(raised: Any) -> None:
     learner = toy_learner(valid=None)
 
