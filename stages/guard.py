@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 GuardLevel = Literal["off", "parts", "contents"]
 
-FIRST, EVERY = 3, 64
-"""Of each loop the first three rounds of a run are looked at, then one in 64 on average."""
+FIRST, EVERY = 3, 128
+"""Of each loop the first three rounds of a run are looked at, then one in 128 on average."""
 
 
 class Schedule:
-    """Which rounds of one loop are looked at: the first three of a run, then one in 64 on average.
+    """Which rounds of one loop are looked at: the first three of a run, then one in 128 on average.
 
     Each round adds to a credit, and a round that is looked at takes from it. The first round of a pass over the data
     may take before there is enough, so that what happens only there is not missed for ever.
@@ -141,6 +141,8 @@ class Guard:
     def compare_plain(self, before: Look, declared: Access) -> Look:
         """After a round: plain values that nobody inside it declares are as before. The answer is what they are now."""
         now = self.watch.plain()
+        if now is before:
+            return now
         found = moved(before, now)
         if found:
             self._tell_external([one for one in found if not _is_allowed(declared, one)])
