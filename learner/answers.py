@@ -18,6 +18,7 @@ import click
 
 from stages.draw import plain
 from state.changes import ABSENT, Change
+from state.statistics import Summary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -137,6 +138,8 @@ def _json(value: object) -> Any:
         return _json(facts | {name: getattr(value, name) for name in names})
     if is_dataclass(value) and not isinstance(value, type):
         return _json(asdict(value))
+    if isinstance(value, Summary):
+        return _json(value._asdict())
     if isinstance(value, Mapping):
         return {str(name): _json(item) for name, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):

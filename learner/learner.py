@@ -45,7 +45,8 @@ class Learner(Edits, Returns):
         seed: seeds torch, numpy and random when the first run starts; not the model's initialisation.
         guard: what looks for undeclared changes: "off", "parts" (by identity, version counter and value) or "contents"
             (also what moves no version counter). See docs/explanation/guard.md for when it looks.
-        audit: what the change log keeps: "off", "writes", "summary", or one of these per field, "*" for the rest.
+        audit: what the change log keeps: "off", "writes", "summary", "stats" (also numbers for elements), "full" (also
+            a fingerprint), "full/20" in one batch of 20; or one of these per field, "*" for the rest.
 
     Attributes:
         state: the live State.

@@ -13,18 +13,18 @@ from torch import nn
 from learner.errors import ArgumentError
 from state import State
 from state.contents import fingerprint
-from state.errors import nearest, suggestion
+from state.errors import StateError, nearest, suggestion
+from state.levels import Level
 from state.parts import parts_of, scalars
-from state.recording import Level, Recording
+from state.recording import Recording
 from state.runs import LOG_FILE, new_run
 from state.sqlite import SqliteStore
 from state.stores import MemoryStore, Store
 
 _LOOKING = ContextVar("_LOOKING", default=False)
 
-Audit = Level | Mapping[str, Level]
-
-_LEVELS = ("off", "writes", "summary")
+Audit = str | Mapping[str, str]
+"""A level of `state.levels`, or one for each field, "*" for the rest."""
 
 
 def open_recording(
@@ -35,14 +35,16 @@ def open_recording(
     Raises:
         ArgumentError: `audit` is no level or names no field of `known`, or the directory cannot be made.
     """
-    levels: dict[str, Level] = {"*": audit} if isinstance(audit, str) else dict(audit)
+    levels = _levels(audit)
     for name, level in levels.items():
-        if level not in _LEVELS:
-            raise ArgumentError("Learner", "audit", f"audit={level!r} for {name!r} is none of {list(_LEVELS)}.")
+        try:
+            Level.of(level)
+        except StateError as error:
+            raise ArgumentError("Learner", "audit", f"audit={level!r} for {name!r}: {error}") from None
         if known and name not in ("*", *known) and name.rpartition(".")[0] not in known:
             near = suggestion(nearest(name, known))
             raise ArgumentError("Learner", "audit", f"audit= names {name!r}, but State has no such field.{near}")
-    rest: Level = levels.pop("*", "summary")
+    rest = levels.pop("*", "summary")
     run_dir = None if _LOOKING.get() else run_dir
     if rest == "off" and not levels:
         return None, MemoryStore(), None if run_dir is None else _new_run(run_dir)
@@ -56,12 +58,16 @@ def open_recording(
 
 def reopen_recording(run: Path, audit: Audit) -> tuple[Recording | None, Store]:
     """The recording and the store of a run that goes on."""
-    levels: dict[str, Level] = {"*": audit} if isinstance(audit, str) else dict(audit)
-    rest: Level = levels.pop("*", "summary")
+    levels = _levels(audit)
+    rest = levels.pop("*", "summary")
     if rest == "off" and not levels:
         return None, MemoryStore()
     store = SqliteStore(run / LOG_FILE)
     return Recording(store, rest, levels), store
+
+
+def _levels(audit: Audit) -> dict[str, str]:
+    return dict(audit) if isinstance(audit, Mapping) else {"*": audit}
 
 
 def _new_run(family: str | Path) -> Path:

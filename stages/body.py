@@ -7,16 +7,17 @@ from stages.calling import Body, call_of
 from stages.cancel import Exhausted, Skip, forget
 from stages.stage import Composite
 from stages.stage_view import StageView
+from stages.telling import nothing, tell_parts_of, watched_parts, watching
 
 if TYPE_CHECKING:
-    from stages.node import Actor, Node
+    from stages.node import Node
 
 
 def stage_body(node: "Node") -> Body:
     """The function that runs the stage of one node, and tells the log of the parts it is there to change."""
     stage, place = node.stage, node.place
     if place.kind != "stage":
-        return _nothing
+        return nothing
     if isinstance(stage, Composite) and type(stage).run is Composite.run:
         return node.run_children
     call = call_of(node, stage.run, place.contract, StageView)
@@ -81,21 +82,9 @@ def _steps(children: "Iterable[Node]") -> "Iterator[tuple[Body, tuple[Node, ...]
             yield child.body, (child,)
 
 
-def tell_parts_of(actor: "Actor") -> Body:
-    """The function that tells the log that the parts were changed: inferred from the declaration and a good end."""
-    recording = actor.runner.recording
-    names = (*actor.access.part_writes, *actor.access.spoils)
-    slots = [actor.slot("write", name, "inferred") for name in names if "." in name and not _is_scalar(name)]
-    told = [slot for slot in slots if slot is not None]
-    if recording is None or not told:
-        return _nothing
-    put, rows = recording.pen(told[0])[0], tuple(value for slot in told for value in (slot, None))
-    return lambda: put(rows)
-
-
 def _then(call: Body, tell_parts: Body) -> Body:
     """Both, one after the other."""
-    if tell_parts is _nothing:
+    if tell_parts is nothing:
         return call
 
     def run_and_tell() -> None:
@@ -103,35 +92,6 @@ def _then(call: Body, tell_parts: Body) -> Body:
         tell_parts()
 
     return run_and_tell
-
-
-def watched_parts(actor: "Actor") -> list[tuple["Actor", str, str]]:
-    """The parts made of plain values that an actor writes, or may write: (actor, component, part)."""
-    if actor.runner.recording is None:
-        return []
-    names = actor.runner.assembly.names if actor.access.unsafe else actor.access.part_writes
-    pairs = dict.fromkeys(tuple(name.split(".")[:2]) for name in names if "." in name and _is_scalar(name))
-    return [(actor, owner, part) for owner, part in pairs]
-
-
-def watching(call: Body, watched: list[tuple["Actor", str, str]]) -> Body:
-    """`call`, with a row in the log for each plain value of a part that is another one afterwards, however it ends."""
-
-    def compare() -> None:
-        for actor, owner, part in watched:
-            actor.runner.scalars.compare(owner, part)
-        try:
-            call()
-        finally:
-            for actor, owner, part in watched:
-                actor.runner.scalars.compare(owner, part, actor.path)
-
-    return compare
-
-
-def _is_scalar(name: str) -> bool:
-    """Whether a part is made of plain values, which can be compared: `optimizer.hyper`, `model.mode`."""
-    return name.split(".")[1] in ("hyper", "mode")
 
 
 def _until_exhausted(call: Body) -> Body:
@@ -144,7 +104,3 @@ def _until_exhausted(call: Body) -> Body:
             forget(end)
 
     return loop
-
-
-def _nothing() -> None:
-    """The body of a place without a stage."""

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from stages.body import tell_parts_of, watched_parts, watching
 from stages.calling import call_of
 from stages.cancel import OK, Outcome, Skip
 from stages.errors import ContractBroken
 from stages.notes import noted
 from stages.pairs import Around
 from stages.place import forbidden_in
+from stages.telling import tell_parts_of, watched_parts, watching
 from state.access import View
 from state.errors import FieldNotReady
 

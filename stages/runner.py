@@ -28,6 +28,7 @@ from state.openings import Openings
 from state.recording import Recording
 from state.scopes import Scopes
 from state.state import State
+from state.watch import Watch
 
 _SCOPES = {"batches": ("batch",), "epochs": ("epoch",), "updates": ("update", "batch")}
 """The rounds that each unit counts."""
@@ -74,6 +75,7 @@ class Runner:
         self.outcome: Outcome = before.outcome if before is not None else OK
         self.timed: bool = recording is not None
         self.guard: Guard | None = None
+        self.parts = Watch(state)  # what looks at parts that are measured
         self.audited = False
         self.resumption: Resumption | None = None
         self.begins_pass: Callable[[str, Any], None] | None = None  # told of each phase that begins, with its loader

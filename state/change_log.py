@@ -74,7 +74,7 @@ class ChangeLog:
         """
         records = self._named()
         names = records.resolve(name)
-        if self._recording is not None and all(self._recording.level_of(each) == "off" for each in names):
+        if self._recording is not None and all(self._recording.level_of(each).name == "off" for each in names):
             raise StateError(f"The log has no write of {name!r}. {self._why_unwritten(records, names)}")
         return Changes(_changes(records, records.writes(names)))
 
@@ -163,7 +163,7 @@ class ChangeLog:
             return f"{writers} would write it."
         if self._recording is None:  # a file does not say what was left out of it
             return "No stage or hook writes it, or audit= left it out of this log."
-        if any(self._recording.level_of(name) == "off" for name in names):
+        if any(self._recording.level_of(name).name == "off" for name in names):
             return 'Its writes are not recorded: audit= sets its level to "off". Choose "summary" or "writes".'
         return "No stage or hook writes it."
 

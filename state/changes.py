@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Final, overload
 from state.errors import MissingExtra, StateError
 from state.fields import MISSING
 from state.position import Position
+from state.statistics import Summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
+
+_READABLE = (str, Summary)
 
 ABSENT: Final = MISSING
 """Stands for "no value before"."""
@@ -141,6 +144,6 @@ def _is_same(before: object, after: object) -> bool:
 def _short(value: object, limit: int = 60) -> str:
     if value is None:
         return ""
-    text = f"{value:.6g}" if isinstance(value, float) else value if isinstance(value, str) else repr(value)
+    text = f"{value:.6g}" if isinstance(value, float) else str(value) if isinstance(value, _READABLE) else repr(value)
     text = " ".join(text.split())  # a value never breaks a line of the table
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

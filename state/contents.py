@@ -1,6 +1,6 @@
 """Contents: what tells apart tensors and the bits in them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ctypes import string_at
 from functools import cache
 from operator import attrgetter
@@ -165,10 +165,18 @@ def fingerprint(component: nn.Module) -> str:
 
     Parameters without contents (of a lazy module, on the meta device) and sparse ones count by their place only.
     """
-    total = 0
-    for parameter in component.parameters():
+
+    def told(parameter: Tensor) -> tuple[int, int]:
         size = -1 if is_lazy(parameter) or parameter.is_meta else parameter.numel()
-        value = int(digest(parameter)) if size > 0 and parameter.layout == torch.strided else 0
+        return (int(digest(parameter)) if size > 0 and parameter.layout == torch.strided else 0), size
+
+    return combined(map(told, component.parameters()))
+
+
+def combined(digests: Iterable[tuple[int, int]]) -> str:
+    """Sixteen hexadecimal digits for several tensors in order: the digest and the number of elements of each."""
+    total = 0
+    for value, size in digests:
         total = ((total ^ value) * _ODD + size + 1) % 2**64
     return f"{total:016x}"
 

@@ -8,27 +8,25 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from itertools import islice
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from state.errors import LogWarning
 from state.fields import MISSING
+from state.insides import Inside
+from state.levels import Level
 from state.position import Place
 from state.stores import ActorRow, FieldRow, Segment, SlotRow, Store, Tables, intern, to_json
+from state.summaries import PLAIN, Summaries
 
-Level = Literal["off", "writes", "summary"]
+PartPen = Callable[[Callable[[], Inside | None]], object]
+"""Gives what is to be marked of a part, from a function that looks at it."""
 
 SAVE_SEGMENTS = 256
 SAVE_NS = 500_000_000
 MAX_TEMPLATES = 1_000
-MAX_METAS = 10_000
-MAX_TEXT = 200
-MAX_KEYS = 8
-
-PLAIN: frozenset[type] = frozenset({bool, float, int, type(None)})
 
 
 class Recording:
@@ -43,32 +41,26 @@ class Recording:
     """
 
     __slots__ = (
-        *("position", "lost", "_store", "_level", "_levels", "_tables", "_actors", "_fields", "_bare"),
-        *(
-            "_flat",
-            "_pending",
-            "_seq",
-            "_clock_ns",
-            "_saved_ns",
-            "_lock",
-            "_shapes",
-            "_lengths",
-            "_texts",
-            "_on_device",
-        ),
+        *("position", "lost", "_store", "_level", "_levels", "_tables", "_actors", "_fields", "_summaries", "_keeps"),
+        *("_flat", "_pending", "_seq", "_clock_ns", "_saved_ns", "_lock"),
     )
 
-    def __init__(self, store: Store, level: Level = "summary", levels: Mapping[str, Level] | None = None) -> None:
-        """Record into `store`; `levels` sets single fields apart, each with its parts."""
+    def __init__(self, store: Store, level: str = "summary", levels: Mapping[str, str] | None = None) -> None:
+        """Record into `store`; `levels` sets single fields apart, each with its parts.
+
+        Raises:
+            StateError: there is no such level.
+        """
         self.position: Place = (None, None, None, None)
         self.lost = 0
         self._store = store
-        self._level: Level = level
-        self._levels = dict(levels or {})
+        self._level = Level.of(level)
+        self._levels = {name: Level.of(one) for name, one in (levels or {}).items()}
         self._tables: Tables = store.tables()  # a store that holds something is continued
         self._actors = {row.path: number for row, number in self._tables.actors.items()}
         self._fields = {row.name: number for row, number in self._tables.fields.items()}
-        self._bare: set[int] = set()  # slots at level "writes"
+        self._summaries = Summaries(self._tables.metas)
+        self._keeps: dict[int, Callable[[Any], object]] = {}  # what is kept of values, by slot; else "summary"
         self._flat: list[Any] = []  # slot, value, slot, value, ...
         self._pending: list[Segment] = []
         last = next(store.segments(backward=True), None)
@@ -76,10 +68,6 @@ class Recording:
         self._saved_ns = time.perf_counter_ns()
         self._clock_ns = time.time_ns() - self._saved_ns
         self._lock = threading.RLock()
-        self._shapes: dict[object, list[int]] = {}  # the values that stand for a tensor's shape, dtype and device
-        self._lengths: dict[tuple[type, int], list[int]] = {}  # for a tuple or list
-        self._texts: dict[str, list[int]] = {}  # and for a text
-        self._on_device = False  # whether scalars of a device were ever written
 
     def actor(self, path: str, kind: str, source: str) -> int:
         """Register who acts: kind "stage", "hook" or "reserved", source "qualname file:line".
@@ -91,7 +79,7 @@ class Recording:
 
     def field(self, name: str, scope: str, type: str, description: str, default: object = MISSING) -> int:
         """Register a field, or a part of a component; a second registration holds from then on."""
-        text = None if default is MISSING else to_json(self._summary(default))
+        text = None if default is MISSING else to_json(self._summaries.short(default))
         row = FieldRow(_utf8(name), scope, type, _utf8(description), text)
         number = self._fields[name] = intern(self._tables.fields, row)
         return number
@@ -104,21 +92,19 @@ class Recording:
         records of fields are read by them. Whoever asks for a slot has to skip what would be written to None.
         """
         level = self._level if field is None else self.level_of(field)
-        if level == "off" and not (kind in ("open", "close") and set(self._levels.values()) - {"off"}):
+        is_for_readers = kind in ("open", "close") and any(one.name != "off" for one in self._levels.values())
+        if level.name == "off" and not is_for_readers:
             return None
         number = None if field is None else self._fields[field]
         slot = intern(self._tables.slots, SlotRow(self._actors[actor], kind, number, evidence))
-        if level == "writes" and kind == "write":
-            self._bare.add(slot)
+        if level.name not in ("off", "summary") and kind == "write":
+            self._keeps[slot] = _nothing if level.name == "writes" else partial(self._measured, level)
         return slot
 
     def write(self, slot: int, value: object) -> None:
         """Record a summary of `value`, never `value` itself unless it is plain. Does not wait for a device."""
-        if self._bare and slot in self._bare:
-            value = None
-        elif type(value) not in PLAIN:
-            value = self._summary(value)
-        self._flat.extend((slot, value))
+        _, plain, keep = self.pen(slot)
+        self._flat.extend((slot, value if type(value) in plain else keep(value)))
 
     def pen(self, slot: int) -> tuple[Callable[[Any], None], Collection[type], Callable[[Any], object]]:
         """`write` in pieces, for who writes one slot often.
@@ -126,9 +112,23 @@ class Recording:
         The function that takes (slot, value, slot, value, ...), as `mark` for many; the types of values that are
         recorded as they are; and the function that gives what is recorded of any other.
         """
-        if slot in self._bare:
-            return self._flat.extend, (), _nothing
-        return self._flat.extend, PLAIN, self._summary
+        keep = self._keeps.get(slot, self._summaries.short)
+        return self._flat.extend, () if keep is _nothing else PLAIN, keep
+
+    def part_pen(self, name: str) -> PartPen | None:
+        """For who writes a part: the function that gives what is to be marked, looking at the part only if it has to.
+
+        None at levels where nothing is kept of it but that it was written.
+        """
+        level = self.level_of(name)
+        if level.name not in ("stats", "full"):
+            return None
+
+        def measured(look: Callable[[], Inside | None]) -> object:
+            inside = look() if level.is_due(self.position[2]) else None
+            return None if inside is None else self._summaries.part(inside, fingerprint=level.name == "full")
+
+        return measured
 
     def mark(self, slot: int, value: object) -> None:
         """Record `value` as it is: a string, a number, None, or a list of two or more of these.
@@ -194,6 +194,11 @@ class Recording:
         self.flush()
         self._store.close()
 
+    def _measured(self, level: Level, value: Any) -> object:
+        if not level.is_due(self.position[2]):
+            return self._summaries.short(value)
+        return self._summaries.measured(value, fingerprint=level.name == "full")
+
     def level_of(self, field: str) -> Level:
         """What is kept of a field or part: its own level, else that of what it is part of, else that of the rest."""
         name = field
@@ -210,8 +215,8 @@ class Recording:
 
     def _save(self) -> None:
         try:
-            if self._on_device:
-                self._read_scalars(self._pending)
+            if self._summaries.is_waiting:
+                self._summaries.fetched([values for *_, values in self._pending])
             self._store.write(self._tables, self._pending)
         except Exception as error:  # whatever a disk does: training goes on without its log
             self._lose(error)
@@ -228,75 +233,6 @@ class Recording:
             message = f"The change log in {self._store.name!r} could not be written: {error}. {told}"
             warnings.warn(LogWarning(message), stacklevel=4)
 
-    def _summary(self, value: Any) -> object:
-        """What the log keeps of `value`: a plain value, or [number of a text]."""
-        try:
-            if isinstance(value, Tensor):
-                shape = value.shape
-                if not shape and type(value).__torch_dispatch__ is Tensor.__torch_dispatch__:
-                    return self._scalar(value)
-                key = (shape, value.dtype, value.device)
-                return self._shapes.get(key) or self._shape(key)
-            kind = type(value)
-            if kind is tuple or kind is list:
-                return self._lengths.get((kind, len(value))) or self._length(value)
-            if isinstance(value, (str, complex)):
-                text = str(value)
-                return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."
-            if isinstance(value, (int, float)):  # IntEnum, numpy.float64
-                return int(value) if isinstance(value, int) else float(value)
-            return self._meta(_text(value))
-        except Exception:  # a user's class may refuse any question: looking at it must not stop a run
-            return self._meta(_name(type(value)))
-
-    def _length(self, value: tuple[Any, ...] | list[Any]) -> list[int]:
-        meta = self._meta(_text(value))
-        if len(self._lengths) < MAX_METAS:
-            self._lengths[type(value), len(value)] = meta
-        return meta
-
-    def _scalar(self, value: Tensor) -> object:
-        if value.is_cpu:
-            number = value.item()
-            return number if type(number) in PLAIN else str(number)
-        if value.is_meta:
-            return self._shape((value.shape, value.dtype, value.device))
-        self._on_device = True
-        return value.detach().clone()  # read at the next save: now it would wait for the device
-
-    def _shape(self, key: tuple[torch.Size, torch.dtype, torch.device]) -> list[int]:
-        shape, dtype, device = key
-        text = f"{dtype}{list(shape)}".removeprefix("torch.")
-        meta = self._meta(text if device.type == "cpu" else f"{text} {device}")
-        if len(self._shapes) < MAX_METAS:
-            self._shapes[key] = meta
-        return meta
-
-    def _meta(self, text: str) -> list[int]:
-        return self._texts.get(text) or self._new_text(text)
-
-    def _new_text(self, text: str) -> list[int]:
-        plain = text.encode("ascii", "backslashreplace").decode()
-        if len(self._texts) >= MAX_METAS:  # texts are bounded: past that the kind, without shape, length or keys
-            return [intern(self._tables.metas, plain.partition("[")[0].partition("(")[0])]
-        meta = self._texts[text] = [intern(self._tables.metas, plain)]
-        return meta
-
-    def _read_scalars(self, segments: list[Segment]) -> None:
-        """Put numbers in the place of device scalars, with one transfer per device and dtype."""
-        waiting: dict[tuple[torch.device, torch.dtype], list[tuple[list[Any], int]]] = {}
-        for _, _, _, _, values in segments:
-            for index, value in enumerate(values):
-                if isinstance(value, Tensor):
-                    waiting.setdefault((value.device, value.dtype), []).append((values, index))
-        for (device, dtype), places in waiting.items():
-            try:
-                numbers = [_plain(n) for n in torch.stack([values[index] for values, index in places]).tolist()]
-            except RuntimeError:  # the device has failed: the training code will say so, the log keeps the rest
-                numbers = [self._shape((torch.Size(), dtype, device))] * len(places)
-            for (values, index), number in zip(places, numbers, strict=True):
-                values[index] = number
-
 
 def _utf8(text: str) -> str:
     """Text that any file can hold: a path may have bytes that are no UTF-8."""
@@ -305,23 +241,3 @@ def _utf8(text: str) -> str:
 
 def _nothing(value: object) -> None:
     """What level "writes" keeps of a value."""
-
-
-def _plain(number: object) -> object:
-    return number if type(number) in PLAIN else str(number)
-
-
-def _name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _text(value: object) -> str:
-    """One short line for a collection or an object: keys, a length, or the name of its class."""
-    if isinstance(value, dict):
-        keys = [key if type(key) is str else type(key).__name__ for key in islice(value, MAX_KEYS)]
-        if len(value) > MAX_KEYS:
-            keys.append("...")
-        return f"{type(value).__name__}({', '.join(keys)})"[:MAX_TEXT]
-    if isinstance(value, (list, tuple)):
-        return f"{type(value).__name__}[{len(value)}]"
-    return _name(type(value))

@@ -7,6 +7,7 @@ from state.errors import StateError, UnknownField, nearest, suggestion
 from state.fields import MISSING
 from state.position import Asked, Place, Position, is_within
 from state.scopes import RUN
+from state.statistics import Summary
 from state.stores import FieldRow, Store, from_json
 
 FORGETS = "The log in memory keeps the latest rounds only; give a run_dir to keep them all."
@@ -121,7 +122,10 @@ class Records:
             return value
         if kind == "exit":
             return ended(*value)
-        return self._metas[value[0]] if len(value) == 1 and isinstance(value[0], int) else value
+        text, *numbers = value
+        if kind != "write" or not isinstance(text, int):
+            return value
+        return Summary(self._metas[text], *numbers) if numbers else self._metas[text]
 
 
 def _told_missing(asked: Asked, seen: dict[tuple[int | None, str | None], int | None]) -> str:

@@ -30,7 +30,8 @@ CREATE TABLE template_slot (template INTEGER, idx INTEGER, slot INTEGER, PRIMARY
 -- texts that stand for values: a tensor's dtype and shape, a collection's keys or length, the name of a class
 CREATE TABLE meta (id INTEGER PRIMARY KEY, text TEXT);
 -- one row per round. vals: a JSON array, one value per slot of the template: a plain value,
--- [id of a meta text], {{"f": "nan" | "inf" | "-inf"}}, or [outcome, duration in ns, reason] where a stage is left
+-- [id of a meta text], [that, low, high, mean, norm, fingerprint, where it is not finite], {{"f": "nan" | "inf" |
+-- "-inf"}}, or [outcome, duration in ns, reason] where a stage is left
 CREATE TABLE segment (
     seq INTEGER PRIMARY KEY, t_ns INTEGER, epoch INTEGER, phase TEXT, batch INTEGER, upd INTEGER,
     template INTEGER, vals TEXT
@@ -44,7 +45,7 @@ SELECT
     field.name AS field,
     CASE
         WHEN item.type = 'object' THEN json_extract(item.value, '$.f')
-        WHEN item.type = 'array' AND json_array_length(item.value) = 1 AND json_type(item.value, '$[0]') = 'integer'
+        WHEN item.type = 'array' AND json_type(item.value, '$[0]') = 'integer'
             THEN (SELECT text FROM meta WHERE id = json_extract(item.value, '$[0]'))
         ELSE item.value
     END AS value,

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from state.errors import FieldNotReady, InvalidValue, SchemaError, StateError, UnknownField, short
 from state.fields import MISSING, FieldSpec, Invariant, fresh
-from state.recording import PLAIN, Recording
+from state.recording import Recording
+from state.summaries import PLAIN
 
 _OURS = ("declared", "end_after_round", "log", "outcome", "rng", "round_number", "state", "take_back")
 """Beside what State and pydantic's BaseModel define."""

@@ -102,6 +102,21 @@ class Watch:
         """
         return self._look(None, contents, turn)
 
+    def part(self, name: str) -> Inside | None:
+        """The tensors and values in a part themselves: "model.params", "optimizer.state"; None if it cannot be read."""
+        field, part, *below = name.split(".", 2)
+        value = self._state.__dict__.get(field)
+        if isinstance(value, nn.Module) and "mode" in parts_of(type(value)):
+            tree = self._trees[field] = self._tree(field, value)
+            found: Inside | None = tree.part(part)
+        else:
+            found = optimizer_state(value) if isinstance(value, Optimizer) else stateful(value)
+        if found is None or not below:
+            return found
+        pairs = zip(*found, strict=True)
+        kept = [(one, held) for one, held in pairs if f"{one}.".startswith(f"{below[0]}.")]
+        return Inside([one for one, _ in kept], [held for _, held in kept])
+
     def look_at(self, names: Collection[str], *, contents: bool) -> Look:
         """Look at these parts and fields only: "model.params", "rng", "inputs". What is not there is left out."""
         return self._look(names, contents)

@@ -61,7 +61,10 @@ def test_observers_at_every_point_change_no_bit(outcome_of: Any, assert_same: An
 
 
 @pytest.mark.parametrize("on_disk", [False, True], ids=["memory", "disk"])
-@pytest.mark.parametrize("audit", ["off", "writes", "summary", {"*": "writes", "loss": "summary", "batch": "off"}])
+@pytest.mark.parametrize(
+    "audit",
+    ["off", "writes", "summary", "stats", "full", "full/3", {"*": "writes", "loss": "summary", "model": "full"}],
+)
 def test_no_level_of_the_log_changes_a_bit(
     audit: Any, on_disk: bool, tmp_path: Path, outcome_of: Any, assert_same: Any
 ) -> None:

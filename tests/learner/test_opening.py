@@ -36,7 +36,7 @@ def test_off_keeps_the_directory_and_no_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("audit", ["all", {"loss": "all"}, {"*": "all"}])
 def test_level_that_there_is_none_of_is_refused_before_a_run_is_made(audit: Any, tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match=r"is none of \['off', 'writes', 'summary'\]") as caught:
+    with pytest.raises(ArgumentError, match=r"is none of off, writes, summary, stats, full") as caught:
         open_recording(tmp_path / "runs", audit)
     assert caught.value.argument == "audit"
     assert not (tmp_path / "runs").exists()

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from state import recording as module
+from state import summaries
 from state.errors import LogWarning
-from state.recording import Level, Recording
+from state.recording import Recording
 from state.records import Records
 from state.stores import MemoryStore, Segment, Tables
 
@@ -30,7 +31,7 @@ class FullStore(MemoryStore):
         super().write(tables, segments)
 
 
-def recorder(store: MemoryStore | None = None, level: Level = "summary", **levels: Level) -> Recording:
+def recorder(store: MemoryStore | None = None, level: str = "summary", **levels: str) -> Recording:
     recording = Recording(MemoryStore() if store is None else store, level, levels)
     recording.actor("train/fit", "stage", "Fit fit.py:1")
     recording.field("loss", "batch", "Tensor", "scalar")
@@ -43,7 +44,7 @@ def slot_of(recording: Recording, field: str = "loss") -> int:
     return slot
 
 
-def summary(value: object, level: Level = "summary") -> object:
+def summary(value: object, level: str = "summary") -> object:
     """What a reader gets of a written value."""
     store = MemoryStore()
     recording = recorder(store, level)
@@ -201,7 +202,7 @@ def test_past_the_bound_segments_are_split_into_single_slots(monkeypatch: pytest
 
 
 def test_the_texts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_METAS", 5)
+    monkeypatch.setattr(summaries, "MAX_METAS", 5)
     store = MemoryStore()
     recording = recorder(store)
     for length in range(100):
@@ -225,9 +226,8 @@ def test_nothing_written_is_held() -> None:
 
 
 def test_device_scalars_are_read_at_the_save() -> None:
-    recording = recorder()
     values: list[Any] = [torch.tensor(1.5), 3, torch.tensor(2), torch.tensor(float("nan"))]
-    recording._read_scalars([(0, 0, (None, None, None, None), 0, values)])
+    summaries.Summaries({}).fetched([values])
     assert repr(values) == "[1.5, 3, 2, nan]"
 
 

@@ -1,0 +1,70 @@
+"""Telling: what the log is told of the parts that a stage or a hook changed."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from stages.calling import Body
+from state.recording import PartPen, Recording
+
+if TYPE_CHECKING:
+    from stages.node import Actor
+
+
+def nothing() -> None:
+    """What there is to tell of who changes no part."""
+
+
+def tell_parts_of(actor: "Actor") -> Body:
+    """The function that tells the log that the parts were changed: inferred from the declaration and a good end."""
+    recording = actor.runner.recording
+    names = (*actor.access.part_writes, *actor.access.spoils)
+    names = tuple(name for name in names if "." in name and not _is_scalar(name))
+    pairs = [(name, slot) for name in names if (slot := actor.slot("write", name, "inferred")) is not None]
+    if recording is None or not pairs:
+        return nothing
+    pens = [recording.part_pen(name) for name, _ in pairs]
+    if any(pens):
+        return _tell_measured(actor, recording, pairs, pens)
+    put, rows = recording.pen(pairs[0][1])[0], tuple(value for _, slot in pairs for value in (slot, None))
+    return lambda: put(rows)
+
+
+def _tell_measured(
+    actor: "Actor", recording: Recording, pairs: list[tuple[str, int]], pens: list[PartPen | None]
+) -> Body:
+    watch = actor.runner.parts
+
+    def tell() -> None:
+        for (name, slot), pen in zip(pairs, pens, strict=True):
+            recording.mark(slot, None if pen is None else pen(partial(watch.part, name)))
+
+    return tell
+
+
+def watched_parts(actor: "Actor") -> list[tuple["Actor", str, str]]:
+    """The parts made of plain values that an actor writes, or may write: (actor, component, part)."""
+    if actor.runner.recording is None:
+        return []
+    names = actor.runner.assembly.names if actor.access.unsafe else actor.access.part_writes
+    pairs = dict.fromkeys(tuple(name.split(".")[:2]) for name in names if "." in name and _is_scalar(name))
+    return [(actor, owner, part) for owner, part in pairs]
+
+
+def watching(call: Body, watched: list[tuple["Actor", str, str]]) -> Body:
+    """`call`, with a row in the log for each plain value of a part that is another one afterwards, however it ends."""
+
+    def compare() -> None:
+        for actor, owner, part in watched:
+            actor.runner.scalars.compare(owner, part)
+        try:
+            call()
+        finally:
+            for actor, owner, part in watched:
+                actor.runner.scalars.compare(owner, part, actor.path)
+
+    return compare
+
+
+def _is_scalar(name: str) -> bool:
+    """Whether a part is made of plain values, which can be compared: `optimizer.hyper`, `model.mode`."""
+    return name.split(".")[1] in ("hyper", "mode")
