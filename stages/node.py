@@ -41,6 +41,7 @@ class Actor:
         recording = runner.recording
         if recording is not None:
             recording.actor(path, kind, source)
+            recording.reads(path, () if access.observer else access.reads)
         fields = dict.fromkeys((*access.field_writes, *(self.known if access.unsafe else ())))
         pens = {name: writer(runner.state, name, path, recording, self.slot("write", name, "write")) for name in fields}
         self.pens = tuple(pens[name] for name in access.field_writes)

@@ -7,18 +7,21 @@ from itertools import islice
 
 from state.changes import Change, Changes
 from state.errors import StateError, UnknownField, nearest, suggestion
-from state.latest import Latest, replaced_by
-from state.position import Asked, Position, PositionLike, is_within
+from state.latest import Latest, change_of, with_before
+from state.openings import PLACED
+from state.position import Asked, Place, Position, PositionLike, is_within
+from state.questions import Questions
 from state.recording import Recording
 from state.records import FORGETS, Record, Records
 from state.runs import LOG_FILE, find_run
+from state.scopes import RUN
 from state.sqlite import SqliteStore
 from state.stores import MemoryStore, Store
 
 _KINDS = ("write", "enter", "exit", "open", "close", "resume")
 
 
-class ChangeLog:
+class ChangeLog(Questions):
     """The record of a run, to be asked. A log of a live run includes what was written up to the question."""
 
     def __init__(self, store: Store, recording: Recording | None = None) -> None:
@@ -41,7 +44,7 @@ class ChangeLog:
         records = self._records()
         shown = {number for number, slot in enumerate(records.slots) if slot.kind not in ("open", "close")}
         last = list(islice(records.read(shown, backward=True), n))
-        return Changes(_with_before(records, record) for record in reversed(last))
+        return Changes(with_before(records, record) for record in reversed(last))
 
     def blame(self, name: str, at: PositionLike | None = None) -> Change:
         """The last write of a field or of one of its parts, by default up to now, else to the end of the round `at`.
@@ -61,7 +64,7 @@ class ChangeLog:
         names = records.resolve(name)
         before = None if place is None else records.find((place.epoch, place.phase, place.batch))[1]
         for record in records.read(records.writes(names), before=before, backward=True):
-            return _with_before(records, record)
+            return with_before(records, record)
         told = self._why_unwritten(records, names) + (f" {FORGETS}" if self._store.dropped else "")
         raise StateError(f"The log has no write of {name!r}{'' if place is None else f' up to {place}'}. {told}")
 
@@ -139,7 +142,7 @@ class ChangeLog:
         records = self._named()
         place, end = records.find((epoch, phase, batch))
         latest = Latest()
-        for record in records.read(records.writes(records.fields) | records.marks(), before=end):
+        for record in _leading_to(records, place, end):
             latest.add(record)
         return dict(sorted(latest.at(place, 3 if batch is not None else 2 if phase is not None else 1).items()))
 
@@ -195,17 +198,17 @@ def _changes(
     latest = Latest()
     for record in records.read(None if chosen is None else chosen | records.writes(fields) | records.marks()):
         if (kept is None or record.slot in kept) and is_within(record.place, asked):
-            yield _change(record, latest.before(record))
+            yield change_of(record, latest.before(record))
         latest.add(record)
 
 
-def _with_before(records: Records, record: Record) -> Change:
-    return _change(record, replaced_by(records, record))
-
-
-def _change(record: Record, replaced: Record | None) -> Change:
-    """A record as a change; where it replaced no write, the value before is the default."""
-    seq, t_ns, place, slot, after = record
-    before = None if slot.field is None else slot.default if replaced is None else replaced.value
-    what = (slot.actor, slot.kind, slot.field, before, after, slot.evidence)
-    return Change(seq, t_ns / 1e9, *what, Position(*place), slot.source)
+def _leading_to(records: Records, place: Place, end: int) -> Iterator[Record]:
+    """The records before `end` that tell what holds at a place: of its epoch, and the last of each field of the run."""
+    marks, since = records.marks(), None
+    scopes = {slot.scope for slot in records.slots if slot.kind == "write"}
+    if place[0] is not None and scopes <= {RUN, *PLACED} and not marks - records.marks([]):
+        since = records.epoch_begins(place, end)
+        lasting = {slot.field for slot in records.slots if slot.kind == "write" and slot.scope == RUN}
+        found = (next(records.read(records.writes([name]), before=since, backward=True), None) for name in lasting)
+        yield from sorted((record for record in found if record is not None), key=lambda record: record.seq)
+    yield from records.read(records.writes(records.fields) | marks, since=since, before=end)

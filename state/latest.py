@@ -1,7 +1,8 @@
 """What a write replaced: the write before it that was still valid, as the scopes were."""
 
+from state.changes import Change
 from state.openings import KEPT, PLACED
-from state.position import Place
+from state.position import Place, Position
 from state.records import Record, Records
 from state.scopes import RUN
 
@@ -103,6 +104,19 @@ def replaced_by(records: Records, record: Record) -> Record | None:
     if found is None and scope in PLACED and read and read[-1].slot.kind == "write" and _is_told(records, read[-1].seq):
         return _last(read, record, told=scope)  # no place tells anything here
     return found
+
+
+def with_before(records: Records, record: Record) -> Change:
+    """A record as a change, with the value that it replaced."""
+    return change_of(record, replaced_by(records, record))
+
+
+def change_of(record: Record, replaced: Record | None) -> Change:
+    """A record as a change; where it replaced no write, the value before is the default."""
+    seq, t_ns, place, slot, after = record
+    before = None if slot.field is None else slot.default if replaced is None else replaced.value
+    what = (slot.actor, slot.kind, slot.field, before, after, slot.evidence)
+    return Change(seq, t_ns / 1e9, *what, Position(*place), slot.source)
 
 
 def _last(backward: list[Record], record: Record, told: str | None = None) -> Record | None:

@@ -77,6 +77,14 @@ class Recording:
         number = self._actors[path] = intern(self._tables.actors, ActorRow(_utf8(path), kind, _utf8(source)))
         return number
 
+    def reads(self, actor: str, names: Collection[str]) -> None:
+        """Register what an actor declares to read: a slot of kind "read" for each field or part, never written to."""
+        for name in names:
+            while name and name not in self._fields:  # what lies below a part is told by the part
+                name = name.rpartition(".")[0]
+            if name:
+                intern(self._tables.slots, SlotRow(self._actors[actor], "read", self._fields[name], "declared"))
+
     def field(self, name: str, scope: str, type: str, description: str, default: object = MISSING) -> int:
         """Register a field, or a part of a component; a second registration holds from then on."""
         text = None if default is MISSING else to_json(self._summaries.short(default))

@@ -63,6 +63,10 @@ class Records:
         """The slots that write one of these fields."""
         return {n for n, slot in enumerate(self.slots) if slot.kind == "write" and slot.field in fields}
 
+    def reads(self, actor: str) -> list[str]:
+        """The fields and parts that an actor declares to read."""
+        return [slot.field for slot in self.slots if slot.kind == "read" and slot.actor == actor and slot.field]
+
     def marks(self, scopes: Collection[str] | None = None) -> set[int]:
         """The slots that tell of a scope opened or closed: of all scopes, or of these and of the run."""
         marks = ((n, slot.evidence) for n, slot in enumerate(self.slots) if slot.kind in ("open", "close"))
@@ -81,20 +85,30 @@ class Records:
         return {part}
 
     def read(
-        self, slots: Collection[int] | None = None, *, before: int | None = None, backward: bool = False
+        self,
+        slots: Collection[int] | None = None,
+        *,
+        since: int | None = None,
+        before: int | None = None,
+        backward: bool = False,
+        nonfinite: bool = False,
     ) -> Iterator[Record]:
-        """The records of these slots (all of them by default) with numbers below `before`."""
+        """The records of these slots (all of them by default) in rounds from `since` on, with numbers below `before`.
+
+        With `nonfinite` only those of rounds in which some value is NaN or infinite.
+        """
         wanted: dict[int, list[int]] = {}
         for template, row in enumerate(self._templates):
             indices = [index for index, slot in enumerate(row) if slots is None or slot in slots]
             if indices:
                 wanted[template] = indices[::-1] if backward else indices
-        for seq, t_ns, place, template, values in self.store.segments(wanted, before=before, backward=backward):
+        asked: dict[str, Any] = {"since": since, "before": before, "backward": backward, "nonfinite": nonfinite}
+        for seq, t_ns, place, template, values in self.store.segments(wanted, **asked):
             row = self._templates[template]
-            for index in wanted[template]:
+            for index, value in zip(wanted[template], values, strict=True):
                 if (before is None or seq + index < before) and self._counts(seq + index):
                     slot = self.slots[row[index]]
-                    yield Record(seq + index, t_ns, place, slot, self._read(slot.kind, values[index]))
+                    yield Record(seq + index, t_ns, place, slot, self._read(slot.kind, value))
 
     def find(self, asked: Asked) -> tuple[Place, int]:
         """The place of the last round asked for, and the number of the first record after it.
@@ -104,14 +118,44 @@ class Records:
         """
         (epoch, phase, batch), found = asked, None
         seen: dict[tuple[int | None, str | None], int | None] = {}  # the last batch of each phase
-        for seq, _, place, _, values in self.store.segments():
+        for seq, place, template, _ in self.store.stored():
             seen[place[:2]] = place[2] if place[2] is not None else seen.get(place[:2])
             if is_within(place, (epoch, phase, batch)) and self._counts(seq):
                 phase = place[1] if batch is not None else phase
-                found = place, seq + len(values)
+                found = place, seq + len(self._templates[template])
         if found is None:
             raise StateError(_told_missing(asked, seen) + (f" {FORGETS}" if self.store.dropped else ""))
         return found
+
+    def epoch_begins(self, place: Place, end: int) -> int:
+        """The number of the first record of the epoch of a place, of those that lead up to record `end`."""
+        begin, inside = 0, False
+        for seq, other, _, _ in self.store.stored():
+            if seq >= end:
+                break
+            if not inside or other[0] != place[0]:
+                begin, inside = seq, other[0] == place[0]
+        return begin
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no record was rolled back."""
+        return not self._gone
+
+    def slots_of(self, template: int) -> list[tuple[Any, ...]]:
+        """Who writes what in a round, in order."""
+        slots = (self.slots[number] for number in self._templates[template])
+        return [(slot.actor, slot.kind, slot.field, slot.evidence) for slot in slots]
+
+    def unfolded(self, template: int, stored: Any, place: Place) -> list[Record]:
+        """The records of one round as it is stored. Their numbers and times are left out."""
+        slots = [self.slots[number] for number in self._templates[template]]
+        values = from_json(stored) if isinstance(stored, str) else stored
+        return [Record(0, 0, place, s, self._read(s.kind, v)) for s, v in zip(slots, values, strict=True)]
+
+    def texts(self) -> list[str]:
+        """The texts that stand for values, by number."""
+        return self._metas
 
     def _counts(self, seq: int) -> bool:
         """Whether a record is one of those that are wanted."""

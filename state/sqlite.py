@@ -4,7 +4,7 @@ import platform
 import sqlite3
 import time
 import weakref
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -12,10 +12,13 @@ from pathlib import Path
 import torch
 
 from state.errors import LogDamaged, RunNotFound, nearest, suggestion
-from state.stores import ActorRow, FieldRow, Row, Segment, SlotRow, Tables, from_json, to_json
+from state.position import Place
+from state.stores import ActorRow, FieldRow, Row, Segment, SlotRow, Tables, Wanted, from_json, to_json
 
 APPLICATION_ID = 0x53544C47  # "STLG"
 FORMAT = 1
+
+_FEW = 4
 
 SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -153,16 +156,36 @@ class SqliteStore:
             return made
 
     def segments(
-        self, templates: Collection[int] | None = None, *, before: int | None = None, backward: bool = False
+        self,
+        wanted: Wanted | None = None,
+        *,
+        since: int | None = None,
+        before: int | None = None,
+        backward: bool = False,
+        nonfinite: bool = False,
     ) -> Iterator[Segment]:
         """Read from the file while it is iterated."""
-        chosen = "1" if templates is None else f"template IN ({', '.join(map(str, sorted(templates)))})"
-        earlier = "1" if before is None else f"seq < {before:d}"
+        chosen = "1" if wanted is None else f"template IN ({', '.join(map(str, sorted(wanted)))})"
+        values = "vals" if wanted is None else _extracted(wanted)
+        places = [] if before is None else [f"seq < {before:d}"]
+        places += [] if since is None else [f"seq >= {since:d}"]
+        places += ["""instr(vals, '{"f":') > 0"""] if nonfinite else []
+        columns = f"seq, t_ns, epoch, phase, batch, upd, template, {values}"
         order = "DESC" if backward else "ASC"
         with self._reading():
-            query = f"SELECT * FROM segment WHERE {chosen} AND {earlier} ORDER BY seq {order}"
-            for seq, t_ns, epoch, phase, batch, update, template, values in self._connection.execute(query):
-                yield seq, t_ns, (epoch, phase, batch, update), template, from_json(values)
+            query = f"SELECT {columns} FROM segment WHERE {' AND '.join([chosen, *places])} ORDER BY seq {order}"
+            for seq, t_ns, epoch, phase, batch, update, template, text in self._connection.execute(query):
+                found = from_json(text)
+                if wanted is not None and not _is_short(wanted[template]):
+                    found = [found[index] for index in wanted[template]]
+                yield seq, t_ns, (epoch, phase, batch, update), template, found
+
+    def stored(self) -> Iterator[tuple[int, Place, int, object]]:
+        """Read from the file while it is iterated."""
+        with self._reading():
+            query = "SELECT seq, epoch, phase, batch, upd, template, vals FROM segment ORDER BY seq"
+            for seq, epoch, phase, batch, update, template, values in self._connection.execute(query):
+                yield seq, (epoch, phase, batch, update), template, values
 
     def count(self) -> int:
         """How many records the file holds."""
@@ -218,6 +241,22 @@ class SqliteStore:
 def _new(table: dict[Row, int], saved: int) -> list[tuple[Row, int]]:
     """The rows that were added to a table since it had `saved` of them."""
     return list(islice(table.items(), saved, None))
+
+
+def _is_short(indices: Sequence[int]) -> bool:
+    """Whether a few values are faster taken out of the text by SQLite than all of them read."""
+    return len(indices) <= _FEW and sqlite3.sqlite_version_info >= (3, 38)
+
+
+def _extracted(wanted: Wanted) -> str:
+    """An expression for the values at these indices, as they stand in the text."""
+    texts = {
+        template: " || ',' || ".join(f"(vals -> '$[{index}]')" for index in indices)
+        for template, indices in wanted.items()
+        if indices and _is_short(indices)
+    }
+    cases = " ".join(f"WHEN {template} THEN '[' || {text} || ']'" for template, text in texts.items())
+    return f"CASE template {cases} ELSE vals END" if cases else "vals"
 
 
 def _close(connection: sqlite3.Connection, seal: bool) -> None:

@@ -36,13 +36,12 @@ class Summary(NamedTuple):
         return all(math.isfinite(number) for number in (self.low, self.high, self.norm) if number is not None)
 
     def __str__(self) -> str:
-        told = [self.text]
+        told = [f"{self.text} #{self.fingerprint[:8]}" if self.fingerprint else self.text]
         if self.low is not None and self.high is not None:
             told.append(f"{self.low:.4g} to {self.high:.4g}")
         named = (("mean", self.mean), ("norm", self.norm))
         told += [f"{name} {value:.4g}" for name, value in named if value is not None]
-        told += [f"{self.where} is not finite"] if self.where else []
-        return ", ".join(told + ([f"#{self.fingerprint[:8]}"] if self.fingerprint else []))
+        return ", ".join(told + ([f"{self.where} is not finite"] if self.where else []))
 
 
 class Measured(NamedTuple):

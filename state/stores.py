@@ -7,7 +7,7 @@ segment has the number `seq + i`.
 
 import json
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -16,6 +16,9 @@ from state.position import Place
 
 Segment = tuple[int, int, Place, int, list[Any]]
 """(seq of its first record, unix time in ns, place, template, one value per slot of the template)."""
+
+Wanted = Mapping[int, Sequence[int]]
+"""By the number of a template the indices of the slots whose values are wanted."""
 
 Row = TypeVar("Row")
 
@@ -89,9 +92,22 @@ class Store(Protocol):
         """The tables as last written."""
 
     def segments(
-        self, templates: Collection[int] | None = None, *, before: int | None = None, backward: bool = False
+        self,
+        wanted: Wanted | None = None,
+        *,
+        since: int | None = None,
+        before: int | None = None,
+        backward: bool = False,
+        nonfinite: bool = False,
     ) -> Iterator[Segment]:
-        """Those of the given templates that begin before record `before`, in order or from the last to the first."""
+        """Those of the wanted templates that begin with record `since` or later, and before record `before`.
+
+        In order, or from the last to the first. With `wanted` only the values at these indices, in their order; with
+        `nonfinite` only segments in which some value is NaN or infinite.
+        """
+
+    def stored(self) -> Iterator[tuple[int, Place, int, object]]:
+        """Of each segment (seq, place, template, values), the values as they are stored: good to be compared."""
 
     def count(self) -> int:
         """How many records it holds."""
@@ -132,13 +148,27 @@ class MemoryStore:
         return self._tables
 
     def segments(
-        self, templates: Collection[int] | None = None, *, before: int | None = None, backward: bool = False
+        self,
+        wanted: Wanted | None = None,
+        *,
+        since: int | None = None,
+        before: int | None = None,
+        backward: bool = False,
+        nonfinite: bool = False,
     ) -> Iterator[Segment]:
         """What is held at the time of the call; later writes do not disturb the reader."""
         held = sorted([*self._batches, *self._others], key=lambda segment: segment[0], reverse=backward)
-        for segment in held:
-            if (before is None or segment[0] < before) and (templates is None or segment[3] in templates):
-                yield segment
+        for seq, t_ns, place, template, values in held:
+            is_asked = (before is None or seq < before) and (since is None or seq >= since)
+            is_asked = is_asked and (wanted is None or template in wanted)
+            if is_asked and not (nonfinite and are_finite(values)):
+                chosen = values if wanted is None else [values[index] for index in wanted[template]]
+                yield seq, t_ns, place, template, chosen
+
+    def stored(self) -> Iterator[tuple[int, Place, int, object]]:
+        """What is held at the time of the call."""
+        for seq, _, place, template, values in self.segments():
+            yield seq, place, template, values
 
     def count(self) -> int:
         """How many records it holds."""
@@ -146,6 +176,9 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to do: what is held can still be read."""
+
+
+_DECODER = json.JSONDecoder(object_hook=lambda pairs: float(pairs["f"]) if pairs.keys() == {"f"} else pairs)
 
 
 def to_json(value: Any) -> str:
@@ -158,7 +191,12 @@ def to_json(value: Any) -> str:
 
 def from_json(text: str) -> Any:
     """The value behind JSON text that `to_json` wrote."""
-    return json.loads(text, object_hook=lambda pairs: float(pairs["f"]) if pairs.keys() == {"f"} else pairs)
+    return _DECODER.decode(text)
+
+
+def are_finite(value: Any) -> bool:
+    """Whether a recorded value, or a list of such, has no NaN and no infinity in it."""
+    return all(map(are_finite, value)) if isinstance(value, list) else not isinstance(value, float) or isfinite(value)
 
 
 def _finite(value: Any) -> Any:

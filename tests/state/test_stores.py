@@ -68,7 +68,8 @@ def test_memory_and_file_hold_the_same(rounds: list[Any], tmp_path_factory: pyte
     reader = SqliteStore.open(path)
     assert reader.tables() == memory.tables()
     assert reader.count() == memory.count()
-    for chosen in ({}, {"backward": True}, {"before": 5}, {"templates": {0, 2}}):
+    asked: list[dict[str, Any]] = [{}, {"backward": True}, {"before": 5}, {"since": 3}, {"nonfinite": True}]
+    for chosen in [*asked, {"wanted": {0: [0], 2: [0]}}, {"wanted": {0: [0, 0], 1: [0, 0, 0, 0, 0]}}]:
         assert without_time(reader, **chosen) == without_time(memory, **chosen)
     reader.close()
 

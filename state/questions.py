@@ -1,0 +1,96 @@
+"""Questions about a whole run: where it went wrong first, and where it parts from another one."""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from state import run_difference
+from state.changes import Changes
+from state.errors import StateError
+from state.first import First, beyond, nonfinite, refuse_unmeasured, upstream
+from state.latest import with_before
+from state.records import Record, Records
+from state.run_difference import RunDifference
+
+if TYPE_CHECKING:
+    from state.change_log import ChangeLog
+
+
+class Questions:
+    """The part of a ChangeLog that asks about a whole run."""
+
+    _named: Callable[[], Records]
+
+    def first_nonfinite(self, name: str | None = None) -> First | None:
+        """The first write of NaN or an infinite number, and what it was made of; None if there is none.
+
+        Args:
+            name: of a field, a part, or what lies below; by default of all.
+
+        Raises:
+            UnknownField: nothing in the log has such a name.
+            StateError: the log keeps no numbers of it.
+        """
+        records = self._named()
+        names = records.fields if name is None else records.resolve(name)
+        found = next(nonfinite(records, names), None)
+        if found is None and name is not None:
+            refuse_unmeasured(records, names, name)
+        return None if found is None else _first(records, found)
+
+    def first(self, name: str, *, above: float | None = None, below: float | None = None) -> First | None:
+        """The first write of a number, or of a tensor with an element, past a bound; of a part, its norm.
+
+        Raises:
+            UnknownField: nothing in the log has such a name.
+            StateError: there is no bound, or the log keeps no numbers of it.
+        """
+        if above is None and below is None:
+            raise StateError(f"first({name!r}) has no bound. Say above= or below=; first_nonfinite() needs none.")
+        records = self._named()
+        names = records.resolve(name)
+        found = next(beyond(records, names, above, below), None)
+        if found is None:
+            refuse_unmeasured(records, names, name)
+        return None if found is None else _first(records, found)
+
+    def diff(self, other: "ChangeLog | str | os.PathLike[str]", *, tolerance: float = 0.0) -> RunDifference:
+        """The first thing in which this run and another one differ, in the order in which they ran.
+
+        Other starting weights and settings come first, then other stages, hooks, declarations and fields, then the
+        first write that differs. Times do not count. What a log does not keep cannot differ: at the level "summary" a
+        tensor is its dtype and shape, at "full" its bits.
+
+        Args:
+            other: a log, or the name of a stored run.
+            tolerance: how far two floats may be apart, as a part of the greater one; then fingerprints do not count.
+
+        Raises:
+            RunNotFound, LogDamaged: as `ChangeLog.open`.
+        """
+        log = other if isinstance(other, Questions) else self.open(other)  # type: ignore[attr-defined]
+        ours, theirs = self._named(), log._named()
+        told = run_difference.starts(ours, theirs)
+        if told:
+            return RunDifference("start", tuple(told))
+        told = run_difference.structures(ours, theirs)
+        if told:
+            return RunDifference("structure", tuple(told))
+        pair = run_difference.first_value(ours, theirs, tolerance)
+        if pair is None:
+            return RunDifference("none")
+        record, their_record = pair
+        one = None if record is None else with_before(ours, record)
+        another = None if their_record is None else with_before(theirs, their_record)
+        if record is None or their_record is None:
+            who, last = ("first", another) if record is None else ("second", one)
+            return RunDifference("length", (f"The {who} run has no more. The other one goes on: {last}",), one, another)
+        lines = (f"first run:  {one}", f"second run: {another}")
+        if run_difference.is_order(record, their_record):
+            return RunDifference("order", lines, one, another)
+        inputs = run_difference.agreement(ours, theirs, record, their_record)
+        return RunDifference("value", lines, one, another, tuple(inputs))
+
+
+def _first(records: Records, record: Record) -> First:
+    return First(with_before(records, record), Changes(with_before(records, one) for one in upstream(records, record)))
