@@ -63,6 +63,7 @@ class Keeper:
 
     def follow(self, runner: Runner) -> None:
         """This one runs from now on."""
+        self._reasons.clear()
         runner.begins_pass = self.places.begin if self._is_watching else None
 
     def can_stop_here(self) -> bool:
@@ -73,6 +74,11 @@ class Keeper:
         if standing.path not in self._reasons:
             self._reasons[standing.path] = why_not(self._bound.runner.nodes[standing.path].place)
         return not self._reasons[standing.path]
+
+    def why_nowhere(self) -> str:
+        """Why a run of this tree could go on from nowhere; "" if there is a loop between whose rounds it can."""
+        reasons = [why_not(node.place) for node in self._bound.runner.nodes.values() if node.round is not None]
+        return "" if "" in reasons else reasons[0]
 
     def is_between_epochs(self) -> bool:
         """Whether the loop that it stands in is that of the epochs."""
