@@ -46,7 +46,7 @@ def stoppable(is_wanted: bool) -> Iterator[Request]:
                 signal.signal(one, handler)
 
     def note(number: int, frame: FrameType | None) -> None:
-        request.number = request.number or signal.Signals(number)
+        request.number = signal.Signals(number)
         give_back()
 
     _open.append(request)

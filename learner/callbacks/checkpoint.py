@@ -114,9 +114,7 @@ class Checkpoint(Callback):
         """
         nowhere = self._progress["keeper"].why_nowhere()
         if nowhere:
-            told = (
-                f"no checkpoint could be written anywhere in this tree: {nowhere}. Loop by Train(...), or leave it out."
-            )
+            told = f"a run can go on from nowhere in this tree: {nowhere}. Loop by Train(...), or leave Checkpoint out."
             raise ArgumentError("Checkpoint", "stages", told)
         checkpoints: Checkpoints = self._progress["checkpoints"]
         checkpoints.begin()
