@@ -36,6 +36,8 @@ PROGRAMS = {
     "behind": Program("DataLoader", every="2 batches", keep=3, behind=True, lends=False),
 }
 KINDS = ("start", "save", "validation", "batch", "save", "batch")
+"""The moments at which a child is asked, one after another."""
+
 RECORD = struct.Struct("!cIQ")
 ALIVE, BATCH, VALIDATE, VALIDATED, NOTED, ENDED = b"a", b"b", b"v", b"w", b"n", b"e"
 
