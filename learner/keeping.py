@@ -14,6 +14,7 @@ from learner.places import Places, loader_fields
 from learner.stopping import Request
 from stages import Assembly, Runner
 from stages.limit import TOTALS, Limit
+from stages.phases import Phase
 from stages.resuming import Resumption, why_not
 from stages.standing import Standing
 from state.bundle import Bundle, write_bundle
@@ -35,7 +36,8 @@ class Waiting(NamedTuple):
     restoration: Restoration
     standing: Standing
     limit: Mapping[str, Any] | None
-    place: Mapping[str, Any] | None
+    phase: str | None  # whose pass goes on
+    place: Mapping[str, Any] | None  # where in it
 
 
 class Keeper:
@@ -71,13 +73,12 @@ class Keeper:
         standing = self._standing()
         if standing is None:
             return False
-        if standing.path not in self._reasons:
-            self._reasons[standing.path] = why_not(self._bound.runner.nodes[standing.path].place)
-        return not self._reasons[standing.path]
+        return not self._why_not(standing.path)
 
     def why_nowhere(self) -> str:
         """Why a run of this tree could go on from nowhere; "" if there is a loop between whose rounds it can."""
-        reasons = [why_not(node.place) for node in self._bound.runner.nodes.values() if node.round is not None]
+        rounds = {path: node.round for path, node in self._bound.runner.nodes.items()}
+        reasons = [self._why_not(path) for path, round in rounds.items() if round is not None and round.point]
         return "" if "" in reasons else reasons[0]
 
     def is_between_epochs(self) -> bool:
@@ -121,7 +122,7 @@ class Keeper:
         }
         snapshot = Snapshot.of(bound.state, grads=tuple(runner.state.components(torch.nn.Module)))
         packer = Packer()
-        inside = standing.path if standing is not None and standing.ending is None else None
+        inside = None if standing is None else self._pass_at(standing)
         run["loaders"] = packer.pack(self.places.taken(runner, inside), "loader")
         if packer.tensors:
             snapshot.tensors[LOADERS] = packer.tensors
@@ -142,13 +143,13 @@ class Keeper:
             SnapshotError, PositionError, LimitError: it does not fit; nothing has changed.
         """
         bound, run = self._bound, bundle.documents["run"]
-        snapshot = Snapshot({name: dict(group) for name, group in bundle.tensors.items()}, bundle.documents["state"])
-        restoration = Restoration.of(bound.state, snapshot, partial=partial)
-        places = unpack(run["loaders"], bundle.tensors.get(LOADERS, {}))
         standing = None if run["standing"] is None else _stood(run["standing"])
         if standing is not None and standing.path not in bound.runner.nodes:
             told = f"The run stood in {standing.path!r}, which this tree does not have."
             raise SnapshotError(f"{told} Build the tree that the checkpoint was taken of.")
+        snapshot = Snapshot({name: dict(group) for name, group in bundle.tensors.items()}, bundle.documents["state"])
+        restoration = Restoration.of(bound.state, snapshot, partial=partial)
+        places = unpack(run["loaders"], bundle.tensors.get(LOADERS, {}))
         self.places.check(bound.runner, places)
         if limit is not None and run["limit"] is not None:
             limit.resumed(run["limit"])
@@ -160,8 +161,9 @@ class Keeper:
         bound.forget_seed()
         self.waiting = None
         if standing is not None:
-            place = places.get(loader_fields(bound.runner).get(standing.path, ""))
-            self.waiting = Waiting(restoration, standing, run["limit"], place)
+            phase = self._pass_at(standing)
+            place = None if phase is None else places[loader_fields(bound.runner)[phase]]
+            self.waiting = Waiting(restoration, standing, run["limit"], phase, place)
         if changed and (standing is not None or limit is not None):  # else it is no run that goes on
             lines = "".join(f"\n- {line}" for line in changed)
             warnings.warn(
@@ -177,10 +179,9 @@ class Keeper:
         chain = [runner.nodes[place.path] for place in runner.nodes[waiting.standing.path].place.ancestors()][::-1]
 
         def begin(loader: Any) -> Iterator[Any]:
-            if waiting.standing.ending is not None:
+            if waiting.phase is None or waiting.place is None:
                 return iter(())
-            assert waiting.place is not None
-            return self.places.go_on(waiting.standing.path, loader, waiting.place)
+            return self.places.go_on(waiting.phase, loader, waiting.place)
 
         def ready() -> None:
             waiting.restoration.apply_scoped()
@@ -194,6 +195,19 @@ class Keeper:
         if self._described is None or self._described[0] is not bound.assembly:
             self._described = bound.assembly, described(bound.assembly, bound.state, bound.seed)
         return self._described[1]
+
+    def _why_not(self, path: str) -> str:
+        """Why a run could not go on from between two rounds of a loop; "" if it could."""
+        if path not in self._reasons:
+            runner = self._bound.runner
+            self._reasons[path] = why_not(runner.nodes[path].place, runner.state.specs)
+        return self._reasons[path]
+
+    def _pass_at(self, standing: Standing) -> str | None:
+        """The phase that goes on with its pass over the data from there."""
+        above = self._bound.runner.nodes[standing.path].place.ancestors()
+        path = next((place.path for place in above if isinstance(place.stage, Phase)), None)
+        return None if path == standing.path and standing.ending is not None else path
 
     def _standing(self) -> Standing | None:
         round = self._bound.runner.round

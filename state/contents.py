@@ -16,9 +16,9 @@ FEW = 65_536
 SLICE = 16_384
 """The number of bytes that are read in a turn where there are more than FEW."""
 
-_ROW = 32_768
-_ROWS = {"cpu": 4}  # at a time: what stays in a core's cache; elsewhere few launches count for more
-_MANY_ROWS = 512
+_ROW = 2_048  # lanes of 64 bits: what stays in a core's cache while its columns are added up
+_DIRECT = 8_192  # so many lanes are weighted one by one
+_ROWS = 256  # that are taken at a time, so that what is made of them is small
 _ODD = -0x61C8864680B583EB  # 2**64 over the golden ratio, as int64
 _MIX = ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1))  # Steele et al. 2014
 
@@ -143,17 +143,21 @@ def bytes_of(tensor: Tensor) -> bytes:
 def digest(tensor: Tensor) -> Tensor:
     """Sixty-four bits for the contents of a tensor, on its device: a 0-d int64.
 
-    The bytes are taken as lanes of 32 bits (16 or 8 where their number does not divide). Each is multiplied by an odd
-    number of its place, and the products of a row are summed modulo 2**64; then the same with the sums of the rows. So
-    a change of one lane in one row always shows. Others go unseen by chance, at worst once in 2**33, where only signs
-    of floats change. (Weighted words of 64 bits would be blind to any two signs of float64.)
+    The bytes are taken as lanes of 64 bits. Many of them are laid out in rows, and of the rows and of the columns the
+    sums are taken, and once more those of the upper halves, where floats have their signs. Sums, and few lanes, are
+    multiplied by odd numbers of their places and added modulo 2**64. So a change of one lane shows, but once in 2**32;
+    several go unseen by chance, or where they leave the sum of each row and each column as it was.
 
     Does not depend on device and strides; what is not contiguous is copied.
     """
     with torch.no_grad():
         data = tensor.detach().resolve_conj().resolve_neg().contiguous().view(-1).view(torch.uint8)
-        data = data.clone() if data.storage_offset() % 4 else data
-        return _digest(data.view({0: torch.int32, 2: torch.int16}.get(len(data) % 4, torch.int8)))
+        data = data.clone() if data.storage_offset() % 8 else data
+        end = len(data) // 8 * 8
+        if end == len(data):
+            return _digest(data.view(torch.int64))
+        rest = data[end:].to(torch.int64)
+        return _digest(torch.cat([_digest(data[:end].view(torch.int64)).view(1), rest, rest.new_tensor([len(rest)])]))
 
 
 def fingerprint(component: nn.Module) -> str:
@@ -183,29 +187,28 @@ def _condensed(tensor: Tensor) -> Tensor:
 
 
 def _digest(lanes: Tensor) -> Tensor:
-    """The digest of whole numbers: that of the sums of rows and of what remains, if they are more than one row."""
-    device, weights = lanes.device, _weights(lanes.device)
-    if len(lanes) <= _ROW:
-        return (lanes * weights[: len(lanes)]).sum()
+    """The digest of whole numbers."""
+    if len(lanes) <= _DIRECT:
+        lower, upper = _weights(lanes.device)
+        weighted: Tensor = lanes * lower[: len(lanes)] + (lanes >> 32) * upper[: len(lanes)]
+        return weighted.sum()
     rows = lanes[: len(lanes) // _ROW * _ROW].view(-1, _ROW)
-    sums = torch.empty(len(rows) + 1, dtype=torch.int64, device=device)
-    step = min(len(rows), _ROWS.get(device.type, _MANY_ROWS))
-    products = torch.empty(step, _ROW, dtype=torch.int64, device=device)
-    for start in range(0, len(rows), step):
-        some = rows[start : start + step]
-        torch.mul(some, weights, out=products[: len(some)])
-        torch.sum(products[: len(some)], 1, out=sums[start : start + len(some)])
-    sums[-1] = _digest(lanes[rows.numel() :])
-    return _digest(sums.view(torch.int32))
+    columns, ends = rows.new_zeros(2, _ROW), []
+    for start in range(0, len(rows), _ROWS):
+        some = rows[start : start + _ROWS]
+        for column, part in zip(columns, (some, some >> 32), strict=True):
+            column += part.sum(0)
+            ends.append(part.sum(1))
+    return _digest(torch.cat([columns.view(-1), *ends, lanes[rows.numel() :]]))
 
 
 @cache
 def _weights(device: torch.device) -> Tensor:
-    """Odd numbers without a pattern, the same on every device."""
-    mixed = torch.arange(1, _ROW + 1, dtype=torch.int64, device="cpu") * _ODD
+    """Two rows of odd numbers without a pattern, the same on every device."""
+    mixed = torch.arange(1, 2 * _DIRECT + 1, dtype=torch.int64, device="cpu") * _ODD
     for shift, factor in _MIX:
         mixed = (mixed ^ (mixed >> shift)) * factor
-    return (mixed | 1).to(device)
+    return (mixed | 1).view(2, _DIRECT).to(device)
 
 
 def _asked(tensor: Tensor, question: Callable[[Tensor], Any]) -> Any:

@@ -16,7 +16,7 @@ ALL_DTYPES = [
     *(torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.float32, torch.float64),
     *(torch.complex64, torch.complex128),
 ]
-LONG = 70_001  # elements: more than two rows of lanes, and a rest
+LONG = 70_001  # elements: many rows of lanes, and a rest
 
 
 def bits(dtype: torch.dtype, size: int) -> Tensor:

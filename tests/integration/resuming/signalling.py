@@ -141,7 +141,7 @@ class Sender(Killer):
         self._count(child.events, begun, sent, halves)
         self.report.interrupts += number == signal.SIGINT
         batches = [event for event in child.events if event.what == BATCH]
-        if sum(event.time > sent for event in batches) > (self.program.accumulate or 1):
+        if sum(event.time > sent for event in batches) > 1:
             self.report.late.append(told)
         expected = batches[-1].batches + 1 if batches else before
         if (found := seen_at(family)) != expected:
