@@ -37,7 +37,7 @@ def test_run_that_is_asked_to_end_does_so_after_the_batch_in_hand_and_goes_on_to
         where = f"{report['in_a_save']} inside a save, {report['behind']} of them behind the run"
         where += f", {report['in_validation']} inside validation, {report['unstarted']} before the first batch"
         told = f"{where}, {report['distinct']} distinct batches; {report['runs']} runs to their end"
-        print(f"\n{signals} signals, {report['interrupts']} Ctrl-C, in {report['seconds']} s: {told}")
+        print(f"\n{signals} signals, {report['interrupts']} Ctrl-C, in {report['seconds']:.1f} s: {told}")
     assert report["kills"] == signals
     few = signals // 20
     assert report["in_a_save"] >= 3 * few and report["distinct"] >= 8 * few**0.5, "else the signals prove little"
