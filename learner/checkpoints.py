@@ -2,12 +2,13 @@
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from state.bundle import Bundle, read_bundle
-from state.commit import make_durable, sweep
+from state.commit import discard, make_durable, sweep
 from state.digested import DigestedFile
 from state.documents import MAX_BYTES, value_of
 from state.errors import CheckpointDamaged, CheckpointError
@@ -78,14 +79,27 @@ class Checkpoints:
         return iter(sorted(Kept(int(name), self.folder / name) for name in names))
 
     def begin(self) -> None:
-        """The run begins: from now on it is one that can be taken up, or has nothing to take up yet."""
-        make_durable(self.folder)
+        """The run begins: from now on it is one that can be taken up, or has nothing to take up yet.
+
+        Raises:
+            CheckpointError: the disk refused, here as below.
+        """
+        with _refused(self.folder, "cannot be made"):
+            make_durable(self.folder)
 
     def next(self) -> Path:
         """Where the next one goes."""
-        sweep(self.folder)
-        self._last = max([self._last, *(kept.number for kept in self)]) + 1
+        with _refused(self.folder, "cannot be read"):
+            sweep(self.folder)
+            self._last = max([self._last, *(kept.number for kept in self)]) + 1
         return self.folder / f"{self._last:04d}"
+
+    def keep_only(self, spared: Collection[int]) -> None:
+        """Remove those of other numbers."""
+        for kept in self:
+            if kept.number not in spared:
+                with _refused(kept.path, "cannot be removed"):
+                    discard(kept.path)
 
     def newest(self) -> tuple[Path, Bundle, list[str]] | None:
         """The newest that is whole, and what was wrong with those after it; None if there is none at all.
@@ -102,6 +116,15 @@ class Checkpoints:
         if problems:
             raise CheckpointError(self.folder, "holds no whole one:\n- " + "\n- ".join(problems))
         return None
+
+
+@contextmanager
+def _refused(path: Path, what: str) -> Iterator[None]:
+    """Tell of a call to the system that failed in our words."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(path, f"{what}: {error.strerror or error}.") from error
 
 
 def find_checkpoints(name: str | os.PathLike[str]) -> list[Kept]:

@@ -65,6 +65,7 @@ class Keeper:
 
     def follow(self, runner: Runner) -> None:
         """This one runs from now on."""
+        self._reasons.clear()
         runner.begins_pass = self.places.begin if self._is_watching else None
 
     def can_stop_here(self) -> bool:
@@ -72,11 +73,13 @@ class Keeper:
         standing = self._standing()
         if standing is None:
             return False
-        if standing.path not in self._reasons:
-            self._reasons[standing.path] = why_not(
-                self._bound.runner.nodes[standing.path].place, self._bound.runner.state.specs
-            )
-        return not self._reasons[standing.path]
+        return not self._why_not(standing.path)
+
+    def why_nowhere(self) -> str:
+        """Why a run of this tree could go on from nowhere; "" if there is a loop between whose rounds it can."""
+        rounds = {path: node.round for path, node in self._bound.runner.nodes.items()}
+        reasons = [self._why_not(path) for path, round in rounds.items() if round is not None and round.point]
+        return "" if "" in reasons else reasons[0]
 
     def is_between_epochs(self) -> bool:
         """Whether the loop that it stands in is that of the epochs."""
@@ -192,6 +195,13 @@ class Keeper:
         if self._described is None or self._described[0] is not bound.assembly:
             self._described = bound.assembly, described(bound.assembly, bound.state, bound.seed)
         return self._described[1]
+
+    def _why_not(self, path: str) -> str:
+        """Why a run could not go on from between two rounds of a loop; "" if it could."""
+        if path not in self._reasons:
+            runner = self._bound.runner
+            self._reasons[path] = why_not(runner.nodes[path].place, runner.state.specs)
+        return self._reasons[path]
 
     def _pass_at(self, standing: Standing) -> str | None:
         """The phase that goes on with its pass over the data from there."""

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from learner.checkpoints import Checkpoints
 from state.bundle import write_bundle
-from state.commit import discard
 from state.snapshot import Snapshot
 
 
@@ -32,7 +31,8 @@ class Writer:
         """Write one.
 
         Raises:
-            CheckpointError: this one, or behind the run the one before it, could not be written.
+            CheckpointError: this one, or behind the run the one before it, could not be written, or an older one not be
+                removed.
         """
         self.wait()
         path = self._checkpoints.next()
@@ -58,7 +58,4 @@ class Writer:
 
     def _write(self, path: Path, snapshot: Snapshot, run: dict[str, Any]) -> None:
         write_bundle(path, snapshot.tensors, {"state": snapshot.document, "run": run})
-        spared = self._spare(self._checkpoints)
-        for kept in self._checkpoints:
-            if kept.number not in spared:
-                discard(kept.path)
+        self._checkpoints.keep_only(self._spare(self._checkpoints))

@@ -107,7 +107,15 @@ class Checkpoint(Callback):
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """While the block runs, checkpoints can be written; at its end all of them are."""
+        """While the block runs, checkpoints can be written; at its end all of them are.
+
+        Raises:
+            ArgumentError: none could ever be written in this tree.
+        """
+        nowhere = self._progress["keeper"].why_nowhere()
+        if nowhere:
+            told = f"a run can go on from nowhere in this tree: {nowhere}. Loop by Train(...), or leave Checkpoint out."
+            raise ArgumentError("Checkpoint", "stages", told)
         checkpoints: Checkpoints = self._progress["checkpoints"]
         checkpoints.begin()
         writer = Writer(checkpoints, self._spared, behind=self.behind)

@@ -50,19 +50,6 @@ class Report:
     seconds: float = 0.0
 
 
-def script(family: Path, epochs: int, told: int | None = None) -> Learner:
-    """What every child runs. It writes the number of each batch that begins to the pipe `told`, if there is one."""
-    learner = PROGRAM.make(family)
-
-    @learner.before("fit/batch")
-    def tell(state: Any) -> None:
-        if told is not None:
-            os.write(told, state.batches_seen.to_bytes(4))
-
-    learner.fit(epochs=epochs, resume="auto")
-    return learner
-
-
 def forked(work: Callable[[], None]) -> int:
     """The process id of a child that does `work`, and nothing else."""
     child = os.fork()
@@ -80,12 +67,28 @@ def forked(work: Callable[[], None]) -> int:
 class Killer:
     """Kills the children of one program, and notes what they leave."""
 
-    def __init__(self, folder: Path, epochs: int) -> None:
-        self.folder, self.epochs, self.draw, self.report = folder, epochs, random.Random(1), Report()
+    def __init__(self, program: Program, folder: Path, epochs: int, seed: int = 1) -> None:
+        self.program, self.folder, self.epochs = program, folder, epochs
+        self.draw, self.report = random.Random(seed), Report()
         self.starting, self.round = 0.2, 0.05  # seconds that a child took to its first batch, and for each
-        whole = script(folder / "undisturbed", epochs)
+        whole = self.script(folder / "undisturbed")
         self.want, self.writes = result_of(whole), writes_of(whole)
         whole.close()
+
+    def script(self, family: Path, pipe: int | None = None) -> Learner:
+        """What every child runs."""
+        learner = self.program.make(family)
+        self.watch(learner, pipe)
+        learner.fit(epochs=self.epochs, resume="auto")
+        return learner
+
+    def watch(self, learner: Learner, pipe: int | None) -> None:
+        """Let it write the number of each batch that begins to a pipe, if there is one."""
+
+        @learner.before("fit/batch")
+        def tell(state: Any) -> None:
+            if pipe is not None:
+                os.write(pipe, state.batches_seen.to_bytes(4))
 
     def kill_until(self, kills: int) -> None:
         """Go on from kill to kill, run after run."""
@@ -102,8 +105,8 @@ class Killer:
     def kill_one(self, family: Path) -> bool:
         """Let a child run until a random moment; whether it was killed then, and had not finished before."""
         reading, writing = os.pipe()
-        before = _half_written(family)
-        child = forked(lambda: script(family, self.epochs, writing).close())
+        before = half_written(family)
+        child = forked(lambda: self.script(family, writing).close())
         os.close(writing)
         begun, rounds, last = time.monotonic(), self.draw.choice((0, 1, 1, 2, 2, 3)), None
         limit = self.starting * self.draw.random() if not rounds else 60.0
@@ -120,7 +123,7 @@ class Killer:
             self.round = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else self.round
             if self.draw.random() < 0.7:  # aimed at a save, where the protocol has its turns
                 until = time.monotonic() + 2 * self.round
-                while not _half_written(family) - before and time.monotonic() < until:
+                while not half_written(family) - before and time.monotonic() < until:
                     time.sleep(0.0005)
                 time.sleep(0.15 * self.round * self.draw.random())
             else:
@@ -135,7 +138,7 @@ class Killer:
                 self.report.differing.append(f"a child ended with the status {status}")
             return False
         self.report.kills += 1
-        self.report.in_a_save += bool(_half_written(family) - before)
+        self.report.in_a_save += bool(half_written(family) - before)
         if last is None:
             self.report.unstarted += 1
         else:
@@ -161,7 +164,7 @@ class Killer:
         answer = self.folder / "answer"
 
         def finish() -> None:
-            learner = script(family, self.epochs)
+            learner = self.script(family)
             answer.write_bytes(pickle.dumps((result_of(learner), writes_of(learner))))
 
         _, status = os.waitpid(forked(finish), 0)
@@ -174,13 +177,14 @@ class Killer:
         self.report.differing += log_differences(writes, self.writes)
 
 
-def _half_written(family: Path) -> set[Path]:
+def half_written(family: Path) -> set[Path]:
+    """The checkpoints that are not whole yet."""
     return set(family.glob(f"[0-9]*/{FOLDER}/.tmp-*"))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, kills, epochs = sys.argv[1:]
-    killer = Killer(Path(folder), int(epochs))
+    killer = Killer(PROGRAM, Path(folder), int(epochs))
     killer.kill_until(int(kills))
     print(json.dumps(asdict(killer.report)))

@@ -102,7 +102,7 @@ class Program:
     Attributes:
         lends: whether validation runs with averaged weights.
         patience: of early stopping, which here waits for a loss that rises.
-        every, keep: of Checkpoint; by default there is one at every point, and all are kept.
+        every, keep, behind: of Checkpoint; by default there is one at every point, and all are kept.
         tree: makes the stages, if they are not those of the recipe.
     """
 
@@ -115,6 +115,7 @@ class Program:
     epochs: int = 3
     every: str = ""
     keep: int | None = None
+    behind: bool = False
     tree: Callable[[], Any] | None = None
 
     def make(self, run_dir: Path) -> Learner:
@@ -124,7 +125,7 @@ class Program:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         writing = Always(keep=None)
         if self.every:
-            writing = Checkpoint(self.every, keep=self.keep, best="valid_loss")
+            writing = Checkpoint(self.every, keep=self.keep, best="valid_loss", behind=self.behind)
         callbacks: list[Any] = [
             augment,
             Schedule(lambda optimizer: OneCycleLR(optimizer, max_lr=0.05, total_steps=100)),

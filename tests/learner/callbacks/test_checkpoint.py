@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from learner import Callback, Learner, after, field
+from learner import Callback, Composite, Learner, after, field
 from learner.callbacks import Checkpoint
 from learner.checkpoints import Checkpoints
 from learner.errors import ArgumentError
+from learner.recipes import supervised
 from learner.testing import toy_learner
+from stages import Fit, Train
 from state.errors import SnapshotError
 
 nan = float("nan")
@@ -29,6 +31,22 @@ class Script(Callback):
     @after("validate", writes=("score",))
     def write(self, epoch: int) -> Any:
         return self.values[epoch]
+
+
+class OwnTrain(Train):
+    """Epochs by code of its own."""
+
+    def run(self, state: Any) -> None:
+        while True:
+            with state.round():
+                Composite.run(self, state)
+
+
+class OwnFit(Fit):
+    """Batches by code of its own."""
+
+    def run(self, state: Any) -> None:
+        super().run(state)
 
 
 def kept(learner: Learner) -> list[int]:
@@ -182,3 +200,18 @@ def test_field_that_no_checkpoint_can_hold_stops_the_run_and_is_named(tmp_path: 
     learner.state.optimizer.param_groups[0]["thing"] = object()
     with pytest.raises(SnapshotError, match="'optimizer.0.thing' holds a builtins.object"):
         learner.fit(epochs=1)
+
+
+def test_tree_in_which_none_could_ever_be_written_is_refused(tmp_path: Path) -> None:
+    learner = toy_learner(callbacks=[Checkpoint()], run_dir=tmp_path, stages=OwnTrain(supervised().epoch))
+    with pytest.raises(ArgumentError, match="nowhere in this tree: own_train has code of its own"):
+        learner.fit(epochs=1)
+    assert learner.state.updates == 0
+
+
+def test_points_of_a_tree_that_was_changed_are_those_of_the_new_one(tmp_path: Path) -> None:
+    learner = fitted(Checkpoint("3 batches", keep=None), tmp_path, epochs=1)
+    learner.swap("epoch/fit", OwnFit(*supervised().epoch.fit.stages.values()))
+    learner.fit(epochs=1)
+    fit = "train/epoch/fit"
+    assert positions(learner) == [(3, fit), (6, fit), (8, "train"), (16, "train")]
