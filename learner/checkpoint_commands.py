@@ -31,6 +31,7 @@ _OF_RUN = ("position", "standing", "limit", "history", "number", "torch", "made"
 def checkpoints(ctx: click.Context, run: str, is_verifying: bool, as_json: bool) -> None:
     """List the checkpoints of a run. Exit code 3 if one is damaged."""
     found = find_checkpoints(run)
+    answers.show_passed_over(run, found[-1].path.parent.parent, "keeps none")
     rows = [_row(kept, is_verifying) for kept in found]
     damaged = any(row["problems"] for row in rows)
     if as_json:

@@ -96,6 +96,17 @@ def test_run_that_was_only_looked_at_is_passed_by(tmp_path: Path) -> None:
     assert learner.run_dir == tmp_path / "0001" and learner.state.batches_seen == 12
 
 
+def test_run_that_was_refused_is_passed_by(tmp_path: Path) -> None:
+    ended(tmp_path)
+    other = script(tmp_path)
+    with pytest.raises(LimitError):
+        other.fit(batches=9, resume="auto")
+    other.close()
+    learner = script(tmp_path)
+    learner.fit(epochs=3, resume="auto")
+    assert learner.run_dir == tmp_path / "0001" and learner.state.epochs_done == 3
+
+
 def test_newest_that_is_damaged_is_passed_by_and_told(tmp_path: Path, capsys: Any) -> None:
     ended(tmp_path, damaged=1)
     learner = script(tmp_path)
