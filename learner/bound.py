@@ -93,7 +93,8 @@ class Bound:
             weakref.finalize(self, self.recording.flush)
 
     def sow(self) -> None:
-        """Seed the random number generators, once, before anything runs."""
+        """Seed the random number generators, once, before anything runs; note what is compared when it is resumed."""
+        self.keeper.note()
         if self._seed is not None:
             seed_everything(self._seed)
             self._seed = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from learner.changed import changes, described
+from learner.changed import changes, described, hyper_of
 from learner.errors import ResumeWarning
 from learner.places import Places, loader_fields
 from learner.stopping import Request
@@ -54,6 +54,7 @@ class Keeper:
         self.places = Places()
         self._reasons: dict[str, str] = {}
         self._is_watching = False
+        self._hyper: dict[str, list[Any]] | None = None
         self._described: tuple[Assembly, dict[str, Any]] | None = None
         self.waiting: Waiting | None = None
         self.request = Request()
@@ -62,6 +63,11 @@ class Keeper:
         """Note where each pass over a loader begins, so that one can be taken up in the middle."""
         self._is_watching = True
         self.follow(self._bound.runner)
+
+    def note(self) -> None:
+        """Note, before anything has run or is taken up, what the user's code has set in the optimizers."""
+        if self._hyper is None:
+            self._hyper = hyper_of(self._bound.state)
 
     def follow(self, runner: Runner) -> None:
         """This one runs from now on."""
@@ -150,12 +156,16 @@ class Keeper:
         self.places.check(bound.runner, places)
         if limit is not None and run["limit"] is not None:
             limit.resumed(run["limit"])
-        changed = changes(run["made"], self._made())
+        made = self._made()
         restoration.apply()
         self.places.give(bound.runner, places)
         restoration.apply_generators()
         bound.history.replace(run["history"])
         bound.forget_seed()
+        held = hyper_of(bound.state)
+        changed = changes(run["made"], made, held)
+        begun = run["made"].get("hyper", {})  # what is overwritten is told each time
+        self._hyper = {name: own if held[name] == own else begun.get(name, own) for name, own in made["hyper"].items()}
         self.waiting = None
         if standing is not None:
             phase = self._pass_at(standing)
@@ -191,7 +201,8 @@ class Keeper:
         bound = self._bound
         if self._described is None or self._described[0] is not bound.assembly:
             self._described = bound.assembly, described(bound.assembly, bound.state, bound.seed)
-        return self._described[1]
+        self.note()
+        return self._described[1] | {"hyper": self._hyper}
 
     def _pass_at(self, standing: Standing) -> str | None:
         """The phase that goes on with its pass over the data from there."""
