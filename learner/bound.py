@@ -105,6 +105,7 @@ class Bound:
         writers = [callback for callback in self._members() if isinstance(callback, Checkpoint)]
         with stoppable(bool(writers)) as self.keeper.request, ExitStack() as open_writers:
             for callback in writers:
+                callback.attach(self.keeper, self._checkpoints)  # it may have been given to another Learner since
                 open_writers.enter_context(callback.writing())
             if self.keeper.waiting is None:
                 self.runner.run(limit=limit)
@@ -118,7 +119,8 @@ class Bound:
                 if run_dir is None:
                     told = "Checkpoint(...) wants a directory for the run. Say run_dir='runs/digits', say."
                     raise ArgumentError("Learner", "run_dir", told)
-                callback.attach(self.keeper, Checkpoints(run_dir))
+                self._checkpoints = Checkpoints(run_dir)
+                callback.attach(self.keeper, self._checkpoints)
 
     def record_in(self, recording: Recording | None) -> None:
         """Write another log from now on."""
@@ -220,7 +222,7 @@ class Bound:
 
     def _members(self) -> list[Any]:
         """The user's callbacks, those in tuples too."""
-        return [one for given in self.callbacks for one in (given if isinstance(given, tuple) else (given,))]
+        return _flat(self.callbacks)
 
     def _assemble(self, tree: Composite, callbacks: list[Any]) -> Assembly:
         own: list[Callback] = [*self._means] if has_batches(tree) else []
@@ -277,4 +279,13 @@ def _listed(callbacks: Any) -> list[Any]:
     if isinstance(callbacks, Callback | HookMethod | str) or not isinstance(callbacks, Iterable):
         told = f"callbacks= is a {type(callbacks).__name__}. Give a list: callbacks=[...]."
         raise ArgumentError("Learner", "callbacks", told)
-    return [tuple(map(as_callback, one)) if isinstance(one, tuple) else as_callback(one) for one in callbacks]
+    listed = [tuple(map(as_callback, one)) if isinstance(one, tuple) else as_callback(one) for one in callbacks]
+    if sum(isinstance(one, Checkpoint) for one in _flat(listed)) > 1:
+        told = "Two Checkpoint would write to one directory, and each would drop what the other keeps."
+        remedy = "Give one, by the shorter every=, with the larger keep=; keep=None keeps all."
+        raise ArgumentError("Learner", "callbacks", f"{told} {remedy}")
+    return listed
+
+
+def _flat(callbacks: list[Any]) -> list[Any]:
+    return [one for given in callbacks for one in (given if isinstance(given, tuple) else (given,))]

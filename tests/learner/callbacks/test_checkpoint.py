@@ -139,9 +139,25 @@ def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
     assert kept(learner) == [2]
 
 
-def test_two_write_side_by_side(tmp_path: Path) -> None:
-    learner = fitted(Checkpoint("3 batches", keep=None), tmp_path, Checkpoint("1 epochs", keep=None), epochs=1)
-    assert len(kept(learner)) == 4
+def test_one_that_two_learners_share_writes_for_the_one_that_fits(tmp_path: Path) -> None:
+    shared = Checkpoint(keep=None)
+    learners = [toy_learner(callbacks=[shared], run_dir=tmp_path / name) for name in ("a", "b")]
+    for learner, epochs in zip(learners, (2, 3), strict=True):
+        learner.fit(epochs=epochs)
+    assert [len(kept(learner)) for learner in learners] == [2, 3]
+
+
+def test_nothing_is_written_where_a_part_runs_alone(tmp_path: Path) -> None:
+    learner = toy_learner(callbacks=[Checkpoint("2 batches", keep=None)], run_dir=tmp_path)
+    learner.run("epoch/fit")
+    with learner.inside("epoch/fit"):
+        for batch in learner.state.train_loader:
+            learner.fit_batch(batch)
+    assert kept(learner) == []
+    learner.fit(batches=2)
+    there = positions(learner)
+    learner.run("epoch/fit")
+    assert positions(learner) == there == [(18, "train/epoch/fit"), (18, "train")]
 
 
 @pytest.mark.parametrize(
