@@ -14,6 +14,7 @@ from learner.errors import ArgumentError
 from learner.history import History, RecordHistory, has_batches, has_epochs, numbers_of
 from learner.keeping import Keeper
 from learner.opening import seed_everything, tell_setup
+from learner.passes import CountedLoader
 from learner.precision import DTYPES, Precision, autocasts, check_precision, refuse_uncast
 from learner.recipes import predict, scaled
 from learner.stopping import stoppable
@@ -87,6 +88,7 @@ class Bound:
         self._owner = weakref.ref(owner)
         self.seed = self._seed = seed
         self._take(self.assembly)
+        self.sow_loaders(seed)
         self.recording = open_log()
         self._run(self.assembly)
         if self.recording is not None:  # what a person sets between two runs is on record too, however the program ends
@@ -98,6 +100,11 @@ class Bound:
         if self._seed is not None:
             seed_everything(self._seed)
             self._seed = None
+
+    def sow_loaders(self, seed: int | None) -> None:
+        """Let the loaders that were made without a seed have this one, or the 0 of those without a Learner's."""
+        for loader in [value for value in self.state.__dict__.values() if isinstance(value, CountedLoader)]:
+            loader.sow(seed)
 
     def fit(self, limit: Limit) -> None:
         """Run until `limit`, from where a checkpoint stood if one was taken up."""

@@ -55,6 +55,7 @@ class Keeper:
         self._reasons: dict[str, str] = {}
         self._is_watching = False
         self._hyper: dict[str, list[Any]] | None = None
+        self._begun: dict[str, Any] = {}  # what counts in a run that was taken up, though the code has it otherwise
         self._described: tuple[Assembly, dict[str, Any]] | None = None
         self.waiting: Waiting | None = None
         self.request = Request()
@@ -121,7 +122,7 @@ class Keeper:
             "standing": None if standing is None else [standing.path, standing.ending and list(standing.ending)],
             "limit": None if limit is None else limit.saved(),
             "history": [dict(row) for row in bound.history],
-            "made": self._made(),
+            "made": self._made() | self._begun,
         }
         snapshot = Snapshot.of(bound.state, grads=tuple(runner.state.components(torch.nn.Module)))
         packer = Packer()
@@ -153,19 +154,26 @@ class Keeper:
         snapshot = Snapshot({name: dict(group) for name, group in bundle.tensors.items()}, bundle.documents["state"])
         restoration = Restoration.of(bound.state, snapshot, partial=partial)
         places = unpack(run["loaders"], bundle.tensors.get(LOADERS, {}))
-        self.places.check(bound.runner, places)
-        if limit is not None and run["limit"] is not None:
-            limit.resumed(run["limit"])
-        made = self._made()
-        restoration.apply()
+        made, begun = self._made(), run["made"]
+        bound.sow_loaders(begun["seed"])
+        try:
+            self.places.check(bound.runner, places)
+            if limit is not None and run["limit"] is not None:
+                limit.resumed(run["limit"])
+            restoration.apply()
+        except BaseException:
+            bound.sow_loaders(self._begun.get("seed", bound.seed))
+            raise
         self.places.give(bound.runner, places)
         restoration.apply_generators()
         bound.history.replace(run["history"])
         bound.forget_seed()
         held = hyper_of(bound.state)
-        changed = changes(run["made"], made, held)
-        begun = run["made"].get("hyper", {})  # what is overwritten is told each time
-        self._hyper = {name: own if held[name] == own else begun.get(name, own) for name, own in made["hyper"].items()}
+        changed = changes(begun, made, held)
+        lost = {
+            name: then for name, then in begun.get("hyper", {}).items() if held.get(name) != made["hyper"].get(name)
+        }
+        self._begun = {"seed": begun["seed"], "hyper": made["hyper"] | lost}  # what is overwritten is told each time
         self.waiting = None
         if standing is not None:
             phase = self._pass_at(standing)

@@ -273,6 +273,25 @@ def test_changed_seed_is_told(tmp_path: Path) -> None:
     )
 
 
+def test_changed_seed_is_told_each_time_and_the_order_is_that_of_the_checkpoint(tmp_path: Path) -> None:
+    whole = script(tmp_path / "whole", seed=1)
+    whole.fit(epochs=3)
+    script(tmp_path, seed=1).fit(epochs=1)
+    for epochs in (2, 3):
+        learner = script(tmp_path, seed=2)
+        path = list(Checkpoints(tmp_path / f"{epochs - 1:04d}"))[-1].path
+        assert "seed=1 then, 2 now" in told_by(learner, epochs=epochs, resume=path)
+    assert torch.equal(learner.state.model.weight, whole.state.model.weight)
+
+
+def test_refused_checkpoint_leaves_the_order_of_the_own_seed(tmp_path: Path) -> None:
+    script(tmp_path, seed=1).fit(epochs=1)
+    learner = script(tmp_path, seed=2)
+    with pytest.raises(LimitError):
+        learner.fit(batches=3, resume=list(Checkpoints(tmp_path / "0001"))[-1].path)
+    assert learner.state.train_loader.seed == 2
+
+
 def test_changed_horizon_of_a_schedule_is_told(tmp_path: Path) -> None:
     def schedule(total: int) -> Schedule:
         return Schedule(lambda optimizer: OneCycleLR(optimizer, max_lr=0.1, total_steps=total))
