@@ -54,14 +54,6 @@ class Kept(NamedTuple):
                 problems.append(f"{name} has {there[name].st_size} bytes, {FILE} says {told[name].size}")
         return sum(one.st_size for one in there.values()), sorted(problems)
 
-    def value(self) -> float | None:
-        """The number that `Checkpoint(best=...)` goes by; None where there is none, or no file that can be read."""
-        try:
-            found: float | None = self.run().get("number")
-        except (OSError, ValueError):  # damaged, or removed in part when the process was killed
-            return None
-        return found
-
 
 class Checkpoints:
     """The checkpoints of a run: `runs/digits/0003/checkpoints/0001` and so on. A number is never given twice."""
