@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from errno import EIO
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from learner.callbacks import Checkpoint
 from learner.checkpoints import Checkpoints
 from learner.errors import ArgumentError
 from learner.testing import toy_learner
-from state.errors import SnapshotError
+from state.bundle import verify_bundle
+from state.commit import _sync, discard
+from state.errors import CheckpointError, SnapshotError
 
 nan = float("nan")
 
@@ -137,6 +140,46 @@ def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
         one.path.rmdir()
     learner.fit(epochs=1)
     assert kept(learner) == [2]
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_older_ones_go_when_the_newest_is_on_the_disk_and_whole(
+    behind: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    def syncing(path: Path) -> None:
+        events.append(f"sync {path.name}")
+        _sync(path)
+
+    def dropping(path: Path) -> None:
+        *_, newest = Checkpoints(tmp_path / "0001")
+        assert events[-1] == "sync checkpoints" and verify_bundle(newest.path) == []
+        events.append(f"drop {path.name} for {newest.path.name}")
+        discard(path)
+
+    monkeypatch.setattr("state.commit._sync", syncing)
+    monkeypatch.setattr("learner.writing.discard", dropping)
+    fitted(Checkpoint(keep=1, behind=behind), tmp_path, epochs=3)
+    assert [event for event in events if event.startswith("drop")] == ["drop 0001 for 0002", "drop 0002 for 0003"]
+
+
+@pytest.mark.parametrize("failing", ["model.safetensors", "manifest.json", "checkpoints"])
+def test_nothing_is_dropped_for_one_that_could_not_be_written(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = fitted(Checkpoint(keep=1), tmp_path, epochs=1)
+
+    def fail(path: Path) -> None:
+        if path.name == failing:
+            raise OSError(EIO, "no more disk")
+        _sync(path)
+
+    monkeypatch.setattr("state.commit._sync", fail)
+    with pytest.raises(CheckpointError, match="no more disk"):
+        made.fit(epochs=1)
+    first = next(iter(Checkpoints(tmp_path / "0001")))
+    assert first.number == 1 and verify_bundle(first.path) == []
 
 
 def test_one_that_two_learners_share_writes_for_the_one_that_fits(tmp_path: Path) -> None:
