@@ -88,8 +88,8 @@ class Bound:
         self._owner = weakref.ref(owner)
         self.seed = self._seed = seed
         self._take(self.assembly)
-        self.sow_loaders(seed)
         self.recording = open_log()
+        self.sow_loaders(seed)
         self._run(self.assembly)
         if self.recording is not None:  # what a person sets between two runs is on record too, however the program ends
             weakref.finalize(self, self.recording.flush)
