@@ -18,6 +18,7 @@ import click
 
 from stages.draw import plain
 from state.changes import ABSENT, Change
+from state.runs import numbered_runs
 from state.statistics import Summary
 
 if TYPE_CHECKING:
@@ -96,6 +97,14 @@ def show_next(*words: str) -> None:
     """Print the command that asks the next question; on standard error, for it is no part of the answer."""
     sys.stdout.flush()
     sys.stderr.write(f"next: {command(*words)}\n")
+
+
+def show_passed_over(family: str, run: Path, why: str) -> None:
+    """Say, on standard error, which run an answer is about where it is not the latest of its family."""
+    runs = numbered_runs(Path(family)) if Path(family).is_dir() else []
+    if run in runs[:-1]:
+        sys.stdout.flush()
+        sys.stderr.write(plain(f"This is {run}: {runs[-1].name} {why}.") + "\n")
 
 
 def command(*words: str) -> str:

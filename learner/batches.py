@@ -23,7 +23,7 @@ class TensorBatches(CountedLoader):
         batch_size: the samples in a batch; the last one of a pass may have fewer.
         shuffle: whether each pass has an order of its own.
         drop_last: whether to leave out a last batch that is not full.
-        seed: what the orders follow from, any integer.
+        seed: what the orders follow from, any integer. None: the seed of the Learner that it is given to, else 0.
 
     Raises:
         ArgumentError: what it got are no tensors, or of different lengths; a setting cannot be used.
@@ -43,7 +43,7 @@ class TensorBatches(CountedLoader):
         batch_size: int = 64,
         shuffle: bool = False,
         drop_last: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         rest = more if targets is None and not more else (targets, *more)
         if isinstance(inputs, Mapping) and rest:

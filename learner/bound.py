@@ -14,6 +14,7 @@ from learner.errors import ArgumentError
 from learner.history import History, RecordHistory, has_batches, has_epochs, numbers_of
 from learner.keeping import Keeper
 from learner.opening import seed_everything, tell_setup
+from learner.passes import CountedLoader
 from learner.precision import DTYPES, Precision, autocasts, check_precision, refuse_uncast
 from learner.recipes import predict, scaled
 from learner.stopping import stoppable
@@ -88,15 +89,22 @@ class Bound:
         self.seed = self._seed = seed
         self._take(self.assembly)
         self.recording = open_log()
+        self.sow_loaders(seed)
         self._run(self.assembly)
         if self.recording is not None:  # what a person sets between two runs is on record too, however the program ends
             weakref.finalize(self, self.recording.flush)
 
     def sow(self) -> None:
-        """Seed the random number generators, once, before anything runs."""
+        """Seed the random number generators, once, before anything runs; note what is compared when it is resumed."""
+        self.keeper.note()
         if self._seed is not None:
             seed_everything(self._seed)
             self._seed = None
+
+    def sow_loaders(self, seed: int | None) -> None:
+        """Let the loaders that were made without a seed have this one, or the 0 of those without a Learner's."""
+        for loader in [value for value in self.state.__dict__.values() if isinstance(value, CountedLoader)]:
+            loader.sow(seed)
 
     def fit(self, limit: Limit) -> None:
         """Run until `limit`, from where a checkpoint stood if one was taken up."""
@@ -104,6 +112,7 @@ class Bound:
         writers = [callback for callback in self._members() if isinstance(callback, Checkpoint)]
         with stoppable(bool(writers)) as self.keeper.request, ExitStack() as open_writers:
             for callback in writers:
+                callback.attach(self.keeper, self._checkpoints)  # it may have been given to another Learner since
                 open_writers.enter_context(callback.writing())
             if self.keeper.waiting is None:
                 self.runner.run(limit=limit)
@@ -117,7 +126,8 @@ class Bound:
                 if run_dir is None:
                     told = "Checkpoint(...) wants a directory for the run. Say run_dir='runs/digits', say."
                     raise ArgumentError("Learner", "run_dir", told)
-                callback.attach(self.keeper, Checkpoints(run_dir))
+                self._checkpoints = Checkpoints(run_dir)
+                callback.attach(self.keeper, self._checkpoints)
 
     def record_in(self, recording: Recording | None) -> None:
         """Write another log from now on."""
@@ -219,7 +229,7 @@ class Bound:
 
     def _members(self) -> list[Any]:
         """The user's callbacks, those in tuples too."""
-        return [one for given in self.callbacks for one in (given if isinstance(given, tuple) else (given,))]
+        return _flat(self.callbacks)
 
     def _assemble(self, tree: Composite, callbacks: list[Any]) -> Assembly:
         own: list[Callback] = [*self._means] if has_batches(tree) else []
@@ -276,4 +286,13 @@ def _listed(callbacks: Any) -> list[Any]:
     if isinstance(callbacks, Callback | HookMethod | str) or not isinstance(callbacks, Iterable):
         told = f"callbacks= is a {type(callbacks).__name__}. Give a list: callbacks=[...]."
         raise ArgumentError("Learner", "callbacks", told)
-    return [tuple(map(as_callback, one)) if isinstance(one, tuple) else as_callback(one) for one in callbacks]
+    listed = [tuple(map(as_callback, one)) if isinstance(one, tuple) else as_callback(one) for one in callbacks]
+    if sum(isinstance(one, Checkpoint) for one in _flat(listed)) > 1:
+        told = "Two Checkpoint would write to one directory, and each would drop what the other keeps."
+        remedy = "Give one, by the shorter every=, with the larger keep=; keep=None keeps all."
+        raise ArgumentError("Learner", "callbacks", f"{told} {remedy}")
+    return listed
+
+
+def _flat(callbacks: list[Any]) -> list[Any]:
+    return [one for given in callbacks for one in (given if isinstance(given, tuple) else (given,))]

@@ -1,9 +1,11 @@
 """Changed: what a program that goes on with a run has otherwise than the program that began it, in words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import ndiff
 from typing import Any
 
+from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from stages import Assembly
@@ -13,6 +15,9 @@ from state.packing import Packer
 _PLAIN = (bool, int, float, str, type(None))
 _MOVES = {"last_epoch", "T_cur", "T_i", "best", "num_bad_epochs", "cooldown_counter", "last_lr", "step_count"}
 """What a scheduler counts; the rest of its state are its settings."""
+
+_REMEDY = "for those of the code: learner.load(path), set them in its param_groups, then fit() without resume="
+_SCHEDULED = ". The initial_lr of a schedule is also in its base_lrs"
 
 
 def described(assembly: Assembly, state: State, seed: int | None) -> dict[str, Any]:
@@ -30,8 +35,22 @@ def described(assembly: Assembly, state: State, seed: int | None) -> dict[str, A
     return {"tree": _lines(assembly), "settings": settings, "schedules": schedules, "seed": seed}
 
 
-def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs, one line each; of the trees the lines that do."""
+def hyper_of(state: State) -> dict[str, list[Any]]:
+    """The settings of the optimizers by name, "optimizer.hyper.lr", each with its value in every parameter group."""
+    return {
+        f"{name}.hyper.{key}": [_plain(group.get(key)) for group in optimizer.param_groups]
+        for name, optimizer in state.components(Optimizer).items()
+        for key in optimizer.param_groups[0]
+        if key not in ("params", "param_names")
+    }
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any], held: Mapping[str, list[Any]]) -> list[str]:
+    """What differs, one line each; of the trees, and of the optimizers' settings, the lines that do.
+
+    Args:
+        held: what the optimizers have now that the checkpoint was taken up.
+    """
     told = []
     if differing := [line for line in ndiff(then["tree"], now["tree"]) if line[0] in "+-"]:
         told.append("the tree:" + "".join(f"\n    {line}" for line in differing))
@@ -43,7 +62,35 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     for name in [name for name in then["schedules"] if name in now["schedules"]]:
         if then["schedules"][name] != now["schedules"][name]:
             told.append(f"{name}: its settings are those of the checkpoint, not those that it was made with")
+    if lost := "".join(_lost(then.get("hyper", {}), now["hyper"], held)):
+        remedy = _REMEDY + (_SCHEDULED if ".initial_lr=" in lost else "")
+        told.append(f"the optimizer's settings, which are those of the checkpoint ({remedy}):{lost}")
     return told
+
+
+def _lost(then: Mapping[str, list[Any]], now: Mapping[str, list[Any]], held: Mapping[str, list[Any]]) -> Iterator[str]:
+    """The settings that the code has otherwise than it had, and that the checkpoint has overwritten."""
+    for name in [name for name in then if name in now and name in held]:
+        scheduled = f"{name.removesuffix('lr')}initial_lr"  # what the user gave; the scheduler has set the other
+        if name.endswith(".lr") and scheduled in then and scheduled in now:
+            continue
+        before, after, stays = _shown(then[name]), _shown(now[name]), _shown(held[name])
+        if before != after and after != _shown(held[name][: len(now[name])]):
+            began = "" if stays == before else f" ({before} when the run began)"
+            yield f"\n    {name}={stays} in the checkpoint{began}, {after} in the code"
+
+
+def _shown(values: list[Any]) -> str:
+    """One value for all groups, or that of each."""
+    return repr(values[0] if all(value == values[0] for value in values) else values)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return value if type(value) in _PLAIN else type(value).__name__
 
 
 def _settings(packed: Any) -> Any:

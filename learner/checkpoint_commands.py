@@ -29,8 +29,9 @@ _OF_RUN = ("position", "standing", "limit", "history", "number", "torch", "made"
 @as_json
 @click.pass_context
 def checkpoints(ctx: click.Context, run: str, is_verifying: bool, as_json: bool) -> None:
-    """List the checkpoints of a run. Exit code 3 if one is damaged."""
+    """List the checkpoints of a run, complete or not as their manifests tell. Exit code 3 if one is damaged."""
     found = find_checkpoints(run)
+    answers.show_passed_over(run, found[-1].path.parent.parent, "keeps none")
     rows = [_row(kept, is_verifying) for kept in found]
     damaged = any(row["problems"] for row in rows)
     if as_json:
@@ -40,7 +41,10 @@ def checkpoints(ctx: click.Context, run: str, is_verifying: bool, as_json: bool)
         columns = {"number": "cyan", "made": "", "at": "green", best[0] if len(best) == 1 else "best": "", "size": ""}
         answers.show_table(
             {**columns, "files": ""},
-            [(r["number"], r["made"], r["at"], r["value"], _size(r["size"]), _state(r["problems"])) for r in rows],
+            [
+                (r["number"], r["made"], r["at"], r["value"], _size(r["size"]), _state(r["problems"], is_verifying))
+                for r in rows
+            ],
         )
         answers.show_next("verify", f"{run}:{rows[-1]['number']}" if not damaged and len(rows) > 1 else run)
     ctx.exit(DAMAGED if damaged else 0)
@@ -213,5 +217,5 @@ def _size(size: int) -> str:
     return f"{number:.3g} {units[0]}" if units[0] != "B" else f"{size} B"
 
 
-def _state(problems: list[str]) -> str:
-    return f"damaged: {problems[0]}" if problems else "whole"
+def _state(problems: list[str], is_read: bool) -> str:
+    return f"damaged: {problems[0]}" if problems else "whole" if is_read else "complete"

@@ -13,7 +13,7 @@ from state.digested import DigestedFile
 from state.documents import MAX_BYTES, value_of
 from state.errors import CheckpointDamaged, CheckpointError
 from state.manifest import FILE, read_manifest
-from state.runs import find_run, numbered_runs
+from state.runs import find_run
 
 FOLDER = "checkpoints"
 
@@ -54,14 +54,6 @@ class Kept(NamedTuple):
             elif there[name].st_size != told[name].size:
                 problems.append(f"{name} has {there[name].st_size} bytes, {FILE} says {told[name].size}")
         return sum(one.st_size for one in there.values()), sorted(problems)
-
-    def value(self) -> float | None:
-        """The number that `Checkpoint(best=...)` goes by; None where there is none, or no file that can be read."""
-        try:
-            found: float | None = self.run().get("number")
-        except (OSError, ValueError):  # damaged, or removed in part when the process was killed
-            return None
-        return found
 
 
 class Checkpoints:
@@ -159,17 +151,12 @@ def find_checkpoints(name: str | os.PathLike[str]) -> list[Kept]:
 
 def _run(name: str) -> Path:
     """The directory of a run, which need not have a log; of a family the latest that keeps checkpoints."""
-    path = Path(name)
-    if (path / FOLDER).is_dir():
-        return path
-    if path.is_dir():
-        keeping = [run for run in numbered_runs(path) if (run / FOLDER).is_dir()]
-        if keeping:
-            return keeping[-1]
+    if (Path(name) / FOLDER).is_dir():
+        return Path(name)
     family, at, number = name.rpartition("@")
     if at and number.isdecimal() and (Path(family) / f"{int(number):04d}" / FOLDER).is_dir():
         return Path(family) / f"{int(number):04d}"
-    found = find_run(name)
+    found = find_run(name, lambda run: any(Checkpoints(run)))
     return found.parent if found.is_file() else found
 
 

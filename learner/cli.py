@@ -18,6 +18,8 @@ from stages import Finding, StageError
 from stages.draw import plain
 from state import ChangeLog, Position, StateError
 from state.errors import CheckpointDamaged, LogDamaged
+from state.runs import find_run
+from state.sqlite import SqliteStore
 
 _DAMAGED = (CheckpointDamaged, LogDamaged, NoWeights)
 
@@ -54,6 +56,12 @@ def position(text: str) -> Position:
         return Position.of(text)
     except StateError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def opened(run: str) -> ChangeLog:
+    """The log of a run, and a word if a later one has not begun."""
+    answers.show_passed_over(run, find_run(run, SqliteStore.has_begun), "has not begun")
+    return ChangeLog.open(run)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -169,7 +177,7 @@ def log(
     as_json: bool,
 ) -> None:
     """Show the last records of a run, all or those that match."""
-    stored = ChangeLog.open(run)
+    stored = opened(run)
     asked: dict[str, Any] = {"actor": actor, "field": field, "epoch": epoch, "batch": batch, "phase": phase}
     if any(value is not None for value in asked.values()):
         changes = list(stored.where(kind=None if field is None else "write", **asked)[-count:])
@@ -196,7 +204,7 @@ def log(
 @as_json
 def blame(run: str, field: str, at: Position | None, as_json: bool) -> None:
     """Say who wrote a field last, when, and what it was before."""
-    change = ChangeLog.open(run).blame(field, at)
+    change = opened(run).blame(field, at)
     if as_json:
         answers.show_json(change)
         return
@@ -211,7 +219,7 @@ def blame(run: str, field: str, at: Position | None, as_json: bool) -> None:
 @as_json
 def history(run: str, field: str, count: int | None, as_json: bool) -> None:
     """List every write of a field and of its parts."""
-    changes = ChangeLog.open(run).history(field)
+    changes = opened(run).history(field)
     if as_json:
         answers.show_json(changes if count is None else changes[-count:])
         return

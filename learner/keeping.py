@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from learner.changed import changes, described
+from learner.changed import changes, described, hyper_of
 from learner.errors import ResumeWarning
 from learner.places import Places, loader_fields
 from learner.stopping import Request
@@ -54,6 +54,8 @@ class Keeper:
         self.places = Places()
         self._reasons: dict[str, str] = {}
         self._is_watching = False
+        self._hyper: dict[str, list[Any]] | None = None
+        self._begun: dict[str, Any] = {}  # what counts in a run that was taken up, though the code has it otherwise
         self._described: tuple[Assembly, dict[str, Any]] | None = None
         self.waiting: Waiting | None = None
         self.request = Request()
@@ -62,6 +64,11 @@ class Keeper:
         """Note where each pass over a loader begins, so that one can be taken up in the middle."""
         self._is_watching = True
         self.follow(self._bound.runner)
+
+    def note(self) -> None:
+        """Note, before anything has run or is taken up, what the user's code has set in the optimizers."""
+        if self._hyper is None:
+            self._hyper = hyper_of(self._bound.state)
 
     def follow(self, runner: Runner) -> None:
         """This one runs from now on."""
@@ -118,7 +125,7 @@ class Keeper:
             "standing": None if standing is None else [standing.path, standing.ending and list(standing.ending)],
             "limit": None if limit is None else limit.saved(),
             "history": [dict(row) for row in bound.history],
-            "made": self._made(),
+            "made": self._made() | self._begun,
         }
         snapshot = Snapshot.of(bound.state, grads=tuple(runner.state.components(torch.nn.Module)))
         packer = Packer()
@@ -150,15 +157,26 @@ class Keeper:
         snapshot = Snapshot({name: dict(group) for name, group in bundle.tensors.items()}, bundle.documents["state"])
         restoration = Restoration.of(bound.state, snapshot, partial=partial)
         places = unpack(run["loaders"], bundle.tensors.get(LOADERS, {}))
-        self.places.check(bound.runner, places)
-        if limit is not None and run["limit"] is not None:
-            limit.resumed(run["limit"])
-        changed = changes(run["made"], self._made())
-        restoration.apply()
+        made, begun = self._made(), run["made"]
+        bound.sow_loaders(begun["seed"])
+        try:
+            self.places.check(bound.runner, places)
+            if limit is not None and run["limit"] is not None:
+                limit.resumed(run["limit"])
+            restoration.apply()
+        except BaseException:
+            bound.sow_loaders(self._begun.get("seed", bound.seed))
+            raise
         self.places.give(bound.runner, places)
         restoration.apply_generators()
         bound.history.replace(run["history"])
         bound.forget_seed()
+        held = hyper_of(bound.state)
+        changed = changes(begun, made, held)
+        lost = {
+            name: then for name, then in begun.get("hyper", {}).items() if held.get(name) != made["hyper"].get(name)
+        }
+        self._begun = {"seed": begun["seed"], "hyper": made["hyper"] | lost}  # what is overwritten is told each time
         self.waiting = None
         if standing is not None:
             phase = self._pass_at(standing)
@@ -183,18 +201,17 @@ class Keeper:
                 return iter(())
             return self.places.go_on(waiting.phase, loader, waiting.place)
 
-        def ready() -> None:
-            waiting.restoration.apply_scoped()
-            waiting.restoration.apply_generators()
-
-        runner.resume(Resumption(waiting.standing, chain, begin, ready), limit)
+        restoration = waiting.restoration
+        resumption = Resumption(waiting.standing, chain, begin, restoration.apply_scoped, restoration.apply_generators)
+        runner.resume(resumption, limit)
 
     def _made(self) -> dict[str, Any]:
         """What the Learner was made with, as it was before anything was restored."""
         bound = self._bound
         if self._described is None or self._described[0] is not bound.assembly:
             self._described = bound.assembly, described(bound.assembly, bound.state, bound.seed)
-        return self._described[1]
+        self.note()
+        return self._described[1] | {"hyper": self._hyper}
 
     def _why_not(self, path: str) -> str:
         """Why a run could not go on from between two rounds of a loop; "" if it could."""

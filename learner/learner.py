@@ -42,7 +42,8 @@ class Learner(Edits, Returns):
         device: where model and batches are moved; "auto" is the accelerator if there is one.
         precision: "bf16" or "fp16" run forward and loss under autocast; "fp16" also scales gradients, and skips updates
             whose gradients overflow.
-        seed: seeds torch, numpy and random when the first run starts; not the model's initialisation.
+        seed: seeds torch, numpy and random when the first run starts, and the order of TensorBatches and SampleBatches
+            that were made without a seed; not the model's initialisation.
         guard: what looks for undeclared changes: "off", "parts" (by identity, version counter and value) or "contents"
             (also what moves no version counter). See docs/explanation/guard.md for when it looks.
         audit: what the change log keeps: "off", "writes", "summary", "stats" (also numbers for elements), "full" (also

@@ -48,14 +48,20 @@ class CountedLoader(ABC):
 
     What a pass gives follows from the settings and its number alone. A pass begins with its first batch, not with
     `iter()`, and is open until its last batch is given. The state is that of the pass that began last; each pass of
-    `iter()` has a `state_dict` of its own.
+    `iter()` has a `state_dict` of its own. Without `seed` it is that of the Learner, and 0 if that has none.
     """
 
     def __init__(
-        self, *, length: int, batch_size: int = 64, shuffle: bool = False, drop_last: bool = False, seed: int = 0
+        self,
+        *,
+        length: int,
+        batch_size: int = 64,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int | None = None,
     ) -> None:
         who = type(self).__name__
-        for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, None)):
+        for name, value, least in (("batch_size", batch_size, 1), ("seed", 0 if seed is None else seed, None)):
             if not isinstance(value, int) or isinstance(value, bool) or (least is not None and value < least):
                 kind = "an integer" if least is None else f"an integer, {least} or more"
                 raise ArgumentError(who, name, f"{name}={value!r} cannot be used; it wants {kind}.")
@@ -63,7 +69,8 @@ class CountedLoader(ABC):
             if not isinstance(value, bool):
                 raise ArgumentError(who, name, f"{name}={value!r} cannot be used; it wants True or False.")
         self.length, self.batch_size, self.shuffle = length, batch_size, shuffle
-        self.drop_last, self.seed = drop_last, seed
+        self.drop_last, self.seed = drop_last, 0 if seed is None else seed
+        self._keeps_seed = seed is not None
         self._begun = 0
         self._latest: Place | None = None  # no Pass, which holds its loader: a cycle would keep workers waiting
         self._resumes: Place | None = None  # loaded, and not yet gone on with
@@ -71,6 +78,11 @@ class CountedLoader(ABC):
     @abstractmethod
     def batches(self, epoch: int, first: int) -> Iterator[Any]:
         """The batches of pass `epoch`, counted from 0, from batch `first` on."""
+
+    def sow(self, seed: int | None) -> None:
+        """Take the seed of a Learner for the passes that begin from now on, unless it was made with one of its own."""
+        if not self._keeps_seed:
+            self.seed = 0 if seed is None else seed
 
     def order(self, epoch: int) -> Tensor:
         """The samples of a pass in the order in which it gives them: int64, shape `(length,)`."""

@@ -15,6 +15,8 @@ from learner.errors import ArgumentError, PositionError
 from learner.passes import CountedLoader, length_of, mixed
 from state.errors import nearest, suggestion
 
+Key = tuple[int, int, int, list[int]]
+
 _WHO = "SampleBatches"
 _COLLATING = -1  # stands for the index of a sample where the samples of a batch are put together
 
@@ -40,7 +42,8 @@ class SampleBatches(CountedLoader):
         batch_size: the samples in a batch; the last one of a pass may have fewer.
         shuffle: whether each pass has an order of its own.
         drop_last: whether to leave out a last batch that is not full.
-        seed: what orders and augmentation follow from, any integer.
+        seed: what orders and augmentation follow from, any integer. None: the seed of the Learner that it is given to,
+            else 0.
         num_workers: processes that load; 0 loads in this one.
         collate_fn: makes a batch of a list of samples, by default as DataLoader does.
         others: as of DataLoader: `pin_memory`, `persistent_workers`, `worker_init_fn`, `prefetch_factor`, ...
@@ -64,7 +67,7 @@ class SampleBatches(CountedLoader):
         batch_size: int = 64,
         shuffle: bool = False,
         drop_last: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
         num_workers: int = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         **others: Any,
@@ -75,7 +78,7 @@ class SampleBatches(CountedLoader):
         self.dataset, self.num_workers = dataset, num_workers
         self._keys = _Keys(len(self), batch_size)
         self._loader: DataLoader[Any] = DataLoader(
-            _Seeded(dataset, seed, collate_fn or default_collate),  # type: ignore[arg-type]  # it has what it takes
+            _Seeded(dataset, collate_fn or default_collate),  # type: ignore[arg-type]  # it has what it takes
             batch_size=None,  # one key of ours is a whole batch
             sampler=self._keys,
             num_workers=num_workers,
@@ -86,7 +89,8 @@ class SampleBatches(CountedLoader):
         self._serves = 0  # how often persistent workers were given to a pass
 
     def batches(self, epoch: int, first: int) -> Iterator[Any]:
-        self._keys.epoch, self._keys.first, self._keys.order = epoch, first, self.order(epoch)
+        keys = self._keys
+        keys.seed, keys.epoch, keys.first, keys.order = self.seed, epoch, first, self.order(epoch)
         batches = iter(self._loader)
         if not self._loader.persistent_workers:
             return batches
@@ -103,22 +107,24 @@ class SampleBatches(CountedLoader):
 
 
 class _Keys:
-    """The sampler of one pass: for each batch from `first` on the pass, its number, and its samples."""
+    """The sampler of one pass: for each batch from `first` on the seed, the pass, its number, and its samples."""
 
     def __init__(self, num_batches: int, batch_size: int) -> None:
         self.num_batches, self.batch_size = num_batches, batch_size
-        self.epoch, self.first, self.order = 0, 0, torch.empty(0)
+        self.seed, self.epoch, self.first, self.order = 0, 0, 0, torch.empty(0)
 
     def __len__(self) -> int:
         return self.num_batches
 
-    def __iter__(self) -> Iterator[tuple[int, int, list[int]]]:
-        return self._from(self.epoch, self.first, self.order)  # they are another pass's when the first is asked for
+    def __iter__(self) -> Iterator[Key]:
+        return self._from(
+            self.seed, self.epoch, self.first, self.order
+        )  # they are another pass's when the first is asked for
 
-    def _from(self, epoch: int, first: int, order: Tensor) -> Iterator[tuple[int, int, list[int]]]:
+    def _from(self, seed: int, epoch: int, first: int, order: Tensor) -> Iterator[Key]:
         size = self.batch_size
         for number in range(first, self.num_batches):
-            yield epoch, number, order[number * size : (number + 1) * size].tolist()
+            yield seed, epoch, number, order[number * size : (number + 1) * size].tolist()
 
 
 class _Seeded:
@@ -127,17 +133,17 @@ class _Seeded:
     A `worker_init_fn` finds it as `get_worker_info().dataset`: attributes it reads or sets there are the dataset's.
     """
 
-    def __init__(self, dataset: Any, seed: int, collate: Callable[[list[Any]], Any]) -> None:
-        self.__dict__.update(_dataset=dataset, _seed=seed, _collate=collate)
+    def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any]) -> None:
+        self.__dict__.update(_dataset=dataset, _collate=collate)
 
-    def __getitem__(self, key: tuple[int, int, list[int]]) -> Any:
-        epoch, number, indices = key
+    def __getitem__(self, key: Key) -> Any:
+        seed, epoch, number, indices = key
         samples = []
         with _given_back():
             for index in indices:
-                _seed_generators(mixed(self._seed, epoch, index))
+                _seed_generators(mixed(seed, epoch, index))
                 samples.append(self._dataset[index])
-            _seed_generators(mixed(self._seed, epoch, _COLLATING, number))
+            _seed_generators(mixed(seed, epoch, _COLLATING, number))
             return self._collate(samples)
 
     def __getattr__(self, name: str) -> Any:

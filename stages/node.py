@@ -211,6 +211,8 @@ class Node(Actor):
             self.hidden.append(runner.open(self))
         for hook in self.before:
             hook(OK)
+        if runner.resumption is not None:
+            runner.resumption.refill(runner.scopes.is_open)
         for around in self.around:
             entered = around.enter()
             if entered is not None:

@@ -28,7 +28,8 @@ class Resumption:
     Args:
         chain: the nodes from the root to the loop.
         begin: makes the iterator of the loop's loader, where the loop is a phase.
-        ready: called when everything is open again, just before the next round: gives State the rest of its values.
+        refill: gives the fields of the scopes that are open what they held, of which it is told.
+        ready: called when everything is open again, just before the next round.
     """
 
     def __init__(
@@ -36,12 +37,14 @@ class Resumption:
         standing: Standing,
         chain: "list[Node]",
         begin: Callable[[Any], Iterator[Any]],
+        refill: Callable[[Callable[[str], bool]], None],
         ready: Callable[[], None],
     ) -> None:
         self.standing = standing
         self._chain = chain
         self._entered = 0
         self._begin = begin
+        self.refill = refill
         self._ready = ready
 
     def go_on(self, node: "Node", children: "Iterable[Node]") -> "Iterable[Node]":
@@ -78,6 +81,7 @@ class Resumption:
         """All is open: give what is left, and leave the loop if it was about to be left."""
         runner, round = node.runner, node.round
         assert round is not None
+        self.refill(runner.scopes.is_open)
         self._ready()
         if runner.guard is not None:
             runner.guard.forget()  # nobody in the tree changed that

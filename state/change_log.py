@@ -30,13 +30,15 @@ class ChangeLog(Questions):
 
     @classmethod
     def open(cls, name: str | os.PathLike[str]) -> "ChangeLog":
-        """The log of a stored run: "runs/digits" (the latest), "runs/digits@3", a run's directory, or a log file.
+        """The log of a stored run: "runs/digits", "runs/digits@3", a run's directory, or a log file.
+
+        Of a family it is that of the latest run that has begun: one that was refused, or killed before, is passed over.
 
         Raises:
             RunNotFound: there is no such run, or it has no log.
             LogDamaged: the file is no log, or not whole.
         """
-        path = find_run(name)
+        path = find_run(name, SqliteStore.has_begun)
         return cls(SqliteStore.open(path / LOG_FILE if path.is_dir() else path))
 
     def tail(self, n: int = 20) -> Changes:

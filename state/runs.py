@@ -1,6 +1,7 @@
 """Numbered run directories: `runs/digits` is a family, and each run of it gets the next number."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from state.errors import RunNotFound, nearest, suggestion
@@ -22,12 +23,13 @@ def new_run(family: str | os.PathLike[str]) -> Path:
             number += 1
 
 
-def find_run(name: str | os.PathLike[str]) -> Path:
+def find_run(name: str | os.PathLike[str], is_wanted: Callable[[Path], bool] | None = None) -> Path:
     """The directory of a stored run, or the log file if it is named itself.
 
     Args:
         name: "runs/digits" for the latest run of a family, "runs/digits@3" for a given one, "runs/digits/0003" for
             a directory, or the path of a log file.
+        is_wanted: passes over those of a family for which it says no, unless it says so for all.
 
     Raises:
         RunNotFound: there is none; the message says what there is.
@@ -36,9 +38,8 @@ def find_run(name: str | os.PathLike[str]) -> Path:
     if path.is_file() or (path / LOG_FILE).is_file():
         return path
     if path.is_dir():
-        numbers = _numbers(path)
-        if numbers:
-            return path / f"{max(numbers):04d}"
+        if runs := numbered_runs(path):
+            return next((run for run in reversed(runs) if is_wanted is None or is_wanted(run)), runs[-1])
         inside = sorted(other.name for other in path.iterdir() if other.is_dir())
         raise RunNotFound(str(name), f"The directory holds no {LOG_FILE} and no numbered run, only {inside}.")
     family, at, number = str(name).rpartition("@")

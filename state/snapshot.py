@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import partial as partial_of
@@ -27,7 +27,9 @@ from state.errors import SnapshotError, StateError, nearest, suggestion
 from state.fields import MISSING, FieldSpec
 from state.packing import Packer, unpack
 from state.parts import parts_of
+from state.schema import build
 from state.state import State
+from state.undoing import Undo, remembered
 
 VALUES = "_values"
 """The group of all tensors that are in no module's `state_dict`. No field can have that name."""
@@ -162,22 +164,26 @@ class Restoration:
         """Give the run's fields what they held. What a component itself may refuse comes first, and is undone then.
 
         Raises:
-            SnapshotError: one of them refuses; all is as it was.
+            SnapshotError: one of them refuses, or a derived value cannot be made; all is as it was.
         """
+        specs = type(self.state).specs.values()
+        derived = [s.name for s in specs if s.saved == "derived" and s.scope == "run" and s.factory is not None]
+        undo = remembered(self.state) if derived else None  # of what they are made is known when all is given
         load_all(self.loads)
         for apply in self.applies:
             apply()
         values = self.state.__dict__
         values.update(self.values)
-        for name, spec in type(self.state).specs.items():
-            if spec.saved == "derived" and spec.scope == "run" and spec.factory is not None:
-                values[name] = spec.validate(spec.factory(self.state), "checkpoint")
+        if undo is not None:
+            self._derive(derived, undo)
 
-    def apply_scoped(self) -> None:
-        """Give the fields of scopes that are open now what they held; modes, gradients and such once more."""
-        values = self.state.__dict__
-        values.update(self.scoped)
+    def apply_scoped(self, is_open: Callable[[str], bool]) -> None:
+        """Give the fields of scopes that are open now what they held."""
+        values, specs = self.state.__dict__, type(self.state).specs
+        values.update({name: value for name, value in self.scoped.items() if is_open(specs[name].scope)})
         for name, rest in self.stateful.items():
+            if not is_open(specs[name].scope):
+                continue
             load, apply = restore_stateful(values[name], name, rest, self.tensors, _device(self.state))
             load_all([load])
             apply()
@@ -185,6 +191,19 @@ class Restoration:
     def apply_generators(self) -> None:
         """Put the random number generators where they were."""
         write_generators(self.generators)
+
+    def _derive(self, names: list[str], undo: Undo) -> None:
+        for name in names:
+            self.state.__dict__.pop(name, None)
+        try:
+            build(self.state)
+        except BaseException as error:
+            unmade = [name for name in names if name not in self.state.__dict__]
+            undo()
+            if not isinstance(error, Exception):
+                raise
+            told = f"Of the derived fields {unmade} one could not be made of what the checkpoint has"
+            raise SnapshotError(f"{told}: {type(error).__name__}: {error}. Nothing was changed.") from error
 
     def _prepare(self, name: str, found: Mapping[str, Any], snapshot: Snapshot) -> None:
         spec: FieldSpec = type(self.state).specs[name]

@@ -5,7 +5,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 
 from state.errors import LogDamaged, RunNotFound, nearest, suggestion
 from state.position import Place
+from state.runs import LOG_FILE
 from state.stores import ActorRow, FieldRow, Row, Segment, SlotRow, Tables, Wanted, from_json, to_json
 
 APPLICATION_ID = 0x53544C47  # "STLG"
@@ -68,6 +69,11 @@ FROM change WHERE kind = 'exit';
 COMMIT;
 """
 
+_BEGUN = """
+SELECT 1 FROM segment JOIN template_slot USING (template) JOIN slot ON slot.id = template_slot.slot
+JOIN actor ON actor.id = slot.actor WHERE actor.path <> 'setup' LIMIT 1
+"""
+
 
 class SqliteStore:
     """The whole record of a run, in one file.
@@ -117,6 +123,18 @@ class SqliteStore:
             near = nearest(str(path), there)
             raise RunNotFound(str(path), "There is no such log." + suggestion(near))
         return cls(path, read_only=True)
+
+    @classmethod
+    def has_begun(cls, run: Path) -> bool:
+        """Whether the log in a run's directory tells of more than its set-up, or is damaged, which has to be told."""
+        path = run / LOG_FILE
+        if not path.is_file() or not path.stat().st_size:  # the process was killed, or has just started
+            return False
+        try:
+            with closing(cls.open(path)) as store, store._reading():
+                return store._connection.execute(_BEGUN).fetchone() is not None
+        except LogDamaged:
+            return True
 
     def write(self, tables: Tables, segments: Sequence[Segment]) -> None:
         """Add what is new in one transaction; a crash keeps it whole or leaves nothing of it."""

@@ -25,7 +25,7 @@ class Checkpoint(Callback):
     """Write a checkpoint of the run now and then, between two rounds, and one when it ends.
 
     Needs a Learner with a `run_dir`: in the run's directory they are `checkpoints/0001` and so on.
-    `fit(..., resume="auto")` goes on from the newest.
+    `fit(..., resume="auto")` goes on from the newest. A Learner takes one Checkpoint.
 
     Args:
         every: "2 epochs", "500 batches", "200 updates" or "10 minutes": one is due when so many are over, and is
@@ -101,8 +101,8 @@ class Checkpoint(Callback):
             raise Cancel("run", f"{number.name}; a checkpoint was written")
 
     def attach(self, keeper: Keeper, checkpoints: Checkpoints) -> None:
-        """Write what `keeper` takes to `checkpoints` from now on."""
-        self._progress.update(keeper=keeper, checkpoints=checkpoints)
+        """Write what `keeper` takes to `checkpoints` from now on, while `writing` is open."""
+        self._progress.update(keeper=keeper, checkpoints=checkpoints, stopped=True)
         keeper.watch()
 
     @contextmanager
@@ -129,6 +129,7 @@ class Checkpoint(Callback):
         try:
             yield
         finally:
+            self._progress["stopped"] = True
             writer.close()
 
     def _parsed(self) -> tuple[float, str]:

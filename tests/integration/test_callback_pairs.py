@@ -31,6 +31,7 @@ from learner.callbacks import (
     Schedule,
     StopOnNonFinite,
 )
+from learner.errors import ArgumentError
 from learner.history import History, RecordHistory
 
 metrics = pytest.importorskip("torchmetrics.classification", reason="needs the extra 'metrics'")
@@ -129,9 +130,18 @@ def test_pair_runs_clean_and_comes_to_the_same_in_both_orders(first: type[Callba
     assert all(map(torch.equal, one, other))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in MAKE if kind not in TWICE], ids=name_of)
+@pytest.mark.parametrize("kind", [kind for kind in MAKE if kind not in {*TWICE, Checkpoint}], ids=name_of)
 def test_callback_that_has_no_field_of_its_own_may_stand_twice(kind: type[Callback]) -> None:
     trained([MAKE[kind](), MAKE[kind]()])
+
+
+def test_two_that_would_write_to_one_directory_are_refused_before_it_is_made() -> None:
+    for given in ([Checkpoint(), Checkpoint()], [Accuracy(), (Checkpoint(), Checkpoint(best="valid_loss"))]):
+        with pytest.raises(
+            ArgumentError, match=r"each would drop what the other keeps. Give one, by the shorter every="
+        ):
+            make_learner(given)
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize("kind", TWICE, ids=name_of)

@@ -202,7 +202,6 @@ def test_what_is_no_state_is_refused(state: Any) -> None:
         (({},), {}, "the mapping is empty"),
         ((torch.zeros(3),), {"batch_size": 0}, "batch_size=0 cannot be used; it wants an integer, 1 or more"),
         ((torch.zeros(3),), {"batch_size": 2.0}, "batch_size=2.0 cannot be used"),
-        ((torch.zeros(3),), {"seed": None}, "seed=None cannot be used; it wants an integer"),
         ((torch.zeros(3),), {"shuffle": "yes"}, "shuffle='yes' cannot be used; it wants True or False"),
     ],
 )

@@ -13,6 +13,7 @@ from learner.callbacks import Checkpoint
 from learner.checkpoints import FOLDER, find_checkpoints
 from learner.cli import main
 from learner.testing import toy_learner
+from state.digested import DigestedFile
 
 OK, FINDING, USAGE, DAMAGED = range(4)
 
@@ -99,8 +100,29 @@ def test_checkpoints_shows_a_table_and_what_to_ask_next(kept: Path) -> None:
     done = ask("checkpoints", kept)
     head, *lines = done.stdout.splitlines()
     assert head.split() == ["number", "made", "at", "valid_loss", "size", "files"]
-    assert lines[0].startswith("1 ") and lines[0].endswith("whole")
-    assert done.stderr == f"next: learner verify {kept}:5\n"
+    assert lines[0].startswith("1 ") and lines[0].endswith("complete")
+    assert done.stderr == f"This is {kept / '0002'}: 0003 keeps none.\nnext: learner verify {kept}:5\n"
+    assert ask("checkpoints", f"{kept}@2").stderr == f"next: learner verify {kept}@2:5\n"
+
+
+def test_the_list_reads_no_tensors_and_verify_reads_all(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: set[str] = set()
+    begin = DigestedFile.__init__
+
+    def note(self: DigestedFile, path: Path) -> None:
+        opened.add(path.name)
+        begin(self, path)
+
+    monkeypatch.setattr(DigestedFile, "__init__", note)
+    assert ask("checkpoints", kept).stdout.count(" complete\n") == 5
+    assert opened == {"manifest.json", "run.json"}
+    assert ask("checkpoints", kept, "--verify").stdout.count(" whole\n") == 5
+    assert opened == {file.name for file in (kept / "0002" / FOLDER / "0001").iterdir()}
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_is_passed_over(family: Path) -> None:
+    (family / "0003" / FOLDER).mkdir()
+    assert paths(family) == paths(f"{family}@2")
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "run.json", "state.json", "manifest.json"])
@@ -160,7 +182,7 @@ def test_diff_of_two_runs_that_did_the_same_finds_nothing(kept: Path) -> None:
 
 
 def test_the_next_question_can_be_asked_as_it_is_written(kept: Path) -> None:
-    done = ask("checkpoints", kept)
+    done = ask("checkpoints", f"{kept}@2")
     asked = []
     while done.stderr.startswith("next: learner ") and len(asked) < 6:
         words = done.stderr.removeprefix("next: learner ").split()

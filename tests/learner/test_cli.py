@@ -321,3 +321,14 @@ def test_a_damaged_file_ends_the_process_with_three_and_no_traceback(tmp_path: P
     program = "import sys; from learner.cli import main; sys.argv = ['learner', 'log', 'other.db']; main()"
     done = in_python(program, tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (DAMAGED, "", 1)
+
+
+def test_the_log_of_a_family_is_that_of_the_latest_run_that_has_begun_and_says_so(tmp_path: Path) -> None:
+    learner = toy_learner(run_dir=tmp_path)
+    learner.fit(epochs=1)
+    learner.close()
+    toy_learner(run_dir=tmp_path).close()
+    for words in (["log", tmp_path], ["blame", tmp_path, "loss"], ["history", tmp_path, "loss"]):
+        assert ask(*words).stderr.startswith(f"This is {tmp_path / '0001'}: 0002 has not begun.\n")
+    assert answer("log", f"{tmp_path}@2")[-1]["actor"] == "setup"
+    assert ask("log", f"{tmp_path}@1").stderr.startswith("next: ")

@@ -96,6 +96,17 @@ def test_run_that_was_only_looked_at_is_passed_by(tmp_path: Path) -> None:
     assert learner.run_dir == tmp_path / "0001" and learner.state.batches_seen == 12
 
 
+def test_run_that_was_refused_is_passed_by(tmp_path: Path) -> None:
+    ended(tmp_path)
+    other = script(tmp_path)
+    with pytest.raises(LimitError):
+        other.fit(batches=9, resume="auto")
+    other.close()
+    learner = script(tmp_path)
+    learner.fit(epochs=3, resume="auto")
+    assert learner.run_dir == tmp_path / "0001" and learner.state.epochs_done == 3
+
+
 def test_newest_that_is_damaged_is_passed_by_and_told(tmp_path: Path, capsys: Any) -> None:
     ended(tmp_path, damaged=1)
     learner = script(tmp_path)
@@ -260,6 +271,25 @@ def test_changed_seed_is_told(tmp_path: Path) -> None:
     assert "seed=1 then, 2 now, which seeds nothing any more" in told_by(
         script(tmp_path, seed=2), epochs=2, resume=path
     )
+
+
+def test_changed_seed_is_told_each_time_and_the_order_is_that_of_the_checkpoint(tmp_path: Path) -> None:
+    whole = script(tmp_path / "whole", seed=1)
+    whole.fit(epochs=3)
+    script(tmp_path, seed=1).fit(epochs=1)
+    for epochs in (2, 3):
+        learner = script(tmp_path, seed=2)
+        path = list(Checkpoints(tmp_path / f"{epochs - 1:04d}"))[-1].path
+        assert "seed=1 then, 2 now" in told_by(learner, epochs=epochs, resume=path)
+    assert torch.equal(learner.state.model.weight, whole.state.model.weight)
+
+
+def test_refused_checkpoint_leaves_the_order_of_the_own_seed(tmp_path: Path) -> None:
+    script(tmp_path, seed=1).fit(epochs=1)
+    learner = script(tmp_path, seed=2)
+    with pytest.raises(LimitError):
+        learner.fit(batches=3, resume=list(Checkpoints(tmp_path / "0001"))[-1].path)
+    assert learner.state.train_loader.seed == 2
 
 
 def test_changed_horizon_of_a_schedule_is_told(tmp_path: Path) -> None:

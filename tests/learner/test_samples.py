@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from learner import ArgumentError, PositionError, SampleBatches, TensorBatches
+from learner.testing import toy_learner
 
 
 class Noisy:
@@ -162,7 +163,7 @@ def test_what_goes_to_a_worker_can_be_pickled() -> None:
     loader = SampleBatches(Noisy(3))
     seeded = pickle.loads(pickle.dumps(loader._loader.dataset))
     assert seeded.length == 3
-    assert plain([seeded[0, 0, [0, 1, 2]]]) == plain(loader)
+    assert plain([seeded[0, 0, 0, [0, 1, 2]]]) == plain(loader)
 
 
 def test_a_pass_whose_persistent_workers_were_taken_says_so() -> None:
@@ -209,3 +210,32 @@ def test_what_cannot_be_used_is_refused(dataset: Any, others: Any, argument: str
     with pytest.raises(ArgumentError, match=message) as told:
         SampleBatches(dataset, **others)
     assert told.value.argument == argument
+
+
+def orders(kind: Any, seed: int | None, own: int | None = None) -> list[list[float]]:
+    """The samples of two epochs in the order in which a Learner of this seed gave them."""
+    seen: list[list[float]] = []
+    data = torch.linspace(-1, 1, 12)[:, None]
+    samples = (data, data) if kind is TensorBatches else (list(zip(data, data, strict=True)),)
+    learner = toy_learner(seed=seed, train=kind(*samples, shuffle=True, seed=own))
+    learner.after("batch")(lambda state: seen.append(state.inputs.flatten().tolist()))
+    learner.fit(epochs=2)
+    return seen
+
+
+@pytest.mark.parametrize("kind", [TensorBatches, SampleBatches])
+def test_loader_without_a_seed_has_that_of_its_learner(kind: Any) -> None:
+    first, second = orders(kind, 1), orders(kind, 2)
+    assert first != second
+    assert (orders(kind, None, own=1), orders(kind, None, own=2)) == (first, second)
+    assert orders(kind, None) == orders(kind, 0) == orders(kind, 3, own=0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_augmentation_follows_the_seed_of_the_learner_even_in_workers_that_live_already(workers: int) -> None:
+    settings = {"num_workers": workers, "persistent_workers": True} if workers else {}
+    loader, wanted = SampleBatches(Noisy(), **settings), by_index(SampleBatches(Noisy(), seed=5))
+    assert by_index(loader) != wanted
+    loader.sow(5)
+    loader.load_state_dict(loader.state_dict() | {"epoch": 0})
+    assert by_index(loader) == wanted

@@ -215,6 +215,29 @@ def test_a_stored_run_is_opened_by_any_of_its_names(train: Train, tmp_path: Path
     assert ChangeLog.open(family / "0001" / LOG_FILE).blame("updates").after == 3
 
 
+def test_a_run_that_has_not_begun_is_passed_over(train: Train, tmp_path: Path) -> None:
+    family = tmp_path / "digits"
+    train(SqliteStore(new_run(family) / LOG_FILE), 2).close()
+    only_set_up = SqliteStore(new_run(family) / LOG_FILE)
+    recording = Recording(only_set_up)
+    recording.actor("setup", "setup", "")
+    recording.field("updates", "run", "int", "")
+    recording.write(recording.slot("setup", "write", "updates", "write"), 7)  # type: ignore[arg-type]
+    recording.close()
+    (new_run(family) / LOG_FILE).touch()  # killed while the file was made
+    new_run(family)  # or before
+    assert ChangeLog.open(family).blame("updates").after == 6
+    assert ChangeLog.open(f"{family}@2").blame("updates").after == 7
+
+
+def test_a_damaged_log_is_not_passed_over(train: Train, tmp_path: Path) -> None:
+    for _ in range(2):
+        train(SqliteStore(new_run(tmp_path) / LOG_FILE), 1).close()
+    (tmp_path / "0002" / LOG_FILE).write_text("not a log" * 1000)
+    with pytest.raises(LogDamaged, match="not a database"):
+        ChangeLog.open(tmp_path)
+
+
 def test_a_run_without_a_readable_log_is_refused(tmp_path: Path) -> None:
     run = new_run(tmp_path / "digits")
     with pytest.raises(RunNotFound, match=r"rank0\.log\.db"):

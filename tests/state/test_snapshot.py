@@ -16,6 +16,7 @@ from learner.callbacks.mean import RunningMean
 from state import State, TrainState, field
 from state.bundle import read_bundle, write_bundle
 from state.errors import SnapshotError
+from state.schema import build
 from state.snapshot import Restoration, Snapshot, read_generators, write_generators
 
 
@@ -115,6 +116,51 @@ def test_everything_that_does_not_fit_is_named_in_one_error(tmp_path: Path) -> N
         "Nothing was changed. Leave out by partial=[...]",
     ):
         assert part in told
+
+
+class Derived(TrainState):
+    """`half` is of what the second one, declared after it, is of."""
+
+    table: Any = None
+    half: int = field(saved="derived", because="of the size", factory=lambda state: state.size // 2)
+    size: int = field(saved="derived", because="of the table", factory=lambda state: len(state.table))
+
+
+def derived(table: Any) -> Derived:
+    """One that has been trained for an update, with a metric, gradients and a frozen bias."""
+    torch.manual_seed(len(table))
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).eval()
+    model[0].register_buffer("hidden", torch.rand(1), persistent=False)
+    model[0].bias.requires_grad_(len(table) % 2 == 1)
+    state = Derived(model=model, optimizer=torch.optim.Adam(model.parameters(), lr=0.1), table=table)
+    model(torch.randn(4, 2)).square().sum().backward()
+    state.optimizer.step()
+    build(state)
+    return state
+
+
+def test_derived_values_are_made_each_after_what_it_is_made_of() -> None:
+    state, other = derived([1, 2, 3, 4]), derived([1])
+    Restoration.of(other, Snapshot.of(state)).apply()
+    assert (other.size, other.half) == (4, 2)
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_a_derived_value_that_cannot_be_made_leaves_everything_as_it_was(grown: bool) -> None:
+    state, other = derived([1, 2]), derived([1])
+    state.table = 7  # has no length
+    if grown:
+        state.optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "initial_lr": 3.0})
+        other.optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
+    state.model.train()
+    weight, bias = other.model[0].weight, other.model[0].bias
+    gradient, hidden = weight.grad, other.model[0].hidden.clone()
+    told = refused(other, Snapshot.of(state, grads=["model"]))
+    assert "'size'" in told and "TypeError: object of type 'int' has no len()" in told and "Nothing was changed" in told
+    assert (other.table, other.size, other.half) == ([1], 1, 0)
+    assert weight.grad is gradient and torch.equal(other.model[0].hidden, hidden)
+    assert not any(part.training for part in other.model.modules()) and bias.requires_grad
+    assert "initial_lr" not in other.optimizer.param_groups[-1]
 
 
 def test_dtype_of_weights_is_not_converted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from errno import EIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from learner.errors import ArgumentError
 from learner.recipes import supervised
 from learner.testing import toy_learner
 from stages import Fit, Train
-from state.errors import SnapshotError
+from state.bundle import verify_bundle
+from state.commit import _sync, discard
+from state.errors import CheckpointError, SnapshotError
 
 nan = float("nan")
 
@@ -157,9 +160,65 @@ def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
     assert kept(learner) == [2]
 
 
-def test_two_write_side_by_side(tmp_path: Path) -> None:
-    learner = fitted(Checkpoint("3 batches", keep=None), tmp_path, Checkpoint("1 epochs", keep=None), epochs=1)
-    assert len(kept(learner)) == 4
+@pytest.mark.parametrize("behind", [False, True])
+def test_older_ones_go_when_the_newest_is_on_the_disk_and_whole(
+    behind: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    def syncing(path: Path) -> None:
+        events.append(f"sync {path.name}")
+        _sync(path)
+
+    def dropping(path: Path) -> None:
+        *_, newest = Checkpoints(tmp_path / "0001")
+        assert events[-1] == "sync checkpoints" and verify_bundle(newest.path) == []
+        events.append(f"drop {path.name} for {newest.path.name}")
+        discard(path)
+
+    monkeypatch.setattr("state.commit._sync", syncing)
+    monkeypatch.setattr("learner.writing.discard", dropping)
+    fitted(Checkpoint(keep=1, behind=behind), tmp_path, epochs=3)
+    assert [event for event in events if event.startswith("drop")] == ["drop 0001 for 0002", "drop 0002 for 0003"]
+
+
+@pytest.mark.parametrize("failing", ["model.safetensors", "manifest.json", "checkpoints"])
+def test_nothing_is_dropped_for_one_that_could_not_be_written(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = fitted(Checkpoint(keep=1), tmp_path, epochs=1)
+
+    def fail(path: Path) -> None:
+        if path.name == failing:
+            raise OSError(EIO, "no more disk")
+        _sync(path)
+
+    monkeypatch.setattr("state.commit._sync", fail)
+    with pytest.raises(CheckpointError, match="no more disk"):
+        made.fit(epochs=1)
+    first = next(iter(Checkpoints(tmp_path / "0001")))
+    assert first.number == 1 and verify_bundle(first.path) == []
+
+
+def test_one_that_two_learners_share_writes_for_the_one_that_fits(tmp_path: Path) -> None:
+    shared = Checkpoint(keep=None)
+    learners = [toy_learner(callbacks=[shared], run_dir=tmp_path / name) for name in ("a", "b")]
+    for learner, epochs in zip(learners, (2, 3), strict=True):
+        learner.fit(epochs=epochs)
+    assert [len(kept(learner)) for learner in learners] == [2, 3]
+
+
+def test_nothing_is_written_where_a_part_runs_alone(tmp_path: Path) -> None:
+    learner = toy_learner(callbacks=[Checkpoint("2 batches", keep=None)], run_dir=tmp_path)
+    learner.run("epoch/fit")
+    with learner.inside("epoch/fit"):
+        for batch in learner.state.train_loader:
+            learner.fit_batch(batch)
+    assert kept(learner) == []
+    learner.fit(batches=2)
+    there = positions(learner)
+    learner.run("epoch/fit")
+    assert positions(learner) == there == [(18, "train/epoch/fit"), (18, "train")]
 
 
 @pytest.mark.parametrize(
