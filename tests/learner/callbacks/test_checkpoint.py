@@ -177,7 +177,7 @@ def test_older_ones_go_when_the_newest_is_on_the_disk_and_whole(
         discard(path)
 
     monkeypatch.setattr("state.commit._sync", syncing)
-    monkeypatch.setattr("learner.writing.discard", dropping)
+    monkeypatch.setattr("learner.checkpoints.discard", dropping)
     fitted(Checkpoint(keep=1, behind=behind), tmp_path, epochs=3)
     assert [event for event in events if event.startswith("drop")] == ["drop 0001 for 0002", "drop 0002 for 0003"]
 
