@@ -22,13 +22,15 @@ from stages import Composite, EvaluationPhase, Runner, assemble
 from stages.assembly import Assembly, refuse_orphans
 from stages.batch import joined
 from stages.callbacks import Callback, FunctionCallback, HookMethod, Options, Point, Side, as_callback, hooks_of
+from stages.check import actors, key_of
 from stages.composing import values_brought
 from stages.describing import tell_edit
 from stages.graph import refuse_starving
 from stages.guard import GuardLevel
 from stages.limit import Limit
+from stages.watching import Watcher
 from state import State
-from state.errors import nearest, short, suggestion
+from state.errors import UnknownField, nearest, short, suggestion
 from state.recording import Recording
 from state.schema import build, upgrade
 from state.state import Link
@@ -70,6 +72,7 @@ class Bound:
         self.recording: Recording | None = None
         self._guard: GuardLevel = guard
         self._is_debugging = False
+        self.watchers: dict[str, list[Watcher]] = {}
         self._means = [Mean("loss")] if {"loss", "batch"} <= state.specs.keys() else []  # one, so that its name stays
         self._data = data
         self._given = frozenset(state.specs)  # fields of the user's own
@@ -184,6 +187,31 @@ class Bound:
         self._is_debugging = on
         self.runner.watch_by("contents" if on else self._guard, debug=on)
 
+    def watch(self, watcher: Watcher) -> None:
+        """Let somebody wait for values of what the tree writes.
+
+        Raises:
+            UnknownField, ArgumentError: there is no such field or part, or nobody writes it.
+        """
+        self.runner.refuse_if_running()
+        name = watcher.name
+        known = set(self.assembly.names)
+        part = ".".join(name.split(".")[:2])
+        key = name if name in self.state.specs else part
+        if key not in known:
+            raise UnknownField(name, known, who="watch()")
+        if not any(key in map(key_of, (*one.writes, *one.touches)) for _, one in actors(self.assembly.places)):
+            raise ArgumentError("watch()", "name", f"nobody in this tree writes {name!r}.")
+        self.watchers.setdefault(key, []).append(watcher)
+        self._run(self.assembly)
+
+    def unwatch(self, watcher: Watcher | None) -> None:
+        """Let one, or all, wait no more."""
+        self.runner.refuse_if_running()
+        for those in self.watchers.values():
+            those[:] = [one for one in those if watcher is not None and one is not watcher]
+        self._run(self.assembly)
+
     def validate(self) -> dict[str, float]:
         """Run every evaluation phase once; what each came to."""
         found: dict[str, float] = {}
@@ -267,7 +295,8 @@ class Bound:
     def _run(self, assembly: Assembly) -> None:
         """From now on this assembly runs."""
         self.assembly = assembly
-        self.runner = Runner(assembly, self.state, self.recording, getattr(self, "runner", None))
+        before = getattr(self, "runner", None)
+        self.runner = Runner(assembly, self.state, self.recording, before, watchers=self.watchers)
         self.debug(self._is_debugging)
         self.keeper.follow(self.runner)
         owner: Callable[[], object | None] = self._owner

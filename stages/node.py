@@ -15,6 +15,7 @@ from stages.place import CHECKPOINT, INLINE, Place, forbidden_in
 from stages.round import Round
 from stages.stage import Composite, Stage
 from stages.stage_view import StageView
+from stages.watching import watched
 from state.access import Access, Names, View, own_names, view_of
 from state.errors import FieldNotReady
 from state.state import writer
@@ -43,7 +44,10 @@ class Actor:
             recording.actor(path, kind, source)
             recording.reads(path, () if access.observer else access.reads)
         fields = dict.fromkeys((*access.field_writes, *(self.known if access.unsafe else ())))
-        pens = {name: writer(runner.state, name, path, recording, self.slot("write", name, "write")) for name in fields}
+        pens = {
+            name: watched(self, name, writer(runner.state, name, path, recording, self.slot("write", name, "write")))
+            for name in fields
+        }
         self.pens = tuple(pens[name] for name in access.field_writes)
         self.writers: Mapping[str, Callable[[Any], None]] = {
             own: pen for name, pen in pens.items() for own in own_names(name, self.names)

@@ -23,6 +23,7 @@ from stages.round import Position, Round
 from stages.scalars import Scalars
 from stages.slots import find_one
 from stages.stage_view import StageView
+from stages.watching import Watchers
 from state.access import Access, Names, View
 from state.openings import Openings
 from state.recording import Recording
@@ -61,8 +62,10 @@ class Runner:
         recording: Recording | None = None,
         before: "Runner | None" = None,
         guard: GuardLevel = "off",
+        watchers: Watchers | None = None,
     ) -> None:
         self.assembly = assembly
+        self.watchers: Watchers = watchers or {}
         self.scalars: Scalars = before.scalars if before is not None else Scalars(state, recording)
         self.state: State = state
         self.values: dict[str, Any] = state.__dict__

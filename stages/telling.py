@@ -4,6 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from stages.calling import Body
+from stages.watching import look_at_part
 from state.recording import PartPen, Recording
 
 if TYPE_CHECKING:
@@ -16,6 +17,22 @@ def nothing() -> None:
 
 def tell_parts_of(actor: "Actor") -> Body:
     """The function that tells the log that the parts were changed: inferred from the declaration and a good end."""
+    tell, watchers = _tell_of(actor), actor.runner.watchers
+    names = (*actor.access.part_writes, *actor.access.touches)
+    parts = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
+    waited_for = [(name, watchers[name]) for name in parts if name in watchers]
+    if not waited_for:
+        return tell
+
+    def tell_and_look() -> None:
+        tell()
+        for name, those in waited_for:
+            look_at_part(actor, name, those)
+
+    return tell_and_look
+
+
+def _tell_of(actor: "Actor") -> Body:
     recording = actor.runner.recording
     names = (*actor.access.part_writes, *actor.access.spoils)
     names = tuple(name for name in names if "." in name and not _is_scalar(name))

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from html import escape
 from typing import TYPE_CHECKING, Final, overload
 
 from state.errors import MissingExtra, StateError
 from state.fields import MISSING
+from state.grid import as_html, as_text
 from state.position import Position
 from state.statistics import Summary
 
@@ -60,8 +60,8 @@ class Change:
             scope = self.evidence if self.kind in ("open", "close") else ""
             return " ".join(str(word) for word in (self.kind, scope, self.after) if word)
         if self.before is not ABSENT and not _is_same(self.before, self.after):
-            return f"{self.field} {_short(self.before)} -> {_short(self.after)} ({self.evidence})"
-        value = "" if self.after is None else f" = {_short(self.after)}"
+            return f"{self.field} {cell(self.before)} -> {cell(self.after)} ({self.evidence})"
+        value = "" if self.after is None else f" = {cell(self.after)}"
         return f"{self.field}{value} ({self.evidence})"
 
 
@@ -84,16 +84,13 @@ class Changes(Sequence[Change]):
         return len(self._changes)
 
     def __repr__(self) -> str:
-        rows = [self._columns, *self._rows()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        earlier = len(self) - len(rows) + 1
-        return "\n".join(lines + [f"after {earlier:,} earlier ones"] * (earlier > 0)) if self else "no changes"
+        rows = self._rows()
+        earlier = len(self) - len(rows)
+        left_out = f"\nafter {earlier:,} earlier ones" if earlier else ""
+        return as_text(self._columns, rows) + left_out if self else "no changes"
 
     def _repr_html_(self) -> str:
-        rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in self._rows()]
-        head = "".join(f"<th>{name}</th>" for name in self._columns)
-        return f"<table><tr>{head}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+        return as_html(self._columns, self._rows())
 
     def to_pandas(self) -> "DataFrame":
         """One row per change; needs the extra `frames`."""
@@ -131,9 +128,9 @@ class Changes(Sequence[Change]):
     def _rows(self, limit: int = 60) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = []
         for c in self._changes[-limit:]:
-            before = "" if c.field is None else _short(c.before)
+            before = "" if c.field is None else cell(c.before)
             names = (str(c.seq), str(c.position), c.actor, c.field or f"({c.kind})")
-            rows.append((*names, before, _short(c.after), c.evidence))
+            rows.append((*names, before, cell(c.after), c.evidence))
         return rows
 
 
@@ -141,7 +138,8 @@ def _is_same(before: object, after: object) -> bool:
     return before == after or (before != before and after != after)  # NaN is the value that is not itself
 
 
-def _short(value: object, limit: int = 60) -> str:
+def cell(value: object, limit: int = 60) -> str:
+    """A value on one short line."""
     if value is None:
         return ""
     text = f"{value:.6g}" if isinstance(value, float) else str(value) if isinstance(value, _READABLE) else repr(value)

@@ -4,13 +4,15 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from state import run_difference
+from state import run_difference, tallies
 from state.changes import Changes
 from state.errors import StateError
 from state.first import First, beyond, nonfinite, refuse_unmeasured, upstream
+from state.grid import Grid
 from state.latest import with_before
 from state.records import Record, Records
 from state.run_difference import RunDifference
+from state.tallies import Rate, Use
 
 if TYPE_CHECKING:
     from state.change_log import ChangeLog
@@ -20,6 +22,7 @@ class Questions:
     """The part of a ChangeLog that asks about a whole run."""
 
     _named: Callable[[], Records]
+    where: Callable[..., Changes]
 
     def first_nonfinite(self, name: str | None = None) -> First | None:
         """The first write of NaN or an infinite number, and what it was made of; None if there is none.
@@ -90,6 +93,22 @@ class Questions:
             return RunDifference("order", lines, one, another)
         inputs = run_difference.agreement(ours, theirs, record, their_record)
         return RunDifference("value", lines, one, another, tuple(inputs))
+
+    def rates(self) -> Grid[Rate]:
+        """How often each field and part was written, per training batch and per update."""
+        return Grid(Rate._fields, tallies.rates(self._named()))
+
+    def writers(self) -> Grid[Use]:
+        """Who declares to write and to read each field and part, beside who wrote it."""
+        return Grid(Use._fields, tallies.uses(self._named()))
+
+    def violations(self) -> Changes:
+        """Every change that nobody declared: by whom it is known, or by `external` where it is not."""
+        return Changes(sorted([*self.where(evidence="undeclared"), *self.unattributed()], key=lambda one: one.seq))
+
+    def unattributed(self) -> Changes:
+        """The changes of which nobody knows who made them: code outside of the tree, or what is not looked at."""
+        return self.where(actor="external")
 
 
 def _first(records: Records, record: Record) -> First:

@@ -142,6 +142,10 @@ class Records:
         """Whether no record was rolled back."""
         return not self._gone
 
+    def slots_in(self, template: int) -> list[NamedSlot]:
+        """The slots of a template, in order."""
+        return [self.slots[number] for number in self._templates[template]]
+
     def slots_of(self, template: int) -> list[tuple[Any, ...]]:
         """Who writes what in a round, in order."""
         slots = (self.slots[number] for number in self._templates[template])

@@ -109,8 +109,10 @@ class Watch:
         if isinstance(value, nn.Module) and "mode" in parts_of(type(value)):
             tree = self._trees[field] = self._tree(field, value)
             found: Inside | None = tree.part(part)
+        elif isinstance(value, Optimizer):
+            found = hyper(value) if part == "hyper" else optimizer_state(value)
         else:
-            found = optimizer_state(value) if isinstance(value, Optimizer) else stateful(value)
+            found = stateful(value)
         if found is None or not below:
             return found
         pairs = zip(*found, strict=True)

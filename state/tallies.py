@@ -1,0 +1,105 @@
+"""Tallies: how often what is written, and by whom, beside what was declared."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from state.records import NamedSlot, Records
+
+_BATCHES, _UPDATES = "batches_seen", "updates"
+_RESERVED = ("setup", "user", "external")
+_SHORT = ("batch", "update")  # what lives longer may be there for whoever asks
+
+
+class Rate(NamedTuple):
+    """How often a field or part was written.
+
+    Attributes:
+        field: its name.
+        writes: how many records say so.
+        per_batch, per_update: beside the training batches and the updates in the log; None where it has none.
+        writers: who did it, the most frequent first.
+    """
+
+    field: str
+    writes: int
+    per_batch: float | None
+    per_update: float | None
+    writers: tuple[str, ...]
+
+
+class Use(NamedTuple):
+    """Who declares to write and to read a field or part, and who wrote it.
+
+    Attributes:
+        field: its name.
+        declared: who declares to write it, in the order of the tree.
+        wrote: who did, with the number of times, the most frequent first: "train/epoch/fit/batch/update (24)".
+        readers: who declares to read it.
+        told: what is odd about it: "never written", "never read", "undeclared"; "" if nothing.
+    """
+
+    field: str
+    declared: tuple[str, ...]
+    wrote: tuple[str, ...]
+    readers: tuple[str, ...]
+    told: str
+
+
+def counted(records: Records) -> "Counter[NamedSlot]":
+    """How many records each slot has."""
+    if not records.is_whole:
+        return Counter(record.slot for record in records.read())
+    templates = Counter(template for _, _, template, _ in records.store.stored())
+    found: Counter[NamedSlot] = Counter()
+    for template, times in templates.items():
+        for slot in records.slots_in(template):
+            found[slot] += times
+    return found
+
+
+def rates(records: Records) -> list[Rate]:
+    """What was written after the set-up, the most often written first."""
+    writes: dict[str, Counter[str]] = {}
+    for slot, times in counted(records).items():
+        if slot.kind == "write" and slot.field and slot.actor != "setup":
+            writes.setdefault(slot.field, Counter())[slot.actor] += times
+    batches, updates = (sum(writes.get(name, Counter()).values()) for name in (_BATCHES, _UPDATES))
+    rows = []
+    for field, by in writes.items():
+        total = sum(by.values())
+        per = (total / batches if batches else None, total / updates if updates else None)
+        rows.append(Rate(field, total, *per, tuple(actor for actor, _ in by.most_common())))
+    return sorted(rows, key=lambda row: (-row.writes, row.field))
+
+
+def uses(records: Records) -> list[Use]:
+    """Of each field and part, who was to write it and who did."""
+    slots = [
+        slot for slot in records.slots if slot.field and not slot.actor.endswith("/checkpoint")
+    ]  # no stage of its own
+    undeclared = {slot.field for slot in slots if slot.evidence == "undeclared" or slot.actor == "external"}
+    counts = counted(records)
+    rows = []
+    for field in sorted({slot.field or "" for slot in slots} - {"tree"}):
+        here = [slot for slot in slots if slot.field == field]
+        declared = dict.fromkeys(one.actor for one in here if one.kind == "write" and one.evidence != "undeclared")
+        who = tuple(actor for actor in declared if actor not in _RESERVED)
+        readers = tuple(dict.fromkeys(slot.actor for slot in here if slot.kind == "read"))
+        by = Counter[str]()
+        for slot in here:
+            by[slot.actor] += counts[slot] if slot.kind == "write" else 0
+        wrote = tuple(f"{actor} ({times:,})" for actor, times in by.most_common() if times)
+        if field in undeclared:
+            told = "undeclared"
+        elif who and not wrote:
+            told = "never written"
+        else:
+            told = "never read" if who and here[0].scope in _SHORT and not _is_read(field, slots) else ""
+        rows.append(Use(field, who, wrote, readers, told))
+    return rows
+
+
+def _is_read(field: str, slots: list[NamedSlot]) -> bool:
+    """Whether somebody declares to read it, the component that it is a part of, or what lies below it."""
+    names = {slot.field or "" for slot in slots if slot.kind == "read"}
+    return field in names or field.partition(".")[0] in names or any(name.startswith(f"{field}.") for name in names)

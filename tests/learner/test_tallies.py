@@ -1,0 +1,56 @@
+"""Tallies: rates of writes, and who was to write and who did."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from learner import ChangeLog, supervised
+from learner.callbacks import Schedule
+from learner.testing import toy_learner
+from stages import Cancel
+
+
+def steps(optimizer: Any) -> Any:
+    return torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+
+
+def test_rates_tell_what_happens_per_batch_and_per_update(tmp_path: Path) -> None:
+    learner = toy_learner(stages=supervised(accumulate=4), callbacks=[Schedule(steps)], run_dir=tmp_path / "runs")
+    learner.fit(epochs=2)
+    learner.close()
+    for log in (learner.log, ChangeLog.open(tmp_path / "runs")):
+        rates = {row.field: row for row in log.rates()}
+        assert (rates["optimizer.hyper.lr"].writes, rates["optimizer.hyper.lr"].per_update) == (4, 1.0)
+        assert (rates["model.params"].per_batch, rates["model.params"].per_update) == (0.25, 1.0)
+        assert rates["model.grads"].writers[0] == "train/epoch/fit/window/batch/gradient/backward"
+        assert "optimizer.hyper.momentum" not in rates, "the set-up does not count"
+
+
+def test_schedule_that_steps_on_every_batch_shows_beside_the_updates() -> None:
+    learner = toy_learner(stages=supervised(accumulate=4))
+    scheduler = steps(learner.state.optimizer)
+
+    @learner.after("fit/window/batch", writes=("optimizer.hyper.lr",))
+    def step(state: Any) -> None:
+        scheduler.step()
+
+    with warnings.catch_warnings(action="ignore"):  # of torch: the first step comes before an update
+        learner.fit(epochs=1)
+    rates = {row.field: row for row in learner.log.rates()}
+    assert rates["optimizer.hyper.lr"].per_update == 4.0
+
+
+def test_stage_that_never_came_to_write_is_told() -> None:
+    learner = toy_learner()
+
+    @learner.before("update")
+    def leave(state: Any) -> None:
+        raise Cancel("batch", "no")
+
+    learner.fit(epochs=1)
+    uses = {row.field: row for row in learner.log.writers()}
+    assert (uses["model.params"].told, uses["optimizer.state"].told) == ("", "never written")
+    assert uses["loss"].wrote[0] == "train/epoch/fit/batch/gradient/loss (8)"
+    assert "train/epoch/fit/batch/gradient/backward" in uses["loss"].readers
