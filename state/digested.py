@@ -6,11 +6,13 @@ import os
 import stat
 import zlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-PIECE = 2**20  # bytes at a time: what was digested is still in the cache when it is written
+PIECE = 2**20  # bytes at a time
+STRETCH = 64 * 2**20  # bytes that wait to be digested, or to be on the disk
 
 
 class Digest(NamedTuple):
@@ -23,18 +25,36 @@ class Digest(NamedTuple):
 def write_file(path: Path, pieces: Iterable[memoryview | bytes]) -> Digest:
     """Write a new file, piece by piece.
 
+    Of a file of more than one piece the disk gets its part while a thread digests: it is asked to sync each stretch. So
+    most of such a file is on the disk when this returns; whoever needs to be sure of all of it syncs it once more.
+
+    Args:
+        pieces: each is used up to one stretch longer than until the next one is asked for.
+
     Raises:
         OSError: it exists, or a call to the system failed.
     """
-    digest, size = hashlib.sha256(), 0
+    digest, size, waiting = hashlib.sha256(), 0, 0
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        for piece in pieces:
-            digest.update(piece)
-            size += len(piece)
-            left = memoryview(piece)
-            while left:
-                left = left[os.write(descriptor, left) :]
+        with ThreadPoolExecutor(1, thread_name_prefix="digest") as thread:  # which begins with the first submit
+            for piece in pieces:
+                is_long = size + len(piece) > PIECE
+                if not is_long:
+                    digest.update(piece)
+                else:
+                    digested = thread.submit(digest.update, piece)
+                size += len(piece)
+                left = memoryview(piece)
+                while left:
+                    left = left[os.write(descriptor, left) :]
+                waiting += len(piece)
+                if waiting >= STRETCH:
+                    os.fsync(descriptor)
+                    digested.result()
+                    waiting = 0
+            if waiting and size > PIECE:
+                os.fsync(descriptor)
     finally:
         os.close(descriptor)
     return Digest(size, digest.hexdigest())

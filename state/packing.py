@@ -10,6 +10,7 @@ from torch import Tensor
 
 from state.errors import SnapshotError
 
+_LONG = 100  # of this length a tuple of int, such as the state of Python's generator, is better off as a tensor
 _PLAIN = (bool, int, float, str, type(None))
 _KINDS: dict[str, type] = {"tuple": tuple, "set": set, "frozenset": frozenset, "dict": dict, "ordered": OrderedDict}
 
@@ -18,8 +19,9 @@ class Packer:
     """Takes values apart: what is plain stays as it is, tensors go into `tensors` under the path of where they stood.
 
     A list stays a list. All else is a mapping whose first key says what it is: {"tensor": path}, {"moved": path} for
-    one on an accelerator, {"array": path} for one of numpy, {"tuple": [...]}, {"dict": [[key, value], ...]}. Where two
-    values stand under one path, as those of the keys 1 and "1", the second has a "'" more.
+    one on an accelerator, {"array": path} for one of numpy, {"ints": path} for a long tuple of int, {"tuple": [...]},
+    {"dict": [[key, value], ...]}. Where two values stand under one path, as those of the keys 1 and "1", the second has
+    a "'" more.
     """
 
     def __init__(self) -> None:
@@ -46,6 +48,8 @@ class Packer:
             return {"complex": [value.real, value.imag]}
         if kind is deque:
             return {"deque": [self.pack(each, f"{path}.{n}") for n, each in enumerate(value)], "maxlen": value.maxlen}
+        if kind is tuple and len(value) >= _LONG and all(type(each) is int and abs(each) < 2**63 for each in value):
+            return {"ints": self._keep(torch.tensor(value), path)}
         if isinstance(value, torch.Size):
             return {"size": list(value)}
         if isinstance(value, torch.dtype):
@@ -97,6 +101,8 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor], device: torch.device | No
         if word in ("tensor", "moved", "array"):
             found = tensors[inner]
             return found.numpy().copy() if word == "array" else found.to(device if word == "moved" else None, copy=True)
+        if word == "ints":
+            return tuple(int(each) for each in tensors[inner].tolist())
         if word in _PAIRS:
             pairs = [(unpack(key, tensors, device), unpack(value, tensors, device)) for key, value in inner]
             return _PAIRS[word](pairs)

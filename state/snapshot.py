@@ -25,9 +25,11 @@ from state.captured import (
 )
 from state.errors import SnapshotError, StateError, nearest, suggestion
 from state.fields import MISSING, FieldSpec
+from state.memory import Memory
 from state.packing import Packer, unpack
 from state.parts import parts_of
 from state.state import State
+from state.tensor_files import identity
 
 VALUES = "_values"
 """The group of all tensors that are in no module's `state_dict`. No field can have that name."""
@@ -75,30 +77,27 @@ class Snapshot:
         tensors[VALUES] = packer.tensors
         return cls(tensors, {"fields": fields, "generators": generators})
 
-    def cloned(self, buffers: dict[tuple[str, str], Tensor] | None = None) -> "Snapshot":
+    def cloned(self, memory: Memory | None = None) -> "Snapshot":
         """The same with tensors of its own, on the CPU; two names of one tensor stay that.
 
         Args:
-            buffers: memory to be used where it fits, and kept there for the next time: of a snapshot before this one
-                that nobody needs any more.
+            memory: where the copies are put, over those of a snapshot before this one that nobody needs any more.
+                A tensor that is not dense, which no checkpoint can hold, is not copied.
         """
-        made: dict[int, Tensor] = {}
-        kept: dict[tuple[str, str], Tensor] = {} if buffers is None else buffers
-
-        def clone(group: str, name: str, tensor: Tensor) -> Tensor:
-            found = made.get(id(tensor))
-            if found is None:
-                found = kept.get((group, name))
-                if found is None or (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
-                    found = kept[group, name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-                made[id(tensor)] = found.copy_(tensor)
-            return found
-
+        dense = {
+            identity(tensor): tensor
+            for tensors in self.tensors.values()
+            for tensor in tensors.values()
+            if tensor.layout is torch.strided
+        }
+        copies = dict(zip(dense, (memory or Memory()).like(dense.values()), strict=True))
         with torch.no_grad():
-            groups = {
-                group: {name: clone(group, name, one) for name, one in tensors.items()}
-                for group, tensors in self.tensors.items()
-            }
+            for key, tensor in dense.items():
+                copies[key].copy_(tensor)
+        groups = {
+            group: {name: copies.get(identity(tensor), tensor) for name, tensor in tensors.items()}
+            for group, tensors in self.tensors.items()
+        }
         return Snapshot(groups, self.document)
 
 

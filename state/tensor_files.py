@@ -8,7 +8,7 @@ follows from what the manifest lists.
 import ctypes
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -100,7 +100,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[Digest, di
         OSError: a call to the system failed.
     """
     entries = {name: describe(tensor) for name, tensor in tensors.items()}
-    return write_file(path, _pieces(tensors, entries)), entries
+    return write_file(path, _joined(_pieces(tensors, entries))), entries
 
 
 def read_tensors(file: DigestedFile, entries: Mapping[str, Stored]) -> tuple[dict[str, Tensor], list[Fault]]:
@@ -158,10 +158,29 @@ def _pieces(tensors: Mapping[str, Tensor], entries: dict[str, Stored]) -> Iterat
         entries[name] = entries[name]._replace(crc32=crc)
 
 
+def _joined(pieces: Iterable[memoryview | bytes]) -> Iterator[memoryview | bytes]:
+    """The same bytes in fewer pieces: short ones together, as each call to the system has its price."""
+    short = bytearray()
+    for piece in pieces:
+        if len(short) + len(piece) <= PIECE:
+            short += piece
+            continue
+        if short:
+            yield memoryview(short)
+            short = bytearray()
+        yield piece
+    if short:
+        yield memoryview(short)
+
+
 def _memory(tensor: Tensor) -> memoryview:
-    """The bytes of a contiguous tensor on the CPU, in place; the tensor has to outlive the view."""
+    """The bytes of a contiguous tensor on the CPU, in place. The view keeps the tensor alive."""
     size = tensor.numel() * tensor.itemsize
-    return memoryview((ctypes.c_char * size).from_address(tensor.data_ptr())).cast("B") if size else memoryview(b"")
+    if not size:
+        return memoryview(b"")
+    array = (ctypes.c_char * size).from_address(tensor.data_ptr())
+    array.owner = tensor  # type: ignore[attr-defined]
+    return memoryview(array).cast("B")
 
 
 def _difference(found: bytes, expected: bytes, entries: Mapping[str, Stored]) -> tuple[str | None, str]:
