@@ -11,6 +11,7 @@ from learner import answers
 from learner.answers import DAMAGED, FINDING, as_json
 from learner.checkpoints import FOLDER, Kept, describe, find_checkpoints
 from learner.errors import ArgumentError
+from learner.keeping import LOADERS
 from state.bundle import Bundle, read_bundle, verify_bundle
 from state.differences import Difference, differences
 from state.errors import nearest, suggestion
@@ -163,14 +164,14 @@ def _by_field(bundle: Bundle) -> Bundle:
     )
     for group, tensors in bundle.tensors.items():
         for name, tensor in tensors.items():
-            field, inner = (group, name) if not group.startswith("_") else _split(name, group == VALUES)
+            field, inner = (group, name) if group != VALUES else _split(name)
             found.tensors.setdefault(field, {})[inner] = tensor
     return found
 
 
-def _split(name: str, is_value: bool) -> tuple[str, str]:
-    """The field that a tensor belongs to, and its name there. Those of the loaders stand under "loader."."""
-    field, _, inner = (name if is_value else name.partition(".")[2]).partition(".")
+def _split(name: str) -> tuple[str, str]:
+    """The field that a tensor belongs to, and its name there."""
+    field, _, inner = name.removeprefix(f"{LOADERS}.").partition(".")
     return field, inner
 
 

@@ -19,14 +19,14 @@ from stages.standing import Standing
 from state.bundle import Bundle, write_bundle
 from state.errors import SnapshotError
 from state.packing import Packer, unpack
-from state.snapshot import Restoration, Snapshot
+from state.snapshot import VALUES, Restoration, Snapshot
 
 if TYPE_CHECKING:
     from learner.bound import Bound
 
 
 LOADERS = "_loaders"
-"""The group of the tensors that tell where the loaders are."""
+"""What the names of the tensors begin with that tell where the loaders are: no field can have that name."""
 
 
 class Waiting(NamedTuple):
@@ -116,9 +116,8 @@ class Keeper:
         snapshot = Snapshot.of(bound.state, grads=tuple(runner.state.components(torch.nn.Module)))
         packer = Packer()
         inside = standing.path if standing is not None and standing.ending is None else None
-        run["loaders"] = packer.pack(self.places.taken(runner, inside), "loader")
-        if packer.tensors:
-            snapshot.tensors[LOADERS] = packer.tensors
+        run["loaders"] = packer.pack(self.places.taken(runner, inside), LOADERS)
+        snapshot.tensors[VALUES].update(packer.tensors)
         return snapshot, run
 
     def save(self, path: Path) -> None:
@@ -138,7 +137,7 @@ class Keeper:
         bound, run = self._bound, bundle.documents["run"]
         snapshot = Snapshot({name: dict(group) for name, group in bundle.tensors.items()}, bundle.documents["state"])
         restoration = Restoration.of(bound.state, snapshot, partial=partial)
-        places = unpack(run["loaders"], bundle.tensors.get(LOADERS, {}))
+        places = unpack(run["loaders"], bundle.tensors.get(VALUES, {}))
         standing = None if run["standing"] is None else _stood(run["standing"])
         if standing is not None and standing.path not in bound.runner.nodes:
             told = f"The run stood in {standing.path!r}, which this tree does not have."

@@ -40,7 +40,7 @@ class Snapshot:
     """What a State held: named groups of tensors, and a document of plain values.
 
     Attributes:
-        tensors: for each field with a module its `state_dict`, and `_values` for all other tensors.
+        tensors: for each field with a module its `state_dict`, if that has any, and `_values` for all other tensors.
         document: by field what kind of thing it held and its values; the generators; all as JSON can hold it.
     """
 
@@ -65,7 +65,9 @@ class Snapshot:
                 continue
             kind = kind_of(value)
             if kind == "module":
-                tensors[name], rest = capture_module(value, name, packer, grads=name in grads)
+                saved, rest = capture_module(value, name, packer, grads=name in grads)
+                if saved:  # else there is nothing to have a file of
+                    tensors[name] = saved
             elif kind == "optimizer":
                 rest = capture_optimizer(value, name, names, packer)
             elif kind == "stateful":
