@@ -10,7 +10,6 @@ from torch import Tensor
 
 from state.errors import SnapshotError
 
-_LONG = 100  # of this length a tuple of int, such as the state of Python's generator, is better off as a tensor
 _PLAIN = (bool, int, float, str, type(None))
 _KINDS: dict[str, type] = {"tuple": tuple, "set": set, "frozenset": frozenset, "dict": dict, "ordered": OrderedDict}
 
@@ -48,8 +47,8 @@ class Packer:
             return {"complex": [value.real, value.imag]}
         if kind is deque:
             return {"deque": [self.pack(each, f"{path}.{n}") for n, each in enumerate(value)], "maxlen": value.maxlen}
-        if kind is tuple and len(value) >= _LONG and all(type(each) is int and abs(each) < 2**63 for each in value):
-            return {"ints": self._keep(torch.tensor(value), path)}
+        if kind is tuple and _is_row_of_ints(value):
+            return {"ints": self._keep(torch.tensor(value, dtype=torch.int64, device="cpu"), path)}
         if isinstance(value, torch.Size):
             return {"size": list(value)}
         if isinstance(value, torch.dtype):
@@ -102,7 +101,7 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor], device: torch.device | No
             found = tensors[inner]
             return found.numpy().copy() if word == "array" else found.to(device if word == "moved" else None, copy=True)
         if word == "ints":
-            return tuple(int(each) for each in tensors[inner].tolist())
+            return tuple(tensors[inner].tolist())
         if word in _PAIRS:
             pairs = [(unpack(key, tensors, device), unpack(value, tensors, device)) for key, value in inner]
             return _PAIRS[word](pairs)
@@ -131,6 +130,11 @@ _PAIRS: dict[str, Callable[[list[tuple[Any, Any]]], Any]] = {
     "ordered": OrderedDict,
     "counter": lambda pairs: Counter(dict(pairs)),
 }
+
+
+def _is_row_of_ints(value: tuple[Any, ...]) -> bool:
+    """Whether it is better off as a tensor, as the state of Python's generator is."""
+    return len(value) >= 100 and {*map(type, value)} == {int} and -(2**63) <= min(value) <= max(value) < 2**63
 
 
 def _ordered(value: Any) -> list[Any]:
