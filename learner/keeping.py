@@ -14,6 +14,7 @@ from learner.places import Places, loader_fields
 from learner.stopping import Request
 from stages import Assembly, Runner
 from stages.limit import TOTALS, Limit
+from stages.phases import Phase
 from stages.resuming import Resumption, why_not
 from stages.standing import Standing
 from state.bundle import Bundle, write_bundle
@@ -35,7 +36,8 @@ class Waiting(NamedTuple):
     restoration: Restoration
     standing: Standing
     limit: Mapping[str, Any] | None
-    place: Mapping[str, Any] | None
+    phase: str | None  # whose pass goes on
+    place: Mapping[str, Any] | None  # where in it
 
 
 class Keeper:
@@ -71,7 +73,9 @@ class Keeper:
         if standing is None:
             return False
         if standing.path not in self._reasons:
-            self._reasons[standing.path] = why_not(self._bound.runner.nodes[standing.path].place)
+            self._reasons[standing.path] = why_not(
+                self._bound.runner.nodes[standing.path].place, self._bound.runner.state.specs
+            )
         return not self._reasons[standing.path]
 
     def is_between_epochs(self) -> bool:
@@ -115,7 +119,7 @@ class Keeper:
         }
         snapshot = Snapshot.of(bound.state, grads=tuple(runner.state.components(torch.nn.Module)))
         packer = Packer()
-        inside = standing.path if standing is not None and standing.ending is None else None
+        inside = None if standing is None else self._pass_at(standing)
         run["loaders"] = packer.pack(self.places.taken(runner, inside), LOADERS)
         snapshot.tensors[VALUES].update(packer.tensors)
         return snapshot, run
@@ -135,13 +139,13 @@ class Keeper:
             SnapshotError, PositionError, LimitError: it does not fit; nothing has changed.
         """
         bound, run = self._bound, bundle.documents["run"]
-        snapshot = Snapshot({name: dict(group) for name, group in bundle.tensors.items()}, bundle.documents["state"])
-        restoration = Restoration.of(bound.state, snapshot, partial=partial)
-        places = unpack(run["loaders"], bundle.tensors.get(VALUES, {}))
         standing = None if run["standing"] is None else _stood(run["standing"])
         if standing is not None and standing.path not in bound.runner.nodes:
             told = f"The run stood in {standing.path!r}, which this tree does not have."
             raise SnapshotError(f"{told} Build the tree that the checkpoint was taken of.")
+        snapshot = Snapshot({name: dict(group) for name, group in bundle.tensors.items()}, bundle.documents["state"])
+        restoration = Restoration.of(bound.state, snapshot, partial=partial)
+        places = unpack(run["loaders"], bundle.tensors.get(VALUES, {}))
         self.places.check(bound.runner, places)
         if limit is not None and run["limit"] is not None:
             limit.resumed(run["limit"])
@@ -153,8 +157,9 @@ class Keeper:
         bound.forget_seed()
         self.waiting = None
         if standing is not None:
-            place = places.get(loader_fields(bound.runner).get(standing.path, ""))
-            self.waiting = Waiting(restoration, standing, run["limit"], place)
+            phase = self._pass_at(standing)
+            place = None if phase is None else places[loader_fields(bound.runner)[phase]]
+            self.waiting = Waiting(restoration, standing, run["limit"], phase, place)
         if changed and (standing is not None or limit is not None):  # else it is no run that goes on
             lines = "".join(f"\n- {line}" for line in changed)
             warnings.warn(
@@ -170,10 +175,9 @@ class Keeper:
         chain = [runner.nodes[place.path] for place in runner.nodes[waiting.standing.path].place.ancestors()][::-1]
 
         def begin(loader: Any) -> Iterator[Any]:
-            if waiting.standing.ending is not None:
+            if waiting.phase is None or waiting.place is None:
                 return iter(())
-            assert waiting.place is not None
-            return self.places.go_on(waiting.standing.path, loader, waiting.place)
+            return self.places.go_on(waiting.phase, loader, waiting.place)
 
         def ready() -> None:
             waiting.restoration.apply_scoped()
@@ -187,6 +191,12 @@ class Keeper:
         if self._described is None or self._described[0] is not bound.assembly:
             self._described = bound.assembly, described(bound.assembly, bound.state, bound.seed)
         return self._described[1]
+
+    def _pass_at(self, standing: Standing) -> str | None:
+        """The phase that goes on with its pass over the data from there."""
+        above = self._bound.runner.nodes[standing.path].place.ancestors()
+        path = next((place.path for place in above if isinstance(place.stage, Phase)), None)
+        return None if path == standing.path and standing.ending is not None else path
 
     def _standing(self) -> Standing | None:
         round = self._bound.runner.round

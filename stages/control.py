@@ -114,6 +114,8 @@ class Window(Composite):
     Writes:
         window_size: how many batches it had; those that were cancelled or skipped do not count, though gradients that
             one had added by then stay in the sum.
+        window_counts: after each batch how many it has taken, and how many of these count. A checkpoint keeps it, so
+            that a run can go on in the middle of a window.
 
     Its rounds are batches; the loop round it has `each="update"`. It ends early, and lets the update follow, when the
     loader is exhausted or `fit(batches=...)` has what it asked for. One in which no batch counts cancels its update.
@@ -125,7 +127,8 @@ class Window(Composite):
     each = "batch"
     runs = "1+"
     counts = ("batch_index", "batches_seen")
-    writes: ClassVar[tuple[str, ...]] = ("window_size",)
+    reads: ClassVar[tuple[str, ...]] = ("window_counts?",)
+    writes: ClassVar[tuple[str, ...]] = ("window_size", "window_counts")
 
     def __init__(self, batches: int, *stages: Any, **slots: Any) -> None:
         object.__setattr__(self, "batches", whole_in("Window", batches))
@@ -135,20 +138,27 @@ class Window(Composite):
     batches: int
 
     def fields(self) -> dict[str, Any]:
-        return {"window_size": (int, field(scope="update", description="batches of the window behind this update"))}
+        size = field(scope="update", description="batches of the window behind this update")
+        told = "batches of the window so far, and how many of them count"
+        counts = field(scope="update", description=told, saved="saved")
+        return {"window_size": (int, size), "window_counts": (tuple[int, int], counts)}
 
     def run(self, state: Any) -> None:
-        size = 0
-        for _ in range(self.batches):
-            try:
+        taken = size = 0
+        try:
+            if state.goes_on():
+                taken, size = state.window_counts
+            while taken < self.batches:
                 with state.round() as round:
+                    taken += 1
+                    state.window_counts = taken, size  # also of a batch that is cancelled
                     super().run(state)
                     size += not round.is_skipped
-            except Exhausted:
-                if not size:
-                    raise
-                state.end_after_round()
-                break
+                    state.window_counts = taken, size
+        except Exhausted:
+            if not size:
+                raise
+            state.end_after_round()
         if not size:
             raise Cancel("update", "every batch of its window was cancelled or skipped")
         state.window_size = size

@@ -118,7 +118,7 @@ class Guard:
             self._gone, self._last = self._last.lasting(), None
 
     def forget(self) -> None:
-        """An actor has failed: what it had begun to change is held against nobody."""
+        """An actor has failed, or a run was taken up: what changed is held against nobody."""
         self._last = self._gone = None
 
     def look_at(self, names: Iterable[str]) -> Look:

@@ -13,7 +13,7 @@ from stages.stage import Composite, Stage, slot_of
 from state.access import Access, Names, rename
 
 CHECKPOINT = "checkpoint"
-"""The point at the end of each round over data or epochs, where no update is half done; no stage fills it."""
+"""The point at the end of each round over data or epochs; no stage fills it."""
 
 INLINE = "inline"
 
@@ -179,11 +179,11 @@ def forbidden_in(place: Place) -> dict[str, str]:
 
 
 def _ends_in_a_point(stage: Composite, place: Place) -> bool:
-    """Whether its rounds end where everything that counts is in State: not inside the round of an update, where the
-    gradients of a window are still adding up."""
-    is_over_data = stage.each is not None and (isinstance(stage, Phase) or stage.counts[0] is not None)
+    """Whether its rounds are over data or epochs: not a phase inside the round of an update, as an evaluation there."""
+    if stage.each is None or (stage.counts[0] is None and not isinstance(stage, Phase)):
+        return False
     above = list(place.ancestors())[1:]
-    return is_over_data and not any(getattr(one.stage, "each", None) == "update" for one in above)
+    return not isinstance(stage, Phase) or not any(getattr(one.stage, "each", None) == "update" for one in above)
 
 
 def _place(stage: Stage, slot: str, parent: Place | None, contracts: dict[int, Contract]) -> Place:

@@ -27,7 +27,9 @@ SCALER = {
     "scaler": (GradScaler, field(factory=make_scaler, description="what scales the loss up")),
     "scaled": (
         bool,
-        field(scope="update", description="that the gradients of this update are multiplied by the scale"),
+        field(
+            scope="update", description="that the gradients of this update are multiplied by the scale", saved="saved"
+        ),
     ),
 }
 

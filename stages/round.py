@@ -154,7 +154,8 @@ class Round:
         index = runner.values.get(self.index_name, 0) if self.index_name is not None else self.number
         is_due = schedule.is_due(index) or (guard is not None and guard.is_debugging)
         if self.is_sampled:
-            runner.timed = is_due and (runner.recording is not None or guard is not None)
+            is_gone_through = is_due and (runner.recording is not None or guard is not None)
+            runner.timed = is_gone_through or runner.resumption is not None
         if guard is not None:
             runner.audited = is_due
             if is_due:

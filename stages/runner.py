@@ -110,11 +110,11 @@ class Runner:
     def resume(self, resumption: Resumption, limit: Limit | None = None) -> None:
         """Run the tree from where it stood when a checkpoint was taken."""
         with self.running(limit, resumes=True):
-            self.resumption, self.timed = resumption, True
+            self.resumption, self.timed, self.openings.is_told_before = resumption, True, True
             try:
                 self.root.resume()
             finally:
-                self.resumption = None
+                self.resumption, self.openings.is_told_before = None, False
 
     def iterate(self, node: Node, loader: Any) -> Iterator[Any]:
         """The iterator for the pass of a phase over its loader."""

@@ -42,6 +42,11 @@ class StageView(View):
         found: Iterator[Any] = self._owner.runner.iterate(self._owner.holder, loader)
         return found
 
+    def goes_on(self) -> bool:
+        """Whether a run is resumed between two rounds of this loop; then the fields have what they had there."""
+        runner, node = self._owner.runner, self._owner.holder
+        return runner.resumption is not None and runner.resumption.goes_on(node)
+
     def end_after_round(self) -> None:
         """Let the loop that this stage stands in end with its round, as when its loader is exhausted."""
         round: Round | None = self._owner.runner.round

@@ -170,6 +170,10 @@ def restore_stateful(
     def apply() -> None:
         if "updates" in found:
             thing._update_count, thing._computed = found["updates"], None
+        if isinstance(
+            thing, torch.amp.GradScaler
+        ):  # in the middle of a window the backward that makes its scale is over
+            thing.scale(torch.zeros((), device=device))
 
     return (name, thing, unpack(found["state"], tensors, device)), apply
 

@@ -20,11 +20,13 @@ class Openings:
 
     Attributes:
         told: how many of the epochs, phases and batches that are open now were told.
+        is_told_before: whether what is opened now was open when a checkpoint was taken: the log has it already.
     """
 
     def __init__(self, recording: Recording | None, scopes: Scopes) -> None:
         """Tell `recording` of `scopes`; with None nobody is told."""
         self.told = 0
+        self.is_told_before = False
         self._recording = recording
         self._scopes = scopes
         self._used: set[tuple[object, ...]] = set()  # places of epochs and phases of this run
@@ -46,7 +48,8 @@ class Openings:
         """
         if self._recording is None or (not hides and not self.told and (numbered or self._is_first(scope, place))):
             return False
-        self._mark(actor, "open", scope, None)
+        if not self.is_told_before:
+            self._mark(actor, "open", scope, None)
         self.told += scope in PLACED
         return True
 

@@ -93,7 +93,11 @@ def test_later_it_goes_on_record_under_the_culprit_and_is_warned_of_once() -> No
     assert len(caught) == 1
     assert learner.outcome.ok
     blamed = learner.log.blame("model.params")
-    assert (blamed.actor, blamed.evidence, blamed.position.batch) == (f"{BATCH}/update:after:meddle", "undeclared", LATER)
+    assert (blamed.actor, blamed.evidence, blamed.position.batch) == (
+        f"{BATCH}/update:after:meddle",
+        "undeclared",
+        LATER,
+    )
     assert blamed.after == "weight"
     with warnings.catch_warnings(action="error"):
         learner.fit(batches=2 * EVERY)

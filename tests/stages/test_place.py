@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from learner import Phase
-from learner.recipes import supervised
+from learner.recipes import supervised, validate
 from stages import (
     Composite,
     DeclarationError,
@@ -82,7 +82,10 @@ def test_checkpoint_is_a_point_of_rounds_that_are_counted() -> None:
 
     found = places(supervised(accumulate=4, valid=False))
     points = [path for path, place in found.items() if place.kind == "checkpoint"]
-    assert points == ["train/epoch/fit/checkpoint", "train/checkpoint"], "no update is half done there"
+    assert points == ["train/epoch/fit/window/checkpoint", "train/epoch/fit/checkpoint", "train/checkpoint"]
+
+    found = places(supervised(accumulate=4).insert(validate(), after="fit/window"))
+    assert "train/epoch/fit/validate/checkpoint" not in found, "it is inside an update"
 
     class Again(Composite):
         """A loop that counts nothing."""

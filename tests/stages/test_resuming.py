@@ -13,31 +13,91 @@ from learner.callbacks import Checkpoint, ProgressBar
 from learner.checkpoints import Checkpoints
 from learner.recipes import validate
 from learner.testing import toy_learner
-from stages import Cancel, Composite, Every, Repeat, Train, When
+from stages import (
+    AverageGradients,
+    Backward,
+    Cancel,
+    ClearGradients,
+    Composite,
+    Epoch,
+    Every,
+    Fetch,
+    Fit,
+    FitBatch,
+    Forward,
+    Gradient,
+    Loss,
+    Repeat,
+    Train,
+    Unpack,
+    Update,
+    When,
+    Window,
+)
 from stages.resuming import why_not
 
 
 def reason(path: str, learner: Learner) -> str:
     """Why a run of this Learner cannot go on from between two rounds of the loop at `path`."""
-    return why_not(learner._bound.runner.find(path).place)
+    runner = learner._bound.runner
+    return why_not(runner.find(path).place, runner.state.specs)
 
 
 def test_loops_of_the_default_tree_can_be_gone_on_from() -> None:
     learner = toy_learner()
     assert reason("train", learner) == reason("fit", learner) == ""
-    assert reason("fit", toy_learner(stages=supervised(accumulate=2))) == ""
+    with_windows = toy_learner(stages=supervised(accumulate=2))
+    assert reason("fit", with_windows) == reason("fit/window", with_windows) == ""
 
 
 def test_evaluation_cannot_since_it_holds_the_modes() -> None:
     assert "the stage train/epoch/validate holds State in another form" in reason("validate", toy_learner())
 
 
-def test_window_cannot_since_its_count_is_its_own() -> None:
-    told = reason("window", toy_learner(stages=supervised(accumulate=2)))
-    assert (
-        told
-        == "train/epoch/fit/window has code of its own round the stages it holds, and nobody knows how far that got"
-    )
+class SummedState(TrainState):
+    total: float = field(scope="update", default=0.0, description="a sum over the batches of an update")
+    kept: float = field(scope="update", default=0.0, description="another one", saved="saved")
+
+
+@pytest.mark.parametrize("name", ["total", "kept"])
+def test_window_cannot_where_a_value_of_the_open_update_is_in_no_checkpoint(name: str) -> None:
+    learner = toy_learner(stages=supervised(accumulate=2))
+
+    @learner.after("fit/window/batch", state=SummedState, writes=(name,))
+    def add(state: Any) -> None:
+        setattr(state, name, 1.0)
+
+    told = "train/epoch/fit/window/batch:after:add writes 'total' in the update that is open there, and it is volatile"
+    assert reason("window", learner) == (told if name == "total" else "")
+    assert reason("fit", learner) == ""
+
+
+def test_window_may_be_followed_by_who_writes_such_a_value() -> None:
+    learner = toy_learner(stages=supervised(accumulate=2))
+
+    @learner.after("update", state=SummedState)
+    def add(total: float) -> None:
+        pass
+
+    @learner.before("update", state=SummedState, writes=("total",))
+    def sum_up(state: Any) -> None:
+        state.total = 1.0
+
+    assert reason("window", learner) == ""
+
+
+class InnerWindow(Window):
+    """In a loop of its own."""
+
+    def run(self, state: Any) -> None:
+        super().run(state)
+
+
+def test_window_with_code_of_its_own_cannot() -> None:
+    inner = InnerWindow(2, Fetch(), FitBatch(Unpack(), Gradient(Forward(), Loss(), Backward())))
+    tree = Train(Epoch(Fit(ClearGradients(), window=inner, average=AverageGradients(), update=Update(), each="update")))
+    told = "train/epoch/fit/window has code of its own round the stages it holds, and nobody knows how far that got"
+    assert reason("window", toy_learner(stages=tree)) == told
 
 
 class Twice(Composite):
