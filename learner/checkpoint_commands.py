@@ -82,7 +82,9 @@ def verify(ctx: click.Context, checkpoint: str, as_json: bool) -> None:
 def diff(ctx: click.Context, first: str, second: str, only: tuple[str, ...], as_json: bool) -> None:
     """Say in what two checkpoints differ, field by field. Exit code 1 if they do."""
     paths = [find_checkpoints(name)[-1].path for name in (first, second)]
-    one, other = (_by_field(read_bundle(path)) for path in paths)
+    bundles = [read_bundle(path) for path in paths]
+    _forget_lone_gradients(*bundles)
+    one, other = map(_by_field, bundles)
     fields = list(dict.fromkeys([*one.tensors, *one.documents, *other.tensors, *other.documents]))
     for pattern in only:
         if not any(fnmatch(field, pattern) for field in fields):
@@ -147,6 +149,23 @@ def _row(kept: Kept, is_verifying: bool) -> dict[str, Any]:
         at, problems = "", problems or ["run.json tells no position"]
     row = {"number": kept.number, "path": str(kept.path), "made": run.get("written"), "at": at, "best": run.get("best")}
     return row | {"value": kept.number_of(run.get("best")), "size": size, "problems": problems}
+
+
+def _forget_lone_gradients(one: Bundle, other: Bundle) -> None:
+    """Of a parameter only one of the two may have gradients: those of the other would have been cleared unread."""
+    kept = [
+        {
+            name: found["module"].get("grads", {})
+            for name, found in bundle.documents.get("state", {}).get("fields", {}).items()
+            if "module" in found
+        }
+        for bundle in (one, other)
+    ]
+    names = [{(name, key) for name, grads in by_name.items() for key in grads} for by_name in kept]
+    for bundle, by_name, lone in zip((one, other), kept, (names[0] - names[1], names[1] - names[0]), strict=True):
+        for name, key in lone:
+            (path,) = by_name[name].pop(key).values()
+            del bundle.tensors[VALUES][path]
 
 
 def _by_field(bundle: Bundle) -> Bundle:

@@ -48,12 +48,13 @@ class Snapshot:
     document: dict[str, Any]
 
     @classmethod
-    def of(cls, state: State, *, grads: Collection[str] = ()) -> "Snapshot":
+    def of(cls, state: State, *, grads: Collection[str] = (), cleared: Collection[int] = ()) -> "Snapshot":
         """Take one. The tensors are those of the State itself and go on changing with it: see `cloned`.
 
         Args:
             state: its fields that are marked as saved, of all scopes that are open, and the generators.
             grads: the fields of modules whose gradients are needed too.
+            cleared: ids of parameters whose gradients are not, as they are cleared before anybody reads them.
 
         Raises:
             SnapshotError: a field holds what a checkpoint cannot hold.
@@ -65,7 +66,7 @@ class Snapshot:
                 continue
             kind = kind_of(value)
             if kind == "module":
-                saved, rest = capture_module(value, name, packer, grads=name in grads)
+                saved, rest = capture_module(value, name, packer, grads=name in grads, cleared=cleared)
                 if saved:  # else there is nothing to have a file of
                     tensors[name] = saved
             elif kind == "optimizer":
