@@ -196,25 +196,6 @@ def test_a_call_that_fails_leaves_all_or_nothing_and_is_told(error: int, for_eve
     assert whole - asked == 7  # the rename was made, or the open, the sync or the close of the folder above failed
 
 
-@pytest.mark.parametrize("when", WHEN)
-def test_a_long_file_goes_to_the_disk_in_stretches_and_none_of_them_may_fail(
-    when: str, runs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(digested, "PIECE", 64)
-    monkeypatch.setattr(digested, "STRETCH", 128)
-    with each_call(make) as made:
-        write_bundle(runs / "new", TENSORS, DOCUMENTS)
-    assert is_whole(runs / "new")
-    calls = [call for call, _ in made]
-    end = calls.index("listdir")  # from here on each file is synced once more
-    on_the_way = [number for number, call in enumerate(calls[:end]) if call == "fsync"]
-    assert len(on_the_way) > len(FILES) and calls[end:].count("fsync") == len(FILES) + 2
-    for at in on_the_way:
-        with each_call(failing(at, errno.EIO, when)), pytest.raises(CheckpointError, match="Input/output error"):
-            write_bundle(runs / "failed", TENSORS, DOCUMENTS)
-        assert sorted(path.name for path in runs.iterdir()) == ["earlier", "new"]
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
 @pytest.mark.parametrize("when", WHEN)
