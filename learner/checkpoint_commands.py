@@ -11,6 +11,7 @@ from learner import answers
 from learner.answers import DAMAGED, FINDING, as_json
 from learner.checkpoints import FOLDER, Kept, describe, find_checkpoints
 from learner.errors import ArgumentError
+from learner.keeping import LOADERS
 from state.bundle import Bundle, read_bundle, verify_bundle
 from state.differences import Difference, differences
 from state.errors import nearest, suggestion
@@ -85,7 +86,9 @@ def verify(ctx: click.Context, checkpoint: str, as_json: bool) -> None:
 def diff(ctx: click.Context, first: str, second: str, only: tuple[str, ...], as_json: bool) -> None:
     """Say in what two checkpoints differ, field by field. Exit code 1 if they do."""
     paths = [find_checkpoints(name)[-1].path for name in (first, second)]
-    one, other = (_by_field(read_bundle(path)) for path in paths)
+    bundles = [read_bundle(path) for path in paths]
+    _forget_lone_gradients(*bundles)
+    one, other = map(_by_field, bundles)
     fields = list(dict.fromkeys([*one.tensors, *one.documents, *other.tensors, *other.documents]))
     for pattern in only:
         if not any(fnmatch(field, pattern) for field in fields):
@@ -152,6 +155,23 @@ def _row(kept: Kept, is_verifying: bool) -> dict[str, Any]:
     return row | {"value": kept.number_of(run.get("best")), "size": size, "problems": problems}
 
 
+def _forget_lone_gradients(one: Bundle, other: Bundle) -> None:
+    """Of a parameter only one of the two may have gradients: those of the other would have been cleared unread."""
+    kept = [
+        {
+            name: found["module"].get("grads", {})
+            for name, found in bundle.documents.get("state", {}).get("fields", {}).items()
+            if "module" in found
+        }
+        for bundle in (one, other)
+    ]
+    names = [{(name, key) for name, grads in by_name.items() for key in grads} for by_name in kept]
+    for bundle, by_name, lone in zip((one, other), kept, (names[0] - names[1], names[1] - names[0]), strict=True):
+        for name, key in lone:
+            (path,) = by_name[name].pop(key).values()
+            del bundle.tensors[VALUES][path]
+
+
 def _by_field(bundle: Bundle) -> Bundle:
     """The same, with the tensors and the values of each field of State together; `rng`, and `run` for the rest."""
     documents = dict(bundle.documents)
@@ -167,14 +187,14 @@ def _by_field(bundle: Bundle) -> Bundle:
     )
     for group, tensors in bundle.tensors.items():
         for name, tensor in tensors.items():
-            field, inner = (group, name) if not group.startswith("_") else _split(name, group == VALUES)
+            field, inner = (group, name) if group != VALUES else _split(name)
             found.tensors.setdefault(field, {})[inner] = tensor
     return found
 
 
-def _split(name: str, is_value: bool) -> tuple[str, str]:
-    """The field that a tensor belongs to, and its name there. Those of the loaders stand under "loader."."""
-    field, _, inner = (name if is_value else name.partition(".")[2]).partition(".")
+def _split(name: str) -> tuple[str, str]:
+    """The field that a tensor belongs to, and its name there."""
+    field, _, inner = name.removeprefix(f"{LOADERS}.").partition(".")
     return field, inner
 
 

@@ -13,6 +13,7 @@ from learner.errors import ResumeWarning
 from learner.places import Places, loader_fields
 from learner.stopping import Request
 from stages import Assembly, Runner
+from stages.clearing import Clearing, clearings
 from stages.limit import TOTALS, Limit
 from stages.phases import Phase
 from stages.resuming import Resumption, why_not
@@ -20,14 +21,14 @@ from stages.standing import Standing
 from state.bundle import Bundle, write_bundle
 from state.errors import SnapshotError
 from state.packing import Packer, unpack
-from state.snapshot import Restoration, Snapshot
+from state.snapshot import VALUES, Restoration, Snapshot
 
 if TYPE_CHECKING:
     from learner.bound import Bound
 
 
 LOADERS = "_loaders"
-"""The group of the tensors that tell where the loaders are."""
+"""What the names of the tensors begin with that tell where the loaders are: no field can have that name."""
 
 
 class Waiting(NamedTuple):
@@ -57,6 +58,7 @@ class Keeper:
         self._hyper: dict[str, list[Any]] | None = None
         self._begun: dict[str, Any] = {}  # what counts in a run that was taken up, though the code has it otherwise
         self._described: tuple[Assembly, dict[str, Any]] | None = None
+        self._clearings: tuple[Assembly, list[Clearing]] | None = None
         self.waiting: Waiting | None = None
         self.request = Request()
 
@@ -127,12 +129,13 @@ class Keeper:
             "history": [dict(row) for row in bound.history],
             "made": self._made() | self._begun,
         }
-        snapshot = Snapshot.of(bound.state, grads=tuple(runner.state.components(torch.nn.Module)))
+        snapshot = Snapshot.of(
+            bound.state, grads=tuple(runner.state.components(torch.nn.Module)), cleared=self._cleared(standing)
+        )
         packer = Packer()
         inside = None if standing is None else self._pass_at(standing)
-        run["loaders"] = packer.pack(self.places.taken(runner, inside), "loader")
-        if packer.tensors:
-            snapshot.tensors[LOADERS] = packer.tensors
+        run["loaders"] = packer.pack(self.places.taken(runner, inside), LOADERS)
+        snapshot.tensors[VALUES].update(packer.tensors)
         return snapshot, run
 
     def save(self, path: Path) -> None:
@@ -156,7 +159,7 @@ class Keeper:
             raise SnapshotError(f"{told} Build the tree that the checkpoint was taken of.")
         snapshot = Snapshot({name: dict(group) for name, group in bundle.tensors.items()}, bundle.documents["state"])
         restoration = Restoration.of(bound.state, snapshot, partial=partial)
-        places = unpack(run["loaders"], bundle.tensors.get(LOADERS, {}))
+        places = unpack(run["loaders"], bundle.tensors.get(VALUES, {}))
         made, begun = self._made(), run["made"]
         bound.sow_loaders(begun["seed"])
         try:
@@ -219,6 +222,35 @@ class Keeper:
             runner = self._bound.runner
             self._reasons[path] = why_not(runner.nodes[path].place, runner.state.specs)
         return self._reasons[path]
+
+    def _cleared(self, standing: Standing | None) -> set[int]:
+        """The parameters, by their ids, whose gradients the next round clears before anybody reads them."""
+        bound = self._bound
+        if standing is None or not self._goes_on_surely(standing):
+            return set()
+        if self._clearings is None or self._clearings[0] is not bound.assembly:
+            self._clearings = bound.assembly, clearings(bound.assembly.places)
+        cleared = {
+            one.module: {id(p) for group in bound.runner.values[one.optimizer].param_groups for p in group["params"]}
+            for one in self._clearings[1]
+            if one.path.startswith(f"{standing.path}/")
+        }
+        modules = bound.runner.state.components(torch.nn.Module)  # which may have parameters in common
+        others = {
+            id(p) for name, one in modules.items() for p in one.parameters() if id(p) not in cleared.get(name, ())
+        }
+        return set().union(*cleared.values()) - others
+
+    def _goes_on_surely(self, standing: Standing) -> bool:
+        """Whether the loop has another round, unless somebody cancels the run."""
+        runner = self._bound.runner
+        if standing.ending is not None or (runner.limit is not None and runner.limit.is_reached(runner.values)):
+            return False
+        loader: Any = runner.values.get(loader_fields(runner).get(standing.path, ""))
+        try:
+            return self.is_between_epochs() or runner.values["batch_index"] + 1 < len(loader)
+        except (KeyError, TypeError):  # it has no length
+            return False
 
     def _pass_at(self, standing: Standing) -> str | None:
         """The phase that goes on with its pass over the data from there."""

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from learner.checkpoints import Checkpoints
 from state.bundle import write_bundle
+from state.memory import Memory
 from state.snapshot import Snapshot
 
 
@@ -25,7 +23,7 @@ class Writer:
         self._spare = spare
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint") if behind else None
         self._in_flight: Future[None] | None = None
-        self._buffers: dict[tuple[str, str], Tensor] = {}
+        self._memory = Memory()
 
     def write(self, snapshot: Snapshot, run: dict[str, Any]) -> None:
         """Write one.
@@ -35,12 +33,10 @@ class Writer:
                 removed.
         """
         self.wait()
-        path = self._checkpoints.next()
         if self._thread is None:
-            self._write(path, snapshot, run)
+            self._write(snapshot, run)
         else:
-            copy = snapshot.cloned(self._buffers)
-            self._in_flight = self._thread.submit(self._write, path, copy, run)
+            self._in_flight = self._thread.submit(self._write, snapshot.cloned(self._memory), run)
 
     def wait(self) -> None:
         """Wait for what is being written; raise what went wrong."""
@@ -56,6 +52,6 @@ class Writer:
             if self._thread is not None:
                 self._thread.shutdown()
 
-    def _write(self, path: Path, snapshot: Snapshot, run: dict[str, Any]) -> None:
-        write_bundle(path, snapshot.tensors, {"state": snapshot.document, "run": run})
+    def _write(self, snapshot: Snapshot, run: dict[str, Any]) -> None:
+        write_bundle(self._checkpoints.next(), snapshot.tensors, {"state": snapshot.document, "run": run})
         self._checkpoints.keep_only(self._spare(self._checkpoints))

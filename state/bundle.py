@@ -60,7 +60,7 @@ def write_bundle(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], docume
                 files[file_of(group)], stored = write_tensors(folder / file_of(group), kept)
                 entries[group].update(stored)
             for name, text in texts.items():
-                files[f"{name}.json"] = write_file(folder / f"{name}.json", [text])
+                files[f"{name}.json"] = write_file(folder / f"{name}.json", [text])[0]
             write_file(folder / FILE, [Manifest(files, entries).sealed()])
     except ValueError as error:
         raise CheckpointError(path, f"cannot be written: {FILE}: {error}.") from None

@@ -5,7 +5,7 @@ given against the live object, and answers with a function that makes it so and 
 with what the object's own `load_state_dict` is to take, which may refuse it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -28,8 +28,11 @@ _OWN = ("load_state_dict", "_load_from_state_dict")
 """The methods by which a module class takes its state in a way of its own."""
 
 
-def capture_module(module: nn.Module, name: str, packer: Packer, *, grads: bool) -> tuple[dict[str, Tensor], Any]:
-    """The tensors of its `state_dict`, and the rest: what that leaves out, modes, gradients if they are asked for."""
+def capture_module(
+    module: nn.Module, name: str, packer: Packer, *, grads: bool, cleared: Collection[int] = ()
+) -> tuple[dict[str, Tensor], Any]:
+    """The tensors of its `state_dict`, and the rest: what that leaves out, modes, gradients if they are asked for, save
+    those of the parameters whose ids are in `cleared`."""
     saved = module.state_dict()
     tensors = {key: value.detach() for key, value in saved.items() if isinstance(value, Tensor)}
     others = {key: packer.pack(value, f"{name}.{key}") for key, value in saved.items() if key not in tensors}
@@ -42,8 +45,10 @@ def capture_module(module: nn.Module, name: str, packer: Packer, *, grads: bool)
         "frozen": [key for key, value in parameters.items() if not value.requires_grad],
     }
     if grads:
-        found = {key: value.grad for key, value in parameters.items() if value.grad is not None}
-        rest["grads"] = {key: packer.pack(value, f"{name}.{key}.grad") for key, value in found.items()}
+        found = {key: value.grad for key, value in parameters.items() if id(value) not in cleared}
+        rest["grads"] = {
+            key: packer.pack(grad, f"{name}.{key}.grad") for key, grad in found.items() if grad is not None
+        }
     return tensors, rest
 
 

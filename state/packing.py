@@ -18,8 +18,9 @@ class Packer:
     """Takes values apart: what is plain stays as it is, tensors go into `tensors` under the path of where they stood.
 
     A list stays a list. All else is a mapping whose first key says what it is: {"tensor": path}, {"moved": path} for
-    one on an accelerator, {"array": path} for one of numpy, {"tuple": [...]}, {"dict": [[key, value], ...]}. Where two
-    values stand under one path, as those of the keys 1 and "1", the second has a "'" more.
+    one on an accelerator, {"array": path} for one of numpy, {"ints": path} for a long tuple of int, {"tuple": [...]},
+    {"dict": [[key, value], ...]}. Where two values stand under one path, as those of the keys 1 and "1", the second has
+    a "'" more.
     """
 
     def __init__(self) -> None:
@@ -46,6 +47,8 @@ class Packer:
             return {"complex": [value.real, value.imag]}
         if kind is deque:
             return {"deque": [self.pack(each, f"{path}.{n}") for n, each in enumerate(value)], "maxlen": value.maxlen}
+        if kind is tuple and _is_row_of_ints(value):
+            return {"ints": self._keep(torch.tensor(value, dtype=torch.int64, device="cpu"), path)}
         if isinstance(value, torch.Size):
             return {"size": list(value)}
         if isinstance(value, torch.dtype):
@@ -97,6 +100,8 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor], device: torch.device | No
         if word in ("tensor", "moved", "array"):
             found = tensors[inner]
             return found.numpy().copy() if word == "array" else found.to(device if word == "moved" else None, copy=True)
+        if word == "ints":
+            return tuple(tensors[inner].tolist())
         if word in _PAIRS:
             pairs = [(unpack(key, tensors, device), unpack(value, tensors, device)) for key, value in inner]
             return _PAIRS[word](pairs)
@@ -125,6 +130,11 @@ _PAIRS: dict[str, Callable[[list[tuple[Any, Any]]], Any]] = {
     "ordered": OrderedDict,
     "counter": lambda pairs: Counter(dict(pairs)),
 }
+
+
+def _is_row_of_ints(value: tuple[Any, ...]) -> bool:
+    """Whether it is better off as a tensor, as the state of Python's generator is."""
+    return len(value) >= 100 and {*map(type, value)} == {int} and -(2**63) <= min(value) <= max(value) < 2**63
 
 
 def _ordered(value: Any) -> list[Any]:

@@ -25,10 +25,12 @@ from state.captured import (
 )
 from state.errors import SnapshotError, StateError, nearest, suggestion
 from state.fields import MISSING, FieldSpec
+from state.memory import Memory
 from state.packing import Packer, unpack
 from state.parts import parts_of
 from state.schema import build
 from state.state import State
+from state.tensor_files import identity
 from state.undoing import Undo, remembered
 
 VALUES = "_values"
@@ -40,7 +42,7 @@ class Snapshot:
     """What a State held: named groups of tensors, and a document of plain values.
 
     Attributes:
-        tensors: for each field with a module its `state_dict`, and `_values` for all other tensors.
+        tensors: for each field with a module its `state_dict`, if that has any, and `_values` for all other tensors.
         document: by field what kind of thing it held and its values; the generators; all as JSON can hold it.
     """
 
@@ -48,12 +50,13 @@ class Snapshot:
     document: dict[str, Any]
 
     @classmethod
-    def of(cls, state: State, *, grads: Collection[str] = ()) -> "Snapshot":
+    def of(cls, state: State, *, grads: Collection[str] = (), cleared: Collection[int] = ()) -> "Snapshot":
         """Take one. The tensors are those of the State itself and go on changing with it: see `cloned`.
 
         Args:
             state: its fields that are marked as saved, of all scopes that are open, and the generators.
             grads: the fields of modules whose gradients are needed too.
+            cleared: ids of parameters whose gradients are not, as they are cleared before anybody reads them.
 
         Raises:
             SnapshotError: a field holds what a checkpoint cannot hold.
@@ -65,7 +68,9 @@ class Snapshot:
                 continue
             kind = kind_of(value)
             if kind == "module":
-                tensors[name], rest = capture_module(value, name, packer, grads=name in grads)
+                saved, rest = capture_module(value, name, packer, grads=name in grads, cleared=cleared)
+                if saved:  # else there is nothing to have a file of
+                    tensors[name] = saved
             elif kind == "optimizer":
                 rest = capture_optimizer(value, name, names, packer)
             elif kind == "stateful":
@@ -77,30 +82,27 @@ class Snapshot:
         tensors[VALUES] = packer.tensors
         return cls(tensors, {"fields": fields, "generators": generators})
 
-    def cloned(self, buffers: dict[tuple[str, str], Tensor] | None = None) -> "Snapshot":
+    def cloned(self, memory: Memory | None = None) -> "Snapshot":
         """The same with tensors of its own, on the CPU; two names of one tensor stay that.
 
         Args:
-            buffers: memory to be used where it fits, and kept there for the next time: of a snapshot before this one
-                that nobody needs any more.
+            memory: where the copies are put, over those of a snapshot before this one that nobody needs any more.
+                A tensor that is not dense, which no checkpoint can hold, is not copied.
         """
-        made: dict[int, Tensor] = {}
-        kept: dict[tuple[str, str], Tensor] = {} if buffers is None else buffers
-
-        def clone(group: str, name: str, tensor: Tensor) -> Tensor:
-            found = made.get(id(tensor))
-            if found is None:
-                found = kept.get((group, name))
-                if found is None or (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
-                    found = kept[group, name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-                made[id(tensor)] = found.copy_(tensor)
-            return found
-
+        dense = {
+            identity(tensor): tensor
+            for tensors in self.tensors.values()
+            for tensor in tensors.values()
+            if tensor.layout is torch.strided
+        }
+        copies = dict(zip(dense, (memory or Memory()).like(dense.values()), strict=True))
         with torch.no_grad():
-            groups = {
-                group: {name: clone(group, name, one) for name, one in tensors.items()}
-                for group, tensors in self.tensors.items()
-            }
+            for key, tensor in dense.items():
+                copies[key].copy_(tensor)
+        groups = {
+            group: {name: copies.get(identity(tensor), tensor) for name, tensor in tensors.items()}
+            for group, tensors in self.tensors.items()
+        }
         return Snapshot(groups, self.document)
 
 

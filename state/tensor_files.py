@@ -7,7 +7,6 @@ follows from what the manifest lists.
 
 import ctypes
 import json
-import zlib
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from state.digested import PIECE, Digest, DigestedFile, write_file
+from state.digested import Digest, DigestedFile, write_file
 
 Fault = tuple[str | None, str]  # the entry, where it is known, and what is wrong with it
 MAX_HEADER = 100_000_000  # bytes; the safetensors package refuses more
@@ -100,7 +99,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[Digest, di
         OSError: a call to the system failed.
     """
     entries = {name: describe(tensor) for name, tensor in tensors.items()}
-    return write_file(path, _pieces(tensors, entries)), entries
+    digest, (_, *crcs) = write_file(path, _blocks(tensors, entries))
+    for name, crc32 in zip(_order(entries), crcs, strict=True):
+        entries[name] = entries[name]._replace(crc32=crc32)
+    return digest, entries
 
 
 def read_tensors(file: DigestedFile, entries: Mapping[str, Stored]) -> tuple[dict[str, Tensor], list[Fault]]:
@@ -145,23 +147,21 @@ def _order(entries: Mapping[str, Stored]) -> list[str]:
     return sorted(entries, key=rank)
 
 
-def _pieces(tensors: Mapping[str, Tensor], entries: dict[str, Stored]) -> Iterator[memoryview | bytes]:
-    """The content of a file; the CRC-32 of each tensor goes into `entries` on the way."""
+def _blocks(tensors: Mapping[str, Tensor], entries: Mapping[str, Stored]) -> Iterator[memoryview | bytes]:
+    """The content of a file: its header, then each tensor."""
     yield header_of(entries)
     for name in _order(entries):
-        plain = tensors[name].detach().resolve_conj().resolve_neg().to("cpu").contiguous()
-        memory, crc = _memory(plain), 0
-        for begin in range(0, len(memory), PIECE):
-            piece = memory[begin : begin + PIECE]
-            crc = zlib.crc32(piece, crc)
-            yield piece
-        entries[name] = entries[name]._replace(crc32=crc)
+        yield _memory(tensors[name].detach().resolve_conj().resolve_neg().to("cpu").contiguous())
 
 
 def _memory(tensor: Tensor) -> memoryview:
-    """The bytes of a contiguous tensor on the CPU, in place; the tensor has to outlive the view."""
+    """The bytes of a contiguous tensor on the CPU, in place. The view keeps the tensor alive."""
     size = tensor.numel() * tensor.itemsize
-    return memoryview((ctypes.c_char * size).from_address(tensor.data_ptr())).cast("B") if size else memoryview(b"")
+    if not size:
+        return memoryview(b"")
+    array = (ctypes.c_char * size).from_address(tensor.data_ptr())
+    array.owner = tensor  # type: ignore[attr-defined]
+    return memoryview(array).cast("B")
 
 
 def _difference(found: bytes, expected: bytes, entries: Mapping[str, Stored]) -> tuple[str | None, str]:

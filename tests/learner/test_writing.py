@@ -156,8 +156,8 @@ def test_memory_of_the_copies_is_kept_where_it_fits(made: Made, disk: Disk) -> N
     for taken in (snapshot(1, 2), snapshot(3, 4), snapshot(5, 6, 7), snapshot(8, 9, 10)):
         writer.write(taken, {})
         writer.wait()
-    first, second, third, fourth = (one["model"]["weight"] for one in disk.seen)
-    assert first is second and third is fourth and first is not third
+    places = [one["model"]["weight"].data_ptr() for one in disk.seen]
+    assert len(set(places)) == 1
 
 
 def test_failure_is_raised_when_the_next_one_is_due_and_only_then(made: Made, disk: Disk, tmp_path: Path) -> None:
@@ -220,6 +220,7 @@ def test_directory_that_is_gone_is_told(made: Made, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").rmdir()
     with pytest.raises(CheckpointError, match="checkpoints' cannot be read: No such file"):
         writer.write(snapshot(1), {})
+        writer.wait()
 
 
 def test_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:

@@ -246,6 +246,33 @@ def test_clone_does_not_change_with_the_run() -> None:
     assert_same({name: one for group in snapshot.tensors.values() for name, one in group.items()}, before)
 
 
+def test_two_names_of_one_tensor_are_one_in_a_clone_too() -> None:
+    module = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+    module[1].weight = module[0].weight
+    found = Snapshot.of(made(module, OPTIMIZERS["SGD"])).cloned().tensors["model"]
+    assert found["0.weight"] is found["1.weight"]
+    assert (
+        torch.equal(found["0.weight"], module[0].weight) and found["0.weight"].data_ptr() != module[0].weight.data_ptr()
+    )
+
+
+def test_clone_leaves_to_the_writer_what_cannot_be_stored() -> None:
+    module = nn.Module()
+    module.register_buffer("graph", torch.eye(2).to_sparse())
+    found = Snapshot.of(made(nn.Sequential(nn.Linear(2, 2), module), OPTIMIZERS["SGD"])).cloned()
+    assert found.tensors["model"]["1.graph"].is_sparse
+
+
+def test_gradients_that_are_cleared_are_left_out_and_none_afterwards(tmp_path: Path) -> None:
+    state, other = (made(nn.Linear(4, 2), OPTIMIZERS["SGD"]) for _ in range(2))
+    for one in (state, other):
+        train(one, 1)
+    snapshot = Snapshot.of(state, grads=("model",), cleared={id(state.model.weight)})
+    Restoration.of(other, snapshot).apply()
+    assert other.model.weight.grad is None
+    assert torch.equal(other.model.bias.grad, state.model.bias.grad)
+
+
 def test_state_of_another_optimizer_is_refused(tmp_path: Path) -> None:
     state, other = made(nn.Linear(4, 2), OPTIMIZERS["SGD"]), made(nn.Linear(4, 2), OPTIMIZERS["RMSprop"])
     with pytest.raises(SnapshotError, match="optimizer: it was a SGD then, and is a RMSprop now"):

@@ -106,6 +106,20 @@ def test_tensor_in_the_tensors_is_the_live_one() -> None:
     assert packer.tensors["field.0"].data_ptr() == live.data_ptr() and not packer.tensors["field.0"].requires_grad
 
 
+@pytest.mark.parametrize("last", [0, -(2**63), 2**63 - 1])
+def test_a_long_row_of_ints_is_a_tensor(last: int) -> None:
+    packer, value = Packer(), (*range(200), last)
+    assert packer.pack(value, "field") == {"ints": "field"}
+    assert round_trip(value) == value
+
+
+@pytest.mark.parametrize("last", [True, 2**63, -(2**63) - 1, 1.0])
+def test_a_long_row_of_other_things_is_what_it_was(last: Any) -> None:
+    value = (*range(200), last)
+    assert "tuple" in Packer().pack(value, "field")
+    assert_alike(round_trip(value), value)
+
+
 @pytest.mark.parametrize(
     ("value", "told"),
     [
@@ -139,6 +153,7 @@ def test_what_no_checkpoint_can_hold_is_refused_by_its_path(value: Any, told: st
         {"set": [[1]]},
         {"bytes": "zz"},
         {"complex": [None]},
+        {"ints": "elsewhere"},
     ],
 )
 def test_what_is_no_packed_value_is_refused(packed: Any) -> None:

@@ -268,6 +268,15 @@ def test_loss_with_tensors_is_kept_and_a_function_is_not(tmp_path: Path) -> None
     assert torch.equal(other.loss_fn.weight, torch.ones(2))
 
 
+def test_module_without_tensors_needs_no_group(tmp_path: Path) -> None:
+    state, other = made(loss_fn=nn.MSELoss()), made(loss_fn=nn.MSELoss())
+    state.loss_fn.eval()
+    snapshot = Snapshot.of(state)
+    assert "loss_fn" in snapshot.document["fields"] and "loss_fn" not in snapshot.tensors
+    Restoration.of(other, snapshot).apply()
+    assert not other.loss_fn.training
+
+
 def test_metric_goes_on_with_its_count(tmp_path: Path) -> None:
     torchmetrics = pytest.importorskip("torchmetrics")
 
