@@ -9,9 +9,10 @@ import click
 
 from learner import answers
 from learner.answers import DAMAGED, FINDING, as_json
-from learner.checkpoints import FOLDER, Kept, describe, find_checkpoints
+from learner.checkpoints import FOLDER, Kept, describe, find_checkpoints, is_run
 from learner.errors import ArgumentError
 from learner.keeping import LOADERS
+from learner.question_commands import show_diff
 from state.bundle import Bundle, read_bundle, verify_bundle
 from state.differences import Difference, differences
 from state.errors import nearest, suggestion
@@ -76,15 +77,22 @@ def verify(ctx: click.Context, checkpoint: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("first", metavar="CHECKPOINT")
-@click.argument("second", metavar="CHECKPOINT")
+@click.argument("first", metavar="RUN|CHECKPOINT")
+@click.argument("second", metavar="RUN|CHECKPOINT")
 @click.option(
     "--only", multiple=True, metavar="FIELD", help="This field, or those that match: 'best_*'. May be repeated."
 )
+@click.option("--tolerance", type=float, default=0.0, metavar="PART", help="Of runs: how far two floats may be apart.")
 @as_json
 @click.pass_context
-def diff(ctx: click.Context, first: str, second: str, only: tuple[str, ...], as_json: bool) -> None:
-    """Say in what two checkpoints differ, field by field. Exit code 1 if they do."""
+def diff(ctx: click.Context, first: str, second: str, only: tuple[str, ...], tolerance: float, as_json: bool) -> None:
+    """Say where two runs part, or in what two checkpoints differ. Exit code 1 if they do.
+
+    Two names of runs are compared by their logs, in the order in which they ran. A CHECKPOINT is a directory of one, or
+    a run with a number: runs/demo:7.
+    """
+    if not only and is_run(first) and is_run(second):
+        show_diff(ctx, first, second, tolerance, as_json)
     paths = [find_checkpoints(name)[-1].path for name in (first, second)]
     bundles = [read_bundle(path) for path in paths]
     _forget_lone_gradients(*bundles)

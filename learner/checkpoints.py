@@ -149,6 +149,14 @@ def find_checkpoints(name: str | os.PathLike[str]) -> list[Kept]:
     return found
 
 
+def is_run(name: str) -> bool:
+    """Whether a name stands for a run, and not for a checkpoint."""
+    path = Path(name)
+    if (path / FILE).exists() or path.parent.name == FOLDER:
+        return False
+    return path.exists() or not name.rpartition(":")[2].isdecimal()
+
+
 def _run(name: str) -> Path:
     """The directory of a run, which need not have a log; of a family the latest that keeps checkpoints."""
     if (Path(name) / FOLDER).is_dir():

@@ -10,16 +10,15 @@ from typing import Any
 
 import click
 
-from learner import answers, checkpoint_commands
+from learner import answers, checkpoint_commands, question_commands
 from learner.answers import DAMAGED, FINDING, USAGE, as_json
 from learner.errors import LearnerError, NoWeights
 from learner.loading import NotBuilt, load
+from learner.question_commands import opened
 from stages import Finding, StageError
 from stages.draw import plain
-from state import ChangeLog, Position, StateError
+from state import Position, StateError
 from state.errors import CheckpointDamaged, LogDamaged
-from state.runs import find_run
-from state.sqlite import SqliteStore
 
 _DAMAGED = (CheckpointDamaged, LogDamaged, NoWeights)
 
@@ -56,12 +55,6 @@ def position(text: str) -> Position:
         return Position.of(text)
     except StateError as error:
         raise click.BadParameter(str(error)) from error
-
-
-def opened(run: str) -> ChangeLog:
-    """The log of a run, and a word if a later one has not begun."""
-    answers.show_passed_over(run, find_run(run, SqliteStore.has_begun), "has not begun")
-    return ChangeLog.open(run)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -233,5 +226,5 @@ def history(run: str, field: str, count: int | None, as_json: bool) -> None:
         answers.show_next("blame", run, str(last.field), *where)
 
 
-for command in checkpoint_commands.COMMANDS:
+for command in (*checkpoint_commands.COMMANDS, *question_commands.COMMANDS):
     main.add_command(command)

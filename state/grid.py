@@ -46,10 +46,10 @@ class Grid(Sequence[Row], Generic[Row]):
         return len(self._rows)
 
     def __repr__(self) -> str:
-        return as_text(self.columns, self._cells()) if self else "nothing"
+        return as_text(self.columns, self.cells()) if self else "nothing"
 
     def _repr_html_(self) -> str:
-        return as_html(self.columns, self._cells())
+        return as_html(self.columns, self.cells())
 
     def to_pandas(self) -> "DataFrame":
         """The rows as they are; needs the extra `frames`."""
@@ -59,7 +59,8 @@ class Grid(Sequence[Row], Generic[Row]):
             raise MissingExtra(f"{type(self).__name__}.to_pandas() needs pandas", "frames") from error
         return DataFrame([tuple(row) for row in self._rows], columns=list(self.columns))
 
-    def _cells(self) -> list[list[str]]:
+    def cells(self) -> list[list[str]]:
+        """The entries as the table shows them."""
         return [[cell_text(cell) for cell in row] for row in self._rows]
 
 

@@ -1,0 +1,100 @@
+"""The commands that ask the log of a whole run."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from torch import Tensor
+
+from learner import Learner, UndeclaredChange
+from learner.cli import main
+from learner.testing import toy_learner
+
+OK, FINDING, USAGE = range(3)
+FORWARD = "train/epoch/fit/batch/gradient/forward"
+
+
+def ask(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def answer(*words: object, code: int = OK) -> Any:
+    done = ask(*words, "--json")
+    assert done.exit_code == code, done.output
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs: a plain one, one whose outputs are spoilt in a batch, and another plain one."""
+    family = tmp_path_factory.mktemp("commands") / "runs"
+    for factor in (1.0, math.nan, 1.0):
+        learner = spoilt(factor, family)
+        learner.fit(batches=5)
+        learner.close()
+    return family
+
+
+def spoilt(factor: float, family: Path) -> Learner:
+    learner = toy_learner(run_dir=family, audit="full")
+
+    @learner.after("fit/batch/gradient/forward", reads=("outputs", "batch_index"), writes=("outputs",))
+    def spoil(outputs: Tensor, batch_index: int) -> Tensor:
+        return outputs * (factor if batch_index == 3 else 1.0)
+
+    return learner
+
+
+def test_first_names_the_culprit_and_goes_on_to_what_it_was_made_of(runs: Path) -> None:
+    done = ask("first", f"{runs}@2")
+    assert done.exit_code == FINDING
+    assert done.stdout.startswith(f"{FORWARD}:after:spoil at epoch 0, batch 3, update 3: outputs ")
+    assert done.stderr == f"next: learner blame {runs}@2 outputs --at 0:fit:3\n"
+    found = answer("first", f"{runs}@2", code=FINDING)
+    assert (found["change"]["actor"], found["change"]["after"]["norm"]) == (f"{FORWARD}:after:spoil", "nan")
+    assert found["upstream"][0]["actor"] == FORWARD
+    assert answer("first", f"{runs}@1") is None
+
+
+def test_first_past_a_bound_needs_a_field(runs: Path) -> None:
+    assert ask("first", f"{runs}@1", "--above", "5").exit_code == USAGE
+    assert answer("first", f"{runs}@1", "loss", "--above", "5", code=FINDING)["change"]["field"] == "loss"
+
+
+def test_diff_of_two_runs_tells_where_they_part(runs: Path) -> None:
+    done = ask("diff", f"{runs}@1", f"{runs}@2")
+    assert done.exit_code == FINDING
+    assert done.stdout.startswith(f"first run:  {FORWARD}:after:spoil at epoch 0, batch 3, update 3")
+    assert "its input outputs agrees by fingerprint" in done.stdout
+    assert answer("diff", f"{runs}@1", f"{runs}@2", code=FINDING)["kind"] == "value"
+    same = ask("diff", f"{runs}@1", f"{runs}@3")
+    assert same.exit_code == OK and "wrote the same" in same.stdout
+
+
+def test_rates_writers_and_violations_are_tables(runs: Path) -> None:
+    rates = {row["field"]: row for row in answer("rates", runs)}
+    assert (rates["model.params"]["writes"], rates["model.params"]["per_update"]) == (5, 1.0)
+    uses = {row["field"]: row for row in answer("writers", runs)}
+    writers = {FORWARD, f"{FORWARD}:after:spoil", "train/epoch/validate/batch/forward"}
+    assert set(uses["outputs"]["declared"]) == writers
+    assert answer("violations", runs) == []
+    for command in ("rates", "writers", "violations"):
+        assert ask(command, runs).exit_code == OK
+
+
+def test_violations_end_with_code_1_and_ask_for_the_first(tmp_path: Path) -> None:
+    learner = toy_learner(run_dir=tmp_path / "runs")
+
+    @learner.after("update")
+    def meddle(state: Any) -> None:
+        state.model.weight.data.mul_(0.5)
+
+    with pytest.raises(UndeclaredChange):
+        learner.fit(batches=1)
+    learner.close()
+    done = ask("violations", tmp_path / "runs")
+    assert done.exit_code == FINDING and "update:after:meddle" in done.stdout
+    assert done.stderr == f"next: learner blame {tmp_path / 'runs'} model.params --at 0:fit:0\n"
