@@ -1,15 +1,13 @@
 """Edits: how a person changes the tree of a Learner, and hooks functions into it."""
 
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Unpack
 
 from learner.bound import Bound, Function
-from learner.errors import ArgumentError
 from learner.hooks import Hooks
 from learner.recipes import Part
 from stages import Composite
 from stages.callbacks import Options
-from stages.watching import Then, Watcher
 
 
 class Edits:
@@ -47,47 +45,6 @@ class Edits:
     def around(self, target: str | type, **options: Unpack[Options]) -> Callable[[Function], Function]:
         """Hook a generator around the slots of `target`; a decorator, or `learner.around("validate")(function)`."""
         return self._bound.hook("around", target, options)
-
-    def watch(
-        self,
-        name: str,
-        *,
-        above: float | None = None,
-        below: float | None = None,
-        nonfinite: bool = False,
-        when: Callable[[Any], object] | None = None,
-        then: Then = "raise",
-    ) -> Watcher:
-        """Stop where a field or a part gets a value that is waited for, while its writer is still running.
-
-        Args:
-            name: of a field, "loss"; of a part, "model.grads"; or of what lies below one, "model.params.0.weight",
-                "optimizer.hyper.lr".
-            above, below: a number, or any element of a tensor, beyond this bound.
-            nonfinite: NaN or an infinite number among the elements.
-            when: a function of the value, for any other question; for a part it is called with each tensor.
-            then: "raise" a WatchHit, "break" into the debugger (`breakpoint()`), or a function, which gets the Hit.
-
-        Returns:
-            What `unwatch` takes. Looking at a tensor on an accelerator waits for it.
-
-        Raises:
-            UnknownField: there is no such field or part.
-            ArgumentError: nothing is waited for, `then` cannot be used, or nobody in the tree writes that.
-        """
-        asked = (above, below, nonfinite or None, when)
-        if all(one is None for one in asked) or (when is not None and asked != (None, None, None, when)):
-            raise ArgumentError("watch()", "when", "say above=, below= or nonfinite=True, or else when=.")
-        if then not in ("raise", "break") and not callable(then):
-            told = f"then={then!r} is none of 'raise', 'break' and a function of the Hit."
-            raise ArgumentError("watch()", "then", told)
-        watcher = Watcher(name, above, below, nonfinite, when, then)
-        self._bound.watch(watcher)
-        return watcher
-
-    def unwatch(self, watcher: Watcher | None = None) -> None:
-        """Wait no more, for what one `watch` asked for or for anything."""
-        self._bound.unwatch(watcher)
 
     @property
     def stages(self) -> Composite:

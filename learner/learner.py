@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from learner import components
+from learner.asking import Asking
 from learner.bound import Bound
 from learner.components import Loaders, Models, Optimizers
 from learner.edits import Edits
@@ -22,12 +23,12 @@ from stages.draw import draw_tree
 from stages.graph import graph_of
 from stages.guard import GuardLevel, schedule_text
 from stages.limit import limit_of
-from stages.tables import FieldTable, explain, fields_table
+from stages.tables import FieldTable, fields_table
 from state import ChangeLog, State
 from state.recording import Recording
 
 
-class Learner(Edits, Returns):
+class Learner(Asking, Edits, Returns):
     """A training loop as a graph of stages over one state, checked before it runs and logged while it does.
 
     Args:
@@ -199,10 +200,6 @@ class Learner(Edits, Returns):
     def check(self) -> list[Finding]:
         """What the check finds in the tree as it stands: no errors, or it would not stand, but warnings and notes."""
         return list(self.assembly.findings)
-
-    def explain(self, path: str) -> str:
-        """Of one slot: what it reads and from whom, what it writes and for whom, its hooks and why in this order."""
-        return explain(self.assembly, path)
 
     def debug(self, on: bool = True) -> None:
         """Look at everything at every boundary in every batch, and raise on any undeclared change. Slow; for debugging.

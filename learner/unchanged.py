@@ -1,0 +1,97 @@
+"""Unchanged: why the last update did not change a parameter."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from state import ChangeLog, State
+from state.errors import StateError, UnknownField
+
+
+def why_unchanged(state: State, log: ChangeLog, name: str) -> str:
+    """Every reason there is for a parameter to stay as it is, from what State holds now and from the log.
+
+    Args:
+        name: "model.0.weight", or "model.params.0.weight".
+
+    Raises:
+        UnknownField: no module in State has such a parameter.
+    """
+    owner, parameter, name = _found(state, name)
+    reasons = _frozen(parameter) + _in_groups(state, parameter) + _gradient(parameter) + _updates(state, log)
+    told = f"{name}: {owner}.params was last written by {_last_writer(log, owner)}."
+    if not reasons:
+        return f"{told} Nothing keeps an optimizer from changing it: it requires gradients, has one, and is in a group."
+    return "\n- ".join([f"{told} It stays as it is, because", *reasons])
+
+
+def _found(state: State, name: str) -> tuple[str, Tensor, str]:
+    modules = {field: value for field, value in state.__dict__.items() if isinstance(value, nn.Module)}
+    known = {f"{field}.{below}": (field, one) for field, module in modules.items() for below, one in _named(module)}
+    field, _, below = name.partition(".")
+    plain = f"{field}.{below.removeprefix('params.')}"
+    if plain not in known:
+        raise UnknownField(name, known, who="No module in State")
+    owner, parameter = known[plain]
+    return owner, parameter, plain
+
+
+def _named(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return list(module.named_parameters(remove_duplicate=False))
+
+
+def _frozen(parameter: Tensor) -> list[str]:
+    if parameter.requires_grad:
+        return []
+    return ["it is frozen: its requires_grad is False. learner.log.history('model.mode.frozen') tells since when."]
+
+
+def _in_groups(state: State, parameter: Tensor) -> list[str]:
+    reasons, held = [], False
+    for field, value in state.__dict__.items():
+        for number, group in enumerate(value.param_groups if isinstance(value, Optimizer) else ()):
+            if not any(one is parameter for one in group["params"]):
+                continue
+            held = True
+            if float(group["lr"]) == 0.0:
+                reasons.append(f"the learning rate of its group is 0: {field}.param_groups[{number}]['lr'].")
+    if not held:
+        told = (
+            "no optimizer in State has it in a group: it was made, or put in the place of another, after the optimizer."
+        )
+        reasons.append(f"{told} Add it by optimizer.add_param_group(...), or make the optimizer later.")
+    return reasons
+
+
+def _gradient(parameter: Tensor) -> list[str]:
+    gradient = parameter.grad
+    if not parameter.requires_grad:
+        return []
+    if gradient is None:
+        return ["it has no gradient: the loss does not depend on it, or its gradient was cleared and none came since."]
+    if not torch.count_nonzero(gradient):
+        return ["its gradient is zero everywhere: a ReLU that is dead, a mask, or a loss that is flat there."]
+    if not bool(torch.isfinite(gradient).all()):
+        return ["its gradient is not finite: with precision='fp16' such an update is skipped."]
+    return []
+
+
+def _updates(state: State, log: ChangeLog) -> list[str]:
+    updates = state.__dict__.get("updates")
+    exits = [one for one in log.where(kind="exit", actor="*/update") if one.after is not None]
+    last: Any = exits[-1].after if exits else None
+    if updates == 0:
+        return ["no update was made so far: state.updates is 0."]
+    if isinstance(last, str) and not last.startswith("ok"):
+        return [f"the last update that was told of did not end well: {last}, {exits[-1].position}."]
+    return []
+
+
+def _last_writer(log: ChangeLog, owner: str) -> str:
+    try:
+        change = log.blame(f"{owner}.params")
+    except StateError:
+        return "nobody that the log knows of"
+    return f"{change.actor} at {change.position}" if str(change.position) else change.actor

@@ -1,0 +1,110 @@
+"""Asking: why a parameter stays as it is, and which tensors have their memory in common."""
+
+from collections.abc import Callable
+from copy import copy, deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from learner import Learner, TrainState, field
+from learner.testing import toy_learner
+from stages import Skip
+from state.errors import UnknownField
+
+
+def two_layers(change: Callable[[nn.Sequential], None] | None = None, **settings: Any) -> Learner:
+    """A Learner of two layers, the first of which is changed before the optimizer is made."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 1))
+    if change is not None:
+        change(model)
+    data = [(torch.ones(4, 1), torch.ones(4, 1))] * 3
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return Learner(model, nn.functional.mse_loss, optimizer, train=data, device="cpu", **settings)
+
+
+def freeze(model: nn.Sequential) -> None:
+    model[0].requires_grad_(False)
+
+
+def test_frozen_parameter_is_explained() -> None:
+    learner = two_layers(freeze)
+    learner.fit(epochs=1)
+    told = learner.explain("model.0.weight")
+    assert told.startswith("model.0.weight: model.params was last written by train/epoch/fit/batch/update at epoch 0, ")
+    assert "it is frozen: its requires_grad is False" in told
+    assert "Nothing keeps an optimizer from changing it" in learner.explain("model.params.2.weight")
+
+
+def test_parameter_that_came_after_the_optimizer_is_explained() -> None:
+    learner = two_layers()
+    learner.state.model[2] = nn.Linear(4, 1)
+    learner.fit(epochs=1)
+    assert "no optimizer in State has it in a group" in learner.explain("model.2.weight")
+
+
+def test_learning_rate_of_zero_is_explained() -> None:
+    learner = two_layers()
+    learner.state.optimizer.param_groups[0]["lr"] = 0.0
+    learner.fit(epochs=1)
+    assert "the learning rate of its group is 0: optimizer.param_groups[0]['lr']" in learner.explain("model.2.bias")
+
+
+def test_gradient_that_is_missing_zero_or_not_finite_is_explained() -> None:
+    learner = two_layers()
+    assert "it has no gradient" in learner.explain("model.0.weight")
+    learner.state.model[0].weight.grad = torch.zeros(4, 1)
+    assert "its gradient is zero everywhere" in learner.explain("model.0.weight")
+    learner.state.model[0].weight.grad = torch.full((4, 1), torch.inf)
+    assert "its gradient is not finite" in learner.explain("model.0.weight")
+
+
+def test_updates_that_were_skipped_or_never_made_are_explained() -> None:
+    learner = two_layers()
+    assert "no update was made so far" in learner.explain("model.0.weight")
+
+    @learner.before("update")
+    def skip(state: Any) -> None:
+        raise Skip("not today")
+
+    learner.fit(epochs=1)
+    assert "no update was made so far" in learner.explain("model.0.weight")
+
+
+def test_slip_in_the_name_of_a_parameter_gets_the_nearest() -> None:
+    with pytest.raises(UnknownField, match=r"Did you mean 'model\.0\.weight'"):
+        two_layers().explain("model.0.wieght")
+
+
+class Averaged(TrainState):
+    ema: nn.Module = field(factory=lambda state: deepcopy(state.model), description="a copy")
+
+
+class NoCopy(TrainState):
+    ema: nn.Module = field(factory=lambda state: copy(state.model), description="a copy that shares its weights")
+
+
+@pytest.mark.parametrize(("cls", "shared"), [(Averaged, False), (NoCopy, True)])
+def test_copy_that_shares_its_weights_is_told(cls: type, shared: bool) -> None:
+    learner = toy_learner()
+
+    @learner.after("update", state=cls)
+    def look(ema: nn.Module) -> None:
+        pass
+
+    found = {alias.names: alias.kind for alias in learner.aliases()}
+    assert found == ({("model.weight", "ema.weight"): "same", ("model.bias", "ema.bias"): "same"} if shared else {})
+
+
+def test_tied_weights_and_views_are_told_apart() -> None:
+    def tie(model: nn.Sequential) -> None:
+        model.append(nn.Linear(1, 4))
+        model[3].weight = model[0].weight
+        flat = torch.zeros(5)
+        model[2].bias = nn.Parameter(flat[:1])
+        model[0].bias = nn.Parameter(flat[1:])
+
+    found = {alias.names: alias.kind for alias in two_layers(tie).aliases()}
+    assert found == {("model.0.weight", "model.3.weight"): "same", ("model.0.bias", "model.2.bias"): "shared"}
