@@ -17,6 +17,7 @@ from stages.errors import (
     StageError,
     UndeclaredChange,
     UnknownSlot,
+    WatchHit,
 )
 from stages.finding import Finding
 from stages.frame import Frame
@@ -93,6 +94,7 @@ __all__ = [
     "Validate",
     "ValidateBatch",
     "ValidateLoss",
+    "WatchHit",
     "When",
     "Window",
     "after",

@@ -8,6 +8,7 @@ StageError
 |-- ContractBroken     a stage or hook that did not do what it declares
 |   `-- UndeclaredChange   one that changed in place what it does not declare
 |-- Misuse             a stage run, set or entered where that has no meaning
+|-- WatchHit           a value that `learner.watch` waited for
 |-- LimitError         a `fit` that could not end (also a ValueError)
 `-- BatchError         a loader or a batch that cannot be used (also a ValueError)
 
@@ -21,6 +22,7 @@ from state.errors import nearest, suggestion
 
 if TYPE_CHECKING:
     from stages.finding import Finding
+    from stages.watching import Hit
     from state.watch import Moved
 
 
@@ -142,3 +144,15 @@ def _nearest_slot(slot: str, paths: Sequence[str]) -> str | None:
     """The path tail with as many parts as `slot` that is most like it."""
     parts = slot.count("/") + 1
     return nearest(slot, sorted({"/".join(path.split("/")[-parts:]) for path in paths}))
+
+
+class WatchHit(StageError):
+    """A write that `learner.watch(...)` waited for.
+
+    Attributes:
+        hit: what was written, by whom, where.
+    """
+
+    def __init__(self, hit: "Hit") -> None:
+        self.hit = hit
+        super().__init__(str(hit))

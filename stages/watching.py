@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from stages.errors import StageError
+from stages.errors import WatchHit
 from state.changes import cell
 from state.fields import MISSING
 from state.position import Position
@@ -43,18 +43,6 @@ class Hit:
         was = "" if self.before is MISSING else f" It was {cell(self.before)}."
         code = f", {self.source.partition(' ')[2] or self.source}" if self.source else ""
         return f"{self.actor} at {self.position} wrote {self.name}, which {self.told}.{was} Its code{code}."
-
-
-class WatchHit(StageError):
-    """A write that `learner.watch(...)` waited for.
-
-    Attributes:
-        hit: what was written, by whom, where.
-    """
-
-    def __init__(self, hit: Hit) -> None:
-        self.hit = hit
-        super().__init__(str(hit))
 
 
 @dataclass(frozen=True)

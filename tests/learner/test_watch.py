@@ -10,7 +10,8 @@ from torch import Tensor
 from learner import Learner
 from learner.errors import ArgumentError
 from learner.testing import toy_learner
-from stages.watching import Hit, WatchHit
+from stages.errors import WatchHit
+from stages.watching import Hit
 from state.errors import UnknownField
 from state.fields import MISSING
 from state.train_state import Scratch
