@@ -28,6 +28,7 @@ from stages.guard import GuardLevel
 from stages.limit import Limit
 from state import State
 from state.errors import nearest, short, suggestion
+from state.parts import RNG
 from state.recording import Recording
 from state.schema import build, upgrade
 from state.state import Link
@@ -97,6 +98,8 @@ class Bound:
         if self._seed is not None:
             seed_everything(self._seed)
             self._seed = None
+            if self.runner.guard is not None:
+                self.runner.guard.accept(RNG)
 
     def fit(self, limit: Limit) -> None:
         """Run until `limit`, from where a checkpoint stood if one was taken up."""

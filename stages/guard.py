@@ -121,6 +121,13 @@ class Guard:
         """An actor has failed, or a run was taken up: what changed is held against nobody."""
         self._last = self._gone = None
 
+    def accept(self, name: str) -> None:
+        """What a part or field holds now is no change: the library has set it."""
+        for look in (self._last, self._gone):
+            if look is not None:
+                now = self.watch.look_at((name,), contents=self.is_debugging or self.level == "contents")
+                look.parts.update(now.parts)
+
     def look_at(self, names: Iterable[str]) -> Look:
         """What there is of the parts that a pair is to give back."""
         return self.watch.look_at({key_of(name) for name in names}, contents=True)
