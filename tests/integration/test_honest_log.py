@@ -332,3 +332,12 @@ def test_seeding_after_a_validation_is_nobodys_doing_from_outside() -> None:
     torch.manual_seed(1)
     learner.fit(epochs=1)
     assert [change.field for change in learner.log.where(actor="external")] == ["rng"]
+
+
+def test_hook_that_runs_only_sometimes_is_named_with_its_source_line() -> None:
+    learner = toy_learner()
+    learner.after("update", every="3 batches", writes=("optimizer.hyper",))(halve)
+    learner.fit(epochs=1)
+    changes = learner.log.where(field="optimizer.hyper.lr", actor="*halve")
+    assert len(changes) == 2
+    assert all("test_honest_log.py" in change.source for change in changes)
