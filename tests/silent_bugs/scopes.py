@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-from learner import Callback, ChangeLog, EvaluationPhase, Learner, TrainState, after, around, field
+from learner import Callback, ChangeLog, Learner, TrainState, after, around, field
 from learner.callbacks import Checkpoint, Schedule
 from learner.recipes import supervised
 from stages import Every
@@ -300,60 +300,3 @@ def resumed_without_its_scheduler(buggy: bool) -> tuple[Learner, Any]:
 def rates(learner: Learner) -> list[Change]:
     """Every change of the learning rate."""
     return [one for one in learner.log.history("optimizer.hyper.lr") if isinstance(one.before, float)]
-
-
-@silent_bug(
-    "38a",
-    "a checkpoint is chosen by a metric of an earlier epoch: validation runs in every second one",
-    "Lightning#7694",
-    said="refused",
-    line="train/epoch:after:SaveBest.save reads 'valid_loss', which train/epoch/validate/validate:after:Mean.result ",
-    culprit="train/epoch:after:SaveBest.save",
-    is_located=False,
-)
-def chosen_by_a_stale_metric(buggy: bool) -> Learner:
-    class SaveBest(Callback):
-        @after("epoch" if buggy else EvaluationPhase, reads=("valid_loss",))
-        def save(self, model: nn.Module, valid_loss: float) -> None:
-            torch.save(model.state_dict(), f"{valid_loss:.4f}.pt")
-
-    tree = supervised()
-    tree = tree.swap("validate", Every("2 epochs", validate=tree.epoch.validate))
-    model = network()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    data = {"train": samples(), "valid": samples(2)}
-    return Learner(model, F.mse_loss, optimizer, **data, stages=tree, callbacks=[SaveBest()])
-
-
-@silent_bug(
-    "38b",
-    "a checkpoint is chosen by a metric of an earlier epoch, which a field of the run keeps",
-    "Lightning#7694",
-    said="asked",
-    line="train/epoch/validate/validate:after:SaveBest.keep at epoch 1, update 12: last_loss 9 -> ",
-    culprit="train/epoch/validate/validate:after:SaveBest.keep",
-    is_located=True,
-    question="of which epoch is the number that the last checkpoint went by?",
-    ask=lambda learner: next((one for one in [learner.log.blame("last_loss")] if one.position.epoch != 2), None),
-)
-def chosen_by_a_kept_metric(buggy: bool) -> tuple[Learner, Any]:
-    class SaveBest(Callback):
-        def fields(self) -> dict[str, Any]:
-            return {"last_loss": (float, field(default=9.0))}
-
-        @after(EvaluationPhase, writes=("last_loss",))
-        def keep(self, valid_loss: float) -> float:
-            return valid_loss
-
-        @after("epoch", reads=("last_loss",))
-        def save(self, model: nn.Module, last_loss: float) -> None:
-            torch.save(model.state_dict(), f"{last_loss:.4f}.pt")
-
-    tree = supervised()
-    if buggy:
-        tree = tree.swap("validate", Every("2 epochs", validate=tree.epoch.validate))
-    model = network()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    data = {"train": samples(), "valid": samples(2)}
-    learner = Learner(model, F.mse_loss, optimizer, **data, stages=tree, callbacks=[SaveBest()])
-    return learner, lambda learner: learner.fit(epochs=3)
