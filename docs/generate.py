@@ -6,7 +6,8 @@ pages with what this file makes, so that they cannot drift from the code.
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -19,8 +20,12 @@ from stages.tables import short_names
 from state import State, TrainState
 from state.fields import MISSING, FieldSpec
 
+sys.path.append(str(Path(__file__).parents[1]))  # of the repository, whose tests hold the silent bugs
+
+from tests.silent_bugs import catalogue  # noqa: E402
+
 DOCS = Path(__file__).parent
-PART = re.compile(r"(<!-- generated: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+PART = re.compile(r"(<!-- generated: (\S.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 Row = tuple[str, ...]
 
@@ -182,6 +187,19 @@ def commands() -> str:
     return table(rows)
 
 
+def silent_bugs() -> str:
+    """What is said of each silent bug, by the mechanism it is for."""
+    parts = []
+    for name, rows in catalogue.tables():
+        parts += [f"### {name}", table([*rows])]
+    return "\n\n".join(parts)
+
+
+def items(given: Mapping[str, str]) -> str:
+    """A list of texts, each with what it is about."""
+    return "\n".join(f"- {name}: {text}." for name, text in given.items())
+
+
 def _documented(thing: Any) -> Any:
     return thing.fget if isinstance(thing, property) else thing
 
@@ -215,6 +233,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "learner.callbacks": lambda: public("learner.callbacks"),
     "learner.recipes": lambda: public("learner.recipes"),
     "learner.testing": lambda: public("learner.testing"),
+    "silent bugs: counts": lambda: f"{catalogue.reports()}\n\n{table(list(catalogue.counts()))}",
+    "silent bugs: table": silent_bugs,
+    "silent bugs: left out": lambda: items(catalogue.LEFT_OUT),
+    "silent bugs: stands in": lambda: items(catalogue.STANDS_IN),
 }
 
 

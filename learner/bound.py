@@ -31,6 +31,7 @@ from stages.limit import Limit
 from stages.watching import Watcher
 from state import State
 from state.errors import UnknownField, nearest, short, suggestion
+from state.parts import RNG
 from state.recording import Recording
 from state.schema import build, upgrade
 from state.state import Link
@@ -103,6 +104,8 @@ class Bound:
         if self._seed is not None:
             seed_everything(self._seed)
             self._seed = None
+            if self.runner.guard is not None:
+                self.runner.guard.accept(RNG)
 
     def sow_loaders(self, seed: int | None) -> None:
         """Let the loaders that were made without a seed have this one, or the 0 of those without a Learner's."""

@@ -121,6 +121,13 @@ class Guard:
         """An actor has failed, or a run was taken up: what changed is held against nobody."""
         self._last = self._gone = None
 
+    def accept(self, name: str) -> None:
+        """What a part or field holds now is no change: the library has set it."""
+        for look in (self._last, self._gone):
+            if look is not None:
+                now = self.watch.look_at((name,), contents=self.is_debugging or self.level == "contents")
+                look.parts.update(now.parts)
+
     def look_at(self, names: Iterable[str]) -> Look:
         """What there is of the parts that a pair is to give back."""
         return self.watch.look_at({key_of(name) for name in names}, contents=True)
@@ -154,7 +161,7 @@ class Guard:
         """After rounds that were not looked at: what nobody in the tree declares is as it was before them."""
         gone, self._gone = self._gone, None
         if gone is not None and self._last is not None:
-            self._tell_external([one for one in moved(gone, self._last) if not _is_allowed(self._declared, one)])
+            self._tell_external(self._undeclared(self._declared, moved(gone, self._last)))
 
     def _look(self) -> Look:
         turn = None if self.raises or self.is_debugging else self._turn
@@ -165,18 +172,23 @@ class Guard:
         if actor.access.unsafe:
             self._record(actor, found)
             return
-        own = [one for one in found if _is_allowed(actor.access, one)]
+        others = self._undeclared(actor.access, found)
+        own = [one for one in found if one not in others]
         forbidden = [one for one in own if any(_forbids(rule, one.name) for rule in actor.forbidden)]
-        memory = {place for one in own if one not in forbidden for place in self._memory(one)} - {None}
-        others = [one for one in found if one not in own and not self._is_excused(actor, one, memory)]
         if forbidden:
             owners = {owner for rule, owner in actor.forbidden.items() for one in forbidden if _forbids(rule, one.name)}
             self._report(actor, forbidden, f"{' and '.join(sorted(owners))} forbids that inside.")
         if others:
             self._report(actor, others, _remedy(actor, others))
 
-    def _is_excused(self, actor: "Actor", one: Moved, memory: set[int | None]) -> bool:
-        """Whether it is what the actor may change, under another name.
+    def _undeclared(self, access: Access, found: list[Moved]) -> list[Moved]:
+        """What moved of that which this access does not allow, under its name or under another one."""
+        own = [one for one in found if _is_allowed(access, one)]
+        memory = {place for one in own for place in self._memory(one)} - {None}
+        return [one for one in found if one not in own and not self._is_excused(access, one, memory)]
+
+    def _is_excused(self, access: Access, one: Moved, memory: set[int | None]) -> bool:
+        """Whether it is what this access allows, under another name.
 
         That is a tensor that stands in several places, and the parameters of further modules that an optimizer holds,
         for who may change that optimizer's state.
@@ -187,7 +199,7 @@ class Guard:
         values = self.runner.values
         if part != "params" or not isinstance(values.get(field), nn.Module):
             return False
-        stepped = [name.partition(".")[0] for name in actor.access.writes if name.endswith(".state")]
+        stepped = [name.partition(".")[0] for name in _may_change(access) if name.endswith(".state")]
         held = {
             id(parameter)
             for optimizer in stepped

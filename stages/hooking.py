@@ -88,7 +88,7 @@ def thinned(runner: "Runner", placed: "HookPlace", actor: "Actor") -> Callable[[
     if not hook.is_thinned:
         return None
     every, first, when = hook.every, hook.first, hook.point.options.get("when")
-    everything = runner.observer_view(actor.path, actor.names)
+    everything = runner.observer_view(actor)
 
     def is_wanted(how: Outcome) -> bool:
         if every is not None and runner.number_of(every.unit) % every.number:

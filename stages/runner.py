@@ -24,7 +24,7 @@ from stages.scalars import Scalars
 from stages.slots import find_one
 from stages.stage_view import StageView
 from stages.watching import Watchers
-from state.access import Access, Names, View
+from state.access import Access, View
 from state.openings import Openings
 from state.recording import Recording
 from state.scopes import Scopes
@@ -224,10 +224,9 @@ class Runner:
         """Why a field has no value now: who writes it, and when."""
         return why_not_ready(self, name)
 
-    def observer_view(self, path: str, names: Names) -> View:
-        """A view that reads everything, by the names that `bind` gave."""
-        actor = Actor(self, path, Access(observer=True), "hook", "", names)
-        return actor.view(View)
+    def observer_view(self, actor: Actor) -> View:
+        """A view for an actor that reads everything, by the names that `bind` gave."""
+        return Actor(self, actor.path, Access(observer=True), "hook", actor.source, actor.names).view(View)
 
     def refuse_if_running(self) -> None:
         """Refuse what may not be done while stages run.

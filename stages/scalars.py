@@ -1,5 +1,6 @@
 """Scalars: the plain values of parts (a learning rate, a train/eval mode), compared at the borders of who may write."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch.optim import Optimizer
@@ -25,7 +26,7 @@ class Scalars:
         """Log each value of one part that is another one than the log knows, as written by `actor`."""
         if self._recording is None:
             return
-        for name, value in scalars(self._state.__dict__.get(owner), part).items():
+        for name, value in self._values(owner, part):
             full = f"{owner}.{part}.{name}"
             is_new = full not in self._known
             if is_new or self._known[full] != value:
@@ -33,10 +34,17 @@ class Scalars:
                 if not (is_new and actor == EXTERNAL):  # seen for the first time, so nobody changed it
                     self._tell(full, value, actor)
 
+    def note(self, owner: str, part: str) -> None:
+        """Know the values of one part, and tell nobody: somebody who may has changed them on the way."""
+        self._known.update({f"{owner}.{part}.{name}": value for name, value in self._values(owner, part)})
+
     def compare_hyper(self) -> None:
         """Log what somebody outside changed in the parameter groups of the optimizers."""
         for owner in self._state.components(Optimizer):
             self.compare(owner, "hyper")
+
+    def _values(self, owner: str, part: str) -> Iterable[tuple[str, Any]]:
+        return scalars(self._state.__dict__.get(owner), part).items()
 
     def _tell(self, name: str, value: Any, actor: str) -> None:
         assert self._recording is not None

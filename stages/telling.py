@@ -4,6 +4,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from stages.calling import Body
+from stages.check import actors
+from stages.order import covers
 from stages.watching import look_at_part
 from state.recording import PartPen, Recording
 
@@ -68,11 +70,16 @@ def watched_parts(actor: "Actor") -> list[tuple["Actor", str, str]]:
 
 
 def watching(call: Body, watched: list[tuple["Actor", str, str]]) -> Body:
-    """`call`, with a row in the log for each plain value of a part that is another one afterwards, however it ends."""
+    """`call`, with a row in the log for each plain value of a part that is another one afterwards, however it ends.
+
+    What is another one before it was changed by somebody who does not declare it, unless somebody touches it.
+    """
+    touched = {(owner, part) for actor, owner, part in watched if _is_touched(actor, f"{owner}.{part}")}
 
     def compare() -> None:
         for actor, owner, part in watched:
-            actor.runner.scalars.compare(owner, part)
+            scalars = actor.runner.scalars
+            (scalars.note if (owner, part) in touched else scalars.compare)(owner, part)
         try:
             call()
         finally:
@@ -80,6 +87,11 @@ def watching(call: Body, watched: list[tuple["Actor", str, str]]) -> Body:
                 actor.runner.scalars.compare(owner, part, actor.path)
 
     return compare
+
+
+def _is_touched(actor: "Actor", part: str) -> bool:
+    """Whether anybody in the tree may change a part on the way, of which there is no row."""
+    return any(covers(name, part) for _, access in actors(actor.runner.assembly.places) for name in access.touches)
 
 
 def _is_scalar(name: str) -> bool:

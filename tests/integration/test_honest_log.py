@@ -310,3 +310,34 @@ def test_refused_build_leaves_no_run_directory(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         toy_learner(stages=supervised().insert(make, before="gradient"), run_dir=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_mode_that_a_phase_set_on_the_way_is_nobodys_doing_from_outside() -> None:
+    learner = toy_learner()
+
+    @learner.after("fit", writes=("model.mode",))
+    def rest(model: nn.Module) -> None:
+        model.eval()
+
+    learner.fit(epochs=2)
+    rows = learner.log.history("model.mode.train")
+    assert [change.actor.rpartition(":")[2] for change in rows] == ["setup", "rest", "rest"]
+
+
+def test_seeding_after_a_validation_is_nobodys_doing_from_outside() -> None:
+    learner = toy_learner(seed=0)
+    learner.validate()
+    learner.fit(epochs=1)
+    assert not learner.log.where(actor="external")
+    torch.manual_seed(1)
+    learner.fit(epochs=1)
+    assert [change.field for change in learner.log.where(actor="external")] == ["rng"]
+
+
+def test_hook_that_runs_only_sometimes_is_named_with_its_source_line() -> None:
+    learner = toy_learner()
+    learner.after("update", every="3 batches", writes=("optimizer.hyper",))(halve)
+    learner.fit(epochs=1)
+    changes = learner.log.where(field="optimizer.hyper.lr", actor="*halve")
+    assert len(changes) == 2
+    assert all("test_honest_log.py" in change.source for change in changes)

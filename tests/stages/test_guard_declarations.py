@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from learner import Cancel, EvaluationPhase, Learner, stage
+from learner import Cancel, EvaluationPhase, Learner, TrainState, stage
 from learner.callbacks import IsolateRng
 from learner.testing import toy_learner
 from stages import (
@@ -276,3 +276,33 @@ def test_generators_are_given_back_after_an_evaluation_that_draws() -> None:
     assert {one.actor for one in found(learner, field="rng", evidence="restored")} == {
         "train/epoch/validate:around:IsolateRng.keep"
     }
+
+
+class TwoParts(TrainState):
+    backbone: nn.Module
+
+
+def in_two_fields(**forbidden: Any) -> Learner:
+    """One optimizer over two modules, of which `Update` declares the one in `model`."""
+
+    @stage(state=TwoParts, writes=("outputs",))
+    def forward(backbone: nn.Module, model: nn.Module, inputs: Any) -> Any:
+        return model(backbone(inputs))
+
+    backbone, model = nn.Linear(2, 3), nn.Linear(3, 1)
+    optimizer = torch.optim.SGD([*backbone.parameters(), *model.parameters()], lr=0.1)
+    batch = FitBatch(Unpack(), ClearGradients(), Gradient(forward, Loss(), Backward()), Update(), **forbidden)
+    train = [(torch.randn(4, 2), torch.randn(4, 1)) for _ in range(6)]
+    models = {"model": model, "backbone": backbone}
+    return Learner(models, nn.functional.mse_loss, optimizer, train=train, stages=Train(Fit(Fetch(), batch)))
+
+
+def test_what_an_optimizer_holds_of_further_modules_is_no_alarm_over_rounds_that_nobody_looked_at() -> None:
+    learner = in_two_fields()
+    learner.fit(epochs=3)
+    assert not learner.log.where(actor="external")
+
+
+def test_what_is_forbidden_may_not_be_changed_by_way_of_an_optimizer_that_holds_it() -> None:
+    with pytest.raises(UndeclaredChange, match=r"update changed 'backbone\.params' .* train/fit/batch forbids"):
+        in_two_fields(forbids=("backbone.params",)).fit(epochs=1)
