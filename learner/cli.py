@@ -18,6 +18,7 @@ from stages import Finding, StageError
 from stages.draw import plain
 from state import ChangeLog, Position, StateError
 from state.errors import CheckpointDamaged, LogDamaged
+from state.runs import find_run
 
 _DAMAGED = (CheckpointDamaged, LogDamaged, NoWeights)
 
@@ -223,6 +224,30 @@ def history(run: str, field: str, count: int | None, as_json: bool) -> None:
         last = changes[-1]
         where = ("--at", answers.at(last)) if last.position.epoch is not None else ()
         answers.show_next("blame", run, str(last.field), *where)
+
+
+@main.command()
+@click.argument("run")
+@click.option("--out", type=click.Path(dir_okay=False), help="The file. [default: log.html beside the log]")
+@as_json
+def view(run: str, out: str | None, as_json: bool) -> None:
+    """Write the log of a run as one HTML file, to look at in a browser."""
+    path = find_run(run)
+    page = ChangeLog.open(run).to_html(out or (path if path.is_dir() else path.parent) / "log.html")
+    if as_json:
+        answers.show_json(page)
+        return
+    answers.show(str(page.path))
+    facts = {name.replace("_", " "): f"{count:,}" for name, count in page.facts.items()}
+    answers.show(f"  {page.size / 1e6:.2f} MB: " + ", ".join(f"{count} {name}" for name, count in facts.items()))
+    for left_out in page.left_out:
+        answers.show(f"  without {left_out}", "dim")
+    if page.field is None or page.position is None:
+        answers.show_next("log", run)
+    elif page.position.epoch is None:
+        answers.show_next("history", run, page.field)
+    else:
+        answers.show_next("blame", run, page.field, "--at", answers.place(page.position))
 
 
 for command in checkpoint_commands.COMMANDS:

@@ -14,6 +14,7 @@ from state.page.rounds import Kind, Round
 from state.page.scanning import BUCKETS, Scan, scan
 from state.position import Place
 from state.records import Record, Records
+from state.runs import LOG_FILE
 from state.stores import Segment
 
 FORMAT = 1
@@ -27,11 +28,13 @@ class Collected:
         data: for JSON; the scripts in this directory read it.
         left_out: what it leaves out, in words.
         facts: how much there is and how much is shown, by name.
+        first: the first change that nobody declared, else the first value that is not finite, if there is any.
     """
 
     data: dict[str, Any]
     left_out: tuple[str, ...]
     facts: dict[str, int]
+    first: Record | None
 
 
 def collect(records: Records, limits: Limits) -> Collected:
@@ -57,7 +60,7 @@ class _Collector:
         wanted.update(seq for found in findings.values() for seq, _ in found)
         data: dict[str, Any] = {
             "format": FORMAT,
-            "name": self._names.text(self._records.store.name),
+            "name": self._names.text(self._records.store.name.removesuffix(f"/{LOG_FILE}")),
             "records": scan.count,
             "size": scan.size,
             "times": [time / 1e9 for time in scan.times],
@@ -74,7 +77,14 @@ class _Collector:
         sorts = {sort.replace(" ", "_"): len(scan.findings.get(sort, ())) for sort in (VIOLATION, ENDED, NOT_FINITE)}
         deviating = sum(self._deviates(made) for made in rounds)
         facts = {"records": scan.count, "rounds": len(rounds), "rounds_shown": len(chosen)}
-        return Collected(data, tuple(left_out), facts | {"rounds_deviating": deviating} | sorts)
+        return Collected(data, tuple(left_out), facts | {"rounds_deviating": deviating} | sorts, self._first())
+
+    def _first(self) -> Record | None:
+        for sort in (VIOLATION, NOT_FINITE):
+            for seq, index in self._scan.findings.get(sort, ()):
+                segment = next(self._records.store.segments(before=seq + 1, backward=True))
+                return self._records.unfold(segment)[index]
+        return None
 
     def _deviates(self, made: Round) -> bool:
         return made.shape not in self._regular or bool(made.notes)

@@ -91,14 +91,15 @@ function placesMatching(text) {
 const isViolation = (slot) => slot.kind === "write" && (slot.evidence === "undeclared" || slot.actor === "external");
 
 function number(value) {
-  if (Number.isInteger(value)) return Math.abs(value) < 1e15 ? value.toLocaleString("en-US") : String(value);
-  return String(Number(value.toPrecision(6)));
+  if (Number.isInteger(value) && Math.abs(value) < 1e9) return value.toLocaleString("en-US");
+  const short = Number(value.toPrecision(6));
+  return Math.abs(short) >= 1e9 ? short.toExponential().replace("+", "") : String(short);
 }
 
 function valueText(value, exact = false) {
   if (value === null) return "";
   if (typeof value === "boolean") return value ? "True" : "False";
-  if (typeof value === "number") return exact ? String(value) : number(value);
+  if (typeof value === "number") return exact || (Number.isInteger(value) && Math.abs(value) < 1e9) ? String(value) : number(value);
   if (typeof value === "string") return value;
   const [what, text, low, high, mean, norm, fingerprint, where] = value;
   if (what === "absent") return "not ready";
@@ -116,7 +117,7 @@ function valueText(value, exact = false) {
 function placeText([epoch, phase, batch, update]) {
   const named = [["epoch", epoch], ["", phase], ["batch", batch], ["update", update]];
   const told = named.filter(([, part]) => part !== null).map(([name, part]) => `${name} ${part}`.trim());
-  return told.join(", ") || "set-up";
+  return told.join(", ") || "outside of epochs";
 }
 
 function shortPlace([epoch, phase, batch]) {

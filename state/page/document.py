@@ -5,13 +5,14 @@ import gzip
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from state.page.collecting import Collected, collect
 from state.page.limits import Limits
+from state.position import Position
 from state.records import Records
 
 MAX_BYTES = 4_500_000
@@ -29,12 +30,16 @@ class Page:
         facts: how much the log has and how much the page shows: "records", "rounds", "rounds_shown",
             "rounds_deviating", "violation", "ended", "not_finite".
         left_out: what the page leaves out, in words; it says so itself.
+        field, position: of the first change that nobody declared, else of the first value that is not finite; None
+            if there is none.
     """
 
     path: Path
     size: int
     facts: dict[str, int]
     left_out: tuple[str, ...]
+    field: str | None = None
+    position: Position | None = None
 
 
 def write_page(records: Records, path: str | os.PathLike[str], limits: Limits | None = None) -> Page:
@@ -54,7 +59,9 @@ def write_page(records: Records, path: str | os.PathLike[str], limits: Limits | 
     beside = path.with_name(f"{path.name}.new")
     beside.write_bytes(content)
     beside.replace(path)
-    return Page(path, len(content), collected.facts, collected.left_out)
+    told = Page(path, len(content), collected.facts, collected.left_out)
+    first = collected.first
+    return told if first is None else replace(told, field=first.slot.field, position=Position(*first.place))
 
 
 def document(collected: Collected) -> str:

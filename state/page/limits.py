@@ -19,15 +19,15 @@ class Limits:
         text: characters of a name or value.
     """
 
-    edge: int = 40
-    alike: int = 20
-    deviating: int = 400
+    edge: int = 300
+    alike: int = 150
+    deviating: int = 1_500
     segments: int = 60
     records: int = 600
-    findings: int = 200
+    findings: int = 500
     slots: int = 400
-    runs: int = 40
-    points: int = 300
+    runs: int = 80
+    points: int = 500
     text: int = 400
 
     def halved(self) -> "Limits":

@@ -62,7 +62,7 @@ class Line:
     @property
     def missing(self) -> int:
         """How many values stand in runs that are not kept."""
-        return self.count - sum(count for _, _, count, _, _ in self._all())
+        return self.count - sum(count for _, _, count, _, _ in self.runs)
 
     def points(self, most: int) -> tuple[list[list[Any]], list[list[Any]]]:
         """At most so many points, and as many numbers that are not finite.

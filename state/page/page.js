@@ -96,9 +96,8 @@ function started(log) {
     Object.assign(view, { record, field: field || record?.slot.field || "", from: from?.matches("aside *") ? view.from : from });
     const shown = record ? showChange(record) : view.field ? [el("h2", {}, view.field)] : [];
     const history = view.field ? showHistory(log, view.field, { keepsSlot: (slot) => keepsActor(slot.actor), onchoose: inspect, seq: record?.seq ?? null }) : [];
-    const nothing = el("p", { class: "dim" }, "Choose a change or a field to see what it was before, who wrote it, and its history.");
     const close = button("✕", { class: "close", "aria-label": "Close" }, back);
-    at("inspector").replaceChildren(...(shown.length ? [close, ...shown, ...history] : [nothing]).filter(Boolean));
+    at("inspector").replaceChildren(...(shown.length ? [close, ...shown, ...history] : []).filter(Boolean));
     document.body.classList.toggle("inspecting", shown.length > 0);
   }
 

@@ -68,7 +68,7 @@ function showCycles(log, { keeps, keepsRecord, onchoose }) {
     });
     const deviating = odd.map((shape) => shapeGroup(log, shape, shapes.get(shape), regular[0], { keepsRecord, onchoose })).filter(Boolean);
     if (noted.length) {
-      made.push(el("h4", {}, "Regular, and yet ", el("span", { class: "dim" }, "a value that is not finite, or a stage that did not end well")),
+      made.push(el("h4", {}, "Regular writes, with a finding ", el("span", { class: "dim" }, plural(noted.length, "round"))),
         ...noted.map((round) => roundGroup(log, round, null, { keepsRecord, onchoose })));
     }
     if (odd.length) {
