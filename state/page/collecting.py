@@ -13,7 +13,7 @@ from state.page.naming import Names
 from state.page.rounds import Kind, Round
 from state.page.scanning import BUCKETS, Scan, scan
 from state.position import Place
-from state.records import Record, Records
+from state.records import FORGETS, Record, Records
 from state.runs import LOG_FILE
 from state.stores import Segment
 
@@ -197,7 +197,11 @@ class _Collector:
         regular = len(rounds) - odd
         regular_missing = len(rounds) - len(chosen) - odd_missing
         thinned = sum(line.missing > 0 for line in self._scan.lines.values())
+        store = self._records.store
+        gone = store.count() - self._scan.count if any(slot.kind == "resume" for slot in self._records.slots) else 0
         told = [
+            (gone, f"{gone:,} records that were rolled back, because the run went on from a checkpoint before them"),
+            (store.dropped, f"{store.dropped:,} segments. {FORGETS}"),
             (regular_missing, f"{regular_missing:,} of {regular:,} regular rounds, in the middle of the run"),
             (odd_missing, f"{odd_missing:,} of {odd:,} rounds that deviate"),
             (len(self._shapes) - len(shapes), f"{len(self._shapes) - len(shapes):,} shapes of rounds"),

@@ -114,6 +114,8 @@ function valueText(value, exact = false) {
   return told.join(", ");
 }
 
+const timeText = (time) => new Date(time * 1000).toISOString().replace("T", " ").replace("Z", " UTC");
+
 function placeText([epoch, phase, batch, update]) {
   const named = [["epoch", epoch], ["", phase], ["batch", batch], ["update", update]];
   const told = named.filter(([, part]) => part !== null).map(([name, part]) => `${name} ${part}`.trim());

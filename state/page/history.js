@@ -15,7 +15,7 @@ function showChange(record) {
   const { slot } = record;
   const facts = [
     ["actor", slot.actor], ["source", slot.source || "–"], ["position", placeText(record.place)], ["record", number(record.seq)],
-    ["time", new Date(record.time * 1000).toISOString().replace("T", " ").replace("Z", " UTC")],
+    ["time", Number.isFinite(record.time) ? timeText(record.time) : "–"],
     [slot.kind === "write" ? "evidence" : "kind", slot.kind === "write" ? slot.evidence : `${slot.kind} ${slot.evidence}`],
   ];
   if (slot.scope) facts.splice(4, 0, ["scope", slot.scope]);

@@ -58,5 +58,10 @@ class Names:
         return ["absent"] if value is MISSING else ["other", self.text(repr(value))]
 
     def text(self, text: str) -> str:
-        """A text, cut if it is long."""
-        return text if len(text) <= self._most else f"{text[: self._most - 1]}…"
+        """A text, cut if it is long, in which nothing hides: no control character, and none that turns text round."""
+        shown = text if len(text) <= self._most else f"{text[: self._most - 1]}…"
+        return shown if shown.isprintable() else "".join(map(_visible, shown))
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()

@@ -51,7 +51,7 @@ function showCycles(log, { keeps, keepsRecord, onchoose }) {
   const sections = cyclesOf(log, keeps).map(({ cycle, phase, shapes }, index) => {
     const all = [...shapes.keys()];
     const regular = all.filter((shape) => shape.regular).sort((a, b) => b.count - a.count);
-    const odd = all.filter((shape) => !shape.regular).sort((a, b) => a.first.join() < b.first.join() ? -1 : 1);
+    const odd = all.filter((shape) => !shape.regular).sort((a, b) => a.id - b.id);
     const count = all.reduce((sum, shape) => sum + shape.count, 0);
     const noted = regular.flatMap((shape) => shapes.get(shape).filter((round) => round.notes.length));
     const name = phase === null ? CYCLES[cycle] : `${phase}, ${CYCLES[cycle]}`;

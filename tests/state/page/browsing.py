@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,13 @@ KEYS = {
     **{"ArrowLeft": (37, ""), "ArrowUp": (38, ""), "ArrowRight": (39, ""), "ArrowDown": (40, "")},
 }
 PATIENCE = 60.0
+LAUNCH = """
+import fcntl, os, sys
+reads, writes = (fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3])
+os.dup2(reads, 3), os.dup2(writes, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Starts a program with its pipes at 3 and 4, where Chromium looks for them."""
 
 
 def program() -> str | None:
@@ -36,8 +44,8 @@ class Browser:
         reads, child_writes = os.pipe()
         child_reads, writes = os.pipe()
         switches = [*SWITCHES, f"--user-data-dir={profile}", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-        shell = f'exec "$@" 3<&{child_reads} 4>&{child_writes}'
-        command = ["sh", "-c", shell, "sh", program, *switches, "about:blank"]
+        ends = [str(child_reads), str(child_writes)]
+        command = [sys.executable, "-c", LAUNCH, *ends, program, *switches, "about:blank"]
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(command, pass_fds=(child_reads, child_writes), stdout=quiet, stderr=quiet)
         os.close(child_reads)
@@ -120,8 +128,11 @@ class Browser:
     def close(self) -> None:
         """End the program."""
         os.close(self._writes)
-        self._process.terminate()
-        self._process.wait(timeout=PATIENCE)
+        try:
+            self._process.wait(timeout=5)  # it ends when its pipe does
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         os.close(self._reads)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
