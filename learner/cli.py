@@ -14,11 +14,11 @@ from learner import answers, checkpoint_commands
 from learner.answers import DAMAGED, FINDING, USAGE, as_json
 from learner.errors import LearnerError, NoWeights
 from learner.loading import NotBuilt, load
+from learner.viewing import view
 from stages import Finding, StageError
 from stages.draw import plain
 from state import ChangeLog, Position, StateError
 from state.errors import CheckpointDamaged, LogDamaged
-from state.runs import find_run
 
 _DAMAGED = (CheckpointDamaged, LogDamaged, NoWeights)
 
@@ -226,29 +226,5 @@ def history(run: str, field: str, count: int | None, as_json: bool) -> None:
         answers.show_next("blame", run, str(last.field), *where)
 
 
-@main.command()
-@click.argument("run")
-@click.option("--out", type=click.Path(dir_okay=False), help="The file. [default: log.html beside the log]")
-@as_json
-def view(run: str, out: str | None, as_json: bool) -> None:
-    """Write the log of a run as one HTML file, to look at in a browser."""
-    path = find_run(run)
-    page = ChangeLog.open(run).to_html(out or (path if path.is_dir() else path.parent) / "log.html")
-    if as_json:
-        answers.show_json(page)
-        return
-    answers.show(str(page.path))
-    facts = {name.replace("_", " "): f"{count:,}" for name, count in page.facts.items()}
-    answers.show(f"  {page.size / 1e6:.2f} MB: " + ", ".join(f"{count} {name}" for name, count in facts.items()))
-    for left_out in page.left_out:
-        answers.show(f"  without {left_out}", "dim")
-    if page.field is None or page.position is None:
-        answers.show_next("log", run)
-    elif page.position.epoch is None:
-        answers.show_next("history", run, page.field)
-    else:
-        answers.show_next("blame", run, page.field, "--at", answers.place(page.position))
-
-
-for command in checkpoint_commands.COMMANDS:
+for command in (view, *checkpoint_commands.COMMANDS):
     main.add_command(command)

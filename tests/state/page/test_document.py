@@ -11,8 +11,10 @@ from state import ChangeLog
 from state.changes import ABSENT
 from state.page.document import MAX_BYTES, SCRIPTS, write_page
 from state.page.limits import Limits
+from state.recording import Recording
 from state.records import Records
 from state.sqlite import SqliteStore
+from state.stores import MemoryStore
 from tests.state.page.reading import HOSTILE, Parts, data_of, hostile_log, long_log, shown
 
 PAGE = Path(__file__).parents[3] / "state/page"
@@ -173,6 +175,42 @@ def test_the_page_says_where_to_look_first(long: Path, log: ChangeLog, tmp_path:
     page = ChangeLog.open(long.parent).to_html(tmp_path / "log.html")
     assert (page.field, str(page.position)) == ("lr", "epoch 1, fit, batch 200, update 700")
     assert log.to_html(tmp_path / "log.html").field is None
+
+
+def test_records_that_were_rolled_back_are_left_out_and_counted(tmp_path: Path) -> None:
+    recording = Recording(SqliteStore(tmp_path / "rank0.log.db"))
+    recording.actor("user", "reserved", "")
+    recording.field("loss", "run", "float", "")
+    slot = recording.slot("user", "write", "loss", "write")
+    assert slot is not None
+    for value in (1.0, float("nan"), 2.0):
+        recording.position = (0, "fit", int(recording.end() / 2), None)
+        recording.write(slot, value)
+        if value != value:
+            recording.roll_back("user", 1)
+    recording.close()
+    page = ChangeLog.open(tmp_path).to_html(tmp_path / "log.html")
+    written = [record for record in shown(data_of(page.path)).values() if record["kind"] == "write"]
+    assert [(record["before"], record["after"]) for record in written] == [(["absent"], 1.0), (1.0, 2.0)]
+    assert page.facts["not_finite"] == 0
+    assert page.left_out[0].startswith("1 records that were rolled back")
+
+
+def test_what_the_log_in_memory_has_let_go_of_is_told(tmp_path: Path) -> None:
+    store = MemoryStore(rounds=5)
+    recording = Recording(store)
+    recording.actor("user", "reserved", "")
+    recording.field("loss", "batch", "float", "")
+    slot = recording.slot("user", "write", "loss", "write")
+    assert slot is not None
+    for batch in range(8):
+        recording.position = (0, "fit", batch, None)
+        recording.write(slot, 0.5)
+        recording.cut()
+    page = ChangeLog(store, recording).to_html(tmp_path / "log.html")
+    assert page.left_out == (
+        "3 segments. The log in memory keeps the latest rounds only; give a run_dir to keep them all.",
+    )
 
 
 @pytest.mark.slow
