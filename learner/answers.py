@@ -18,6 +18,7 @@ import click
 
 from stages.draw import plain
 from state.changes import ABSENT, Change
+from state.position import Position
 from state.runs import numbered_runs
 from state.statistics import Summary
 
@@ -122,7 +123,12 @@ def command(*words: str) -> str:
 
 def at(change: Change) -> str:
     """A position as `--at` takes it: "19:fit:23"."""
-    parts = (change.position.epoch, change.position.phase, change.position.batch)
+    return place(change.position)
+
+
+def place(position: Position) -> str:
+    """A position as `--at` takes it."""
+    parts = (position.epoch, position.phase, position.batch)
     return ":".join(str(part) for part in parts if part is not None) or "-"
 
 

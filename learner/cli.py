@@ -15,6 +15,7 @@ from learner.answers import DAMAGED, FINDING, USAGE, as_json
 from learner.errors import LearnerError, NoWeights
 from learner.loading import NotBuilt, load
 from learner.question_commands import opened
+from learner.viewing import view
 from stages import Finding, StageError
 from stages.draw import plain
 from state import Position, StateError
@@ -226,5 +227,5 @@ def history(run: str, field: str, count: int | None, as_json: bool) -> None:
         answers.show_next("blame", run, str(last.field), *where)
 
 
-for command in (*checkpoint_commands.COMMANDS, *question_commands.COMMANDS):
+for command in (view, *checkpoint_commands.COMMANDS, *question_commands.COMMANDS):
     main.add_command(command)

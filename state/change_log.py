@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from state.changes import Change, Changes
 from state.errors import StateError, UnknownField, nearest, suggestion
@@ -17,6 +18,9 @@ from state.runs import LOG_FILE, find_run
 from state.scopes import RUN
 from state.sqlite import SqliteStore
 from state.stores import MemoryStore, Store
+
+if TYPE_CHECKING:
+    from state.page import Page
 
 _KINDS = ("write", "enter", "exit", "open", "close", "resume")
 
@@ -151,6 +155,20 @@ class ChangeLog(Questions):
     def changes(self) -> Iterator[Change]:
         """Every record in order, read while it is iterated."""
         return _changes(self._records())
+
+    def to_html(self, path: str | os.PathLike[str]) -> "Page":
+        """Write the log as one HTML file that needs no server, no network and no other file.
+
+        Of a long run it shows a part: the first and the last rounds, those that deviate, what nobody declared, and
+        histories that are thinned out. The page says what it leaves out, and so does what is returned.
+
+        Raises:
+            StateError: nothing was recorded.
+            OSError: the file cannot be written.
+        """
+        from state.page import write_page
+
+        return write_page(self._named(), path)
 
     def __len__(self) -> int:
         self._flush()

@@ -8,7 +8,7 @@ from state.fields import MISSING
 from state.position import Asked, Place, Position, is_within
 from state.scopes import RUN
 from state.statistics import Summary
-from state.stores import FieldRow, Store, from_json
+from state.stores import FieldRow, Segment, Store, from_json
 
 FORGETS = "The log in memory keeps the latest rounds only; give a run_dir to keep them all."
 
@@ -110,6 +110,27 @@ class Records:
                     slot = self.slots[row[index]]
                     yield Record(seq + index, t_ns, place, slot, self._read(slot.kind, value))
 
+    def segments(self) -> Iterator[Segment]:
+        """The segments whose records are wanted, as the store has them."""
+        return (segment for segment in self.store.segments() if self._counts(segment[0]))
+
+    def slots_of(self, template: int) -> tuple[int, ...]:
+        """The numbers of the slots that a template stands for."""
+        return self._templates[template]
+
+    def unfold(self, segment: Segment) -> list[Record]:
+        """All records of a segment."""
+        seq, t_ns, place, template, values = segment
+        slots = [self.slots[number] for number in self._templates[template]]
+        read = (self._read(slot.kind, value) for slot, value in zip(slots, values, strict=True))
+        return [
+            Record(seq + n, t_ns, place, slot, value) for n, (slot, value) in enumerate(zip(slots, read, strict=True))
+        ]
+
+    def value(self, kind: str, value: Any) -> object:
+        """What a store holds in a slot of this kind, as it is read."""
+        return self._read(kind, value)
+
     def find(self, asked: Asked) -> tuple[Place, int]:
         """The place of the last round asked for, and the number of the first record after it.
 
@@ -146,7 +167,7 @@ class Records:
         """The slots of a template, in order."""
         return [self.slots[number] for number in self._templates[template]]
 
-    def slots_of(self, template: int) -> list[tuple[Any, ...]]:
+    def keys_of(self, template: int) -> list[tuple[Any, ...]]:
         """Who writes what in a round, in order."""
         slots = (self.slots[number] for number in self._templates[template])
         return [(slot.actor, slot.kind, slot.field, slot.evidence) for slot in slots]

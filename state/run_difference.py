@@ -103,7 +103,7 @@ def _first_round(ours: Records, theirs: Records, tolerance: float) -> tuple[int,
             return (_END if one is None else one[0]), (_END if other is None else other[0])
         pair = one[2], other[2]
         if pair not in agree:
-            agree[pair] = ours.slots_of(pair[0]) == theirs.slots_of(pair[1])
+            agree[pair] = ours.keys_of(pair[0]) == theirs.keys_of(pair[1])
         if agree[pair] and texts_agree and one[1:2] + one[3:] == other[1:2] + other[3:]:
             continue
         rounds = [

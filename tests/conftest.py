@@ -1,4 +1,4 @@
-"""What every test starts from: the same seeds, one thread, no window; slow and gpu tests skipped with a reason."""
+"""What every test starts from: the same seeds, one thread, no window; slow, browser and gpu tests are skipped."""
 
 import os
 import random
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from learner import Learner
+from tests.state.page import browsing
 
 os.environ["MPLBACKEND"] = "Agg"  # before matplotlib is imported, here or in a subprocess
 collect_ignore = ["benchmarks"]  # programs for `make bench`; --doctest-modules would import them
@@ -56,8 +57,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     reasons = {}
     if not torch.cuda.is_available():
         reasons["gpu"] = "no CUDA device"
-    if "slow" not in config.option.markexpr:
-        reasons["slow"] = "slow: `make prove` runs it"
+    for mark in ("slow", "browser"):
+        if mark not in config.option.markexpr:
+            reasons[mark] = f"{mark}: `make prove` runs it"
+    if browsing.program() is None:
+        reasons["browser"] = f"none of {', '.join(browsing.PROGRAMS)} is here"
     for item in items:
         for mark, reason in reasons.items():
             if item.get_closest_marker(mark):

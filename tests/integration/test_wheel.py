@@ -30,7 +30,7 @@ def test_wheel_holds_the_three_packages_only(wheel: Path) -> None:
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.suffix in {".py", ".typed"}
+        if path.suffix in {".py", ".typed", ".html", ".css", ".js"}
     }
     inside = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert inside == ours

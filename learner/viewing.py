@@ -1,0 +1,32 @@
+"""The command `learner view`: the log of a run as a page."""
+
+import click
+
+from learner import answers
+from learner.answers import as_json
+from state import ChangeLog
+from state.runs import find_run
+
+
+@click.command()
+@click.argument("run")
+@click.option("--out", type=click.Path(dir_okay=False), help="The file. [default: log.html beside the log]")
+@as_json
+def view(run: str, out: str | None, as_json: bool) -> None:
+    """Write the log of a run as one HTML file, to look at in a browser."""
+    path = find_run(run)
+    page = ChangeLog.open(run).to_html(out or (path if path.is_dir() else path.parent) / "log.html")
+    if as_json:
+        answers.show_json(page)
+        return
+    answers.show(str(page.path))
+    facts = {name.replace("_", " "): f"{count:,}" for name, count in page.facts.items()}
+    answers.show(f"  {page.size / 1e6:.2f} MB: " + ", ".join(f"{count} {name}" for name, count in facts.items()))
+    for left_out in page.left_out:
+        answers.show(f"  without {left_out}", "dim")
+    if page.field is None or page.position is None:
+        answers.show_next("log", run)
+    elif page.position.epoch is None:
+        answers.show_next("history", run, page.field)
+    else:
+        answers.show_next("blame", run, page.field, "--at", answers.place(page.position))
