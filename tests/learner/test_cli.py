@@ -62,17 +62,6 @@ def in_python(program: str, where: Path, *options: str) -> "subprocess.Completed
     return subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True)
 
 
-@pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs of one epoch and of two."""
-    family = tmp_path_factory.mktemp("work") / "runs"
-    for epochs in (1, 2):
-        learner = toy_learner(run_dir=family)
-        learner.fit(epochs=epochs)
-        learner.close()
-    return family
-
-
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory with a module of the user's."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from state import ChangeLog
 from state.runs import LOG_FILE
-from tests.learner.test_cli import USAGE, answer, ask, family, written  # noqa: F401  `family` is a fixture
+from tests.learner.test_cli import USAGE, answer, ask, written
 
 
 def test_view_writes_a_page_beside_the_log_or_where_it_is_told_to(family: Path, tmp_path: Path) -> None:
