@@ -69,6 +69,16 @@ def writers(run: str, as_json: bool) -> None:
 @click.command()
 @click.argument("run")
 @as_json
+def profile(run: str, as_json: bool) -> None:
+    """Say where the time goes, stage by stage, in the rounds that were timed."""
+    _show_grid(opened(run).profile(), as_json)
+    if not as_json:
+        answers.show_next("rates", run)
+
+
+@click.command()
+@click.argument("run")
+@as_json
 @click.pass_context
 def violations(ctx: click.Context, run: str, as_json: bool) -> None:
     """List the changes that nobody declared. Exit code 1 if there are some."""
@@ -97,7 +107,7 @@ def show_diff(ctx: click.Context, one: str, other: str, tolerance: float, as_jso
     ctx.exit(FINDING if found else 0)
 
 
-COMMANDS = (first, rates, writers, violations)
+COMMANDS = (first, rates, writers, profile, violations)
 
 
 def _facts(found: RunDifference) -> dict[str, Any]:

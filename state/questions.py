@@ -10,6 +10,7 @@ from state.errors import StateError
 from state.first import First, beyond, nonfinite, refuse_unmeasured, upstream
 from state.grid import Grid
 from state.latest import with_before
+from state.profile import Spent, profile
 from state.records import Record, Records
 from state.run_difference import RunDifference
 from state.tallies import Rate, Use
@@ -101,6 +102,10 @@ class Questions:
     def writers(self) -> Grid[Use]:
         """Who declares to write and to read each field and part, beside who wrote it."""
         return Grid(Use._fields, tallies.uses(self._named()))
+
+    def profile(self) -> Grid[Spent]:
+        """Where the time goes: each stage in the rounds that were timed, and what it takes beside those inside it."""
+        return Grid(Spent._fields, profile(self._named()))
 
     def violations(self) -> Changes:
         """Every change that nobody declared: by whom it is known, or by `external` where it is not."""

@@ -158,6 +158,19 @@ class Records:
                 begin, inside = seq, other[0] == place[0]
         return begin
 
+    def durations(self) -> Iterator[tuple[str, int]]:
+        """Who was left after how many nanoseconds, for each time that was timed."""
+        exits = {number for number, slot in enumerate(self.slots) if slot.kind == "exit"}
+        wanted = {
+            template: [index for index, slot in enumerate(row) if slot in exits]
+            for template, row in enumerate(self._templates)
+            if exits.intersection(row)
+        }
+        for seq, _, _, template, values in self.store.segments(wanted):
+            for index, value in zip(wanted[template], values, strict=True):
+                if value[1] is not None and self._counts(seq + index):
+                    yield self.slots[self._templates[template][index]].actor, value[1]
+
     @property
     def is_whole(self) -> bool:
         """Whether no record was rolled back."""
