@@ -72,7 +72,7 @@ def counts() -> Iterator[Row]:
         "found, all together": found,
         "missed": [bug for bug in BUGS if bug.said == "missed"],
     }
-    yield ("programs", "")
+    yield ("programs", "how many")
     yield from ((name, f"{len(bugs)} of {total}") for name, bugs in shares.items())
     yield ("alarms on clean twins", f"0 of {total}")
     placed = [bug for bug in spoken if bug.is_located is not None]
