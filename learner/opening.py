@@ -41,9 +41,11 @@ def open_recording(
             Level.of(level)
         except StateError as error:
             raise ArgumentError("Learner", "audit", f"audit={level!r} for {name!r}: {error}") from None
-        if known and name not in ("*", *known) and name.rpartition(".")[0] not in known:
-            near = suggestion(nearest(name, known))
-            raise ArgumentError("Learner", "audit", f"audit= names {name!r}, but State has no such field.{near}")
+        part = name.rpartition(".")[0]
+        if known and name not in ("*", *known) and not (part in known and part.endswith((".hyper", ".mode"))):
+            told = f"a part is recorded as one: say {part!r}." if part in known else "State has no such field."
+            near = "" if part in known else suggestion(nearest(name, known))
+            raise ArgumentError("Learner", "audit", f"audit= names {name!r}, but {told}{near}")
     rest = levels.pop("*", "summary")
     run_dir = None if _LOOKING.get() else run_dir
     if rest == "off" and not levels:

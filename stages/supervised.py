@@ -222,6 +222,9 @@ class Update(Stage):
 
     def run(self, optimizer: Optimizer, updates: int) -> int:
         optimizer.step()
+        fused = [parameter for group in optimizer.param_groups if group.get("fused") for parameter in group["params"]]
+        if fused:  # which moves no version counter: autograd would not see that a graph from before is stale
+            torch.autograd.graph.increment_version(fused)
         return updates + 1
 
 

@@ -202,8 +202,11 @@ def init_at_each_fit(buggy: bool) -> tuple[Learner, Any]:
     "45",
     "a graph from before the update is differentiated after it: a fused step hides that from autograd",
     "measured here",
-    said="missed",
-    why="A fused step moves no version counter, and nobody moves it in its place.",
+    said="raised",
+    line="one of the variables needed for gradient computation has been modified by an inplace operation "
+    "In train/epoch/fit/batch/again at epoch 0, fit, batch 0, update 1",
+    culprit="train/epoch/fit/batch/again",
+    is_located=False,
 )
 def stale_graph_after_a_fused_step(buggy: bool) -> Learner:
     @stage(reads=("loss", "model.params"), writes=("model.grads",))

@@ -121,6 +121,9 @@ def tell(bug: Bug, *, is_buggy: bool, mode: Mode = "plain") -> Told:
             run(learner)
         except OURS as error:
             return Told("raised", first_line(error), (), learner)
+        except RuntimeError as error:  # of autograd, which sees what we have it see; our note names the stage
+            note = getattr(error, "__notes__", ["nobody"])[0].splitlines()[0]
+            return Told("raised", f"{str(error).partition(':')[0]} {note}", (), learner)
     ours = [one for one in caught if issubclass(one.category, GuardWarning | LogWarning)]
     told = Told("missed", "", tuple(str(one.message) for one in caught if one not in ours), learner)
     rows = [*learner.log.where(evidence="undeclared"), *learner.log.where(actor="external")]

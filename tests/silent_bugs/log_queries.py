@@ -108,7 +108,7 @@ def changed_on_the_way(learner: Learner) -> Change | None:
     "a copy between devices loses data (here: a copy that leaves out the second half)",
     *("pytorch#84803", "pytorch#96600", "Baichuan2#86"),
     said="asked",
-    line="train/epoch/fit/batch/gradient:before:copy at epoch 0, batch 0, update 0: inputs float32[8, 4], ",
+    line="train/epoch/fit/batch/gradient:before:copy at epoch 0, batch 0, update 0: inputs float32[8, 4] #",
     culprit="train/epoch/fit/batch/gradient:before:copy",
     is_located=True,
     audit="full",
