@@ -100,7 +100,8 @@ def check_state(state: Any) -> None:
 
 
 def check_optimizers(state: State) -> None:
-    """Refuse an optimizer that updates no tensor of any component: it was made from another model, or a copy.
+    """Refuse an optimizer that updates what nothing in State holds: it was made from another model, a copy, or before
+    a layer was put into the place of another.
 
     Raises:
         ArgumentError: naming the optimizer.
@@ -108,10 +109,17 @@ def check_optimizers(state: State) -> None:
     optimizers = state.components(Optimizer)
     owned = {id(t) for value in state.__dict__.values() if not isinstance(value, Optimizer) for t in tensors(value)}
     for name, optimizer in optimizers.items():
-        if not any(id(tensor) in owned for tensor in tensors(optimizer)):
-            held = sorted(state.components(nn.Module))
-            told = "Make it from the parameters of the model that you pass, after any copy or wrapper of it."
-            raise ArgumentError("Learner", name, f"{name!r} updates no parameter of {held}. {told}")
+        updated = list(tensors(optimizer))
+        lost = [tuple(tensor.shape) for tensor in updated if id(tensor) not in owned]
+        if not lost:
+            continue
+        held = sorted(state.components(nn.Module))
+        told = "Make it from the parameters of the model that you pass, after any copy, wrapper or exchange of layers"
+        if len(lost) == len(updated):
+            raise ArgumentError("Learner", name, f"{name!r} updates no parameter of {held}. {told}.")
+        problem = f"{name!r} updates {len(lost)} tensors that nothing in State holds, of shape {lost[0]}."
+        remedy = f"{told}; or give what holds them a field, so that checkpoints have it."
+        raise ArgumentError("Learner", name, f"{problem} {remedy}")
 
 
 def pick_device(device: str | torch.device) -> torch.device:

@@ -50,8 +50,8 @@ def optimizer_made_before_wrapping(buggy: bool) -> Learner:
     "3a",
     "a layer is replaced after the optimizer was made, and never trained",
     *("nni#4521", "nncf PR327", "pytorch#14467"),
-    said="missed",
-    why="An optimizer may leave out what a model has: only one that shares nothing with it is refused.",
+    said="refused",
+    line="Learner: 'optimizer' updates 2 tensors that nothing in State holds, of shape (1, 8).",
 )
 def head_replaced_after_the_optimizer(buggy: bool) -> Learner:
     model = network()
