@@ -63,6 +63,7 @@ class _Collector:
             "name": self._names.text(self._records.store.name.removesuffix(f"/{LOG_FILE}")),
             "records": scan.count,
             "size": scan.size,
+            "made": len(rounds),
             "times": [time / 1e9 for time in scan.times],
             "epochs": list(scan.epochs.items())[:: max(1, len(scan.epochs) // 100)],
             "shapes": self._shapes_shown(chosen),

@@ -45,7 +45,7 @@ function strip(counts, most, className = "") {
     if (opacity) steps.set(opacity, `${steps.get(opacity) ?? ""}M${(n * wide).toFixed(1)} 0h${(wide - 0.6).toFixed(1)}v10h-${(wide - 0.6).toFixed(1)}z`);
   });
   const parts = [...steps].map(([opacity, d]) => svg("path", { d, opacity: opacity.toFixed(2) }));
-  return svg("svg", { class: `strip ${className}`, viewBox: "0 0 96 10", width: 96, height: 10, "aria-hidden": "true" }, parts);
+  return svg("svg", { class: `strip ${className}`, viewBox: "0 0 96 10", width: 72, height: 10, preserveAspectRatio: "none", "aria-hidden": "true" }, parts);
 }
 
 const total = (counts) => counts.reduce((sum, count) => sum + count, 0);
