@@ -20,8 +20,11 @@ def view(run: str, out: str | None, as_json: bool) -> None:
         answers.show_json(page)
         return
     answers.show(str(page.path))
-    facts = {name.replace("_", " "): f"{count:,}" for name, count in page.facts.items()}
-    answers.show(f"  {page.size / 1e6:.2f} MB: " + ", ".join(f"{count} {name}" for name, count in facts.items()))
+    count = {name: f"{number:,}" for name, number in page.facts.items()}
+    shown = f"records: {count['records']}, rounds: {count['rounds']}, shown: {count['rounds_shown']}"
+    answers.show(f"  {page.size / 1e6:.2f} MB; {shown}, deviating: {count['rounds_deviating']}")
+    found = f"nobody declared: {count['violation']}, not finite: {count['not_finite']}"
+    answers.show(f"  {found}, not ended well: {count['ended']}", "red" if page.field is not None else "")
     for left_out in page.left_out:
         answers.show(f"  without {left_out}", "dim")
     if page.field is None or page.position is None:

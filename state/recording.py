@@ -88,7 +88,7 @@ class Recording:
     def field(self, name: str, scope: str, type: str, description: str, default: object = MISSING) -> int:
         """Register a field, or a part of a component; a second registration holds from then on."""
         text = None if default is MISSING else to_json(self._summaries.short(default))
-        row = FieldRow(_utf8(name), scope, type, _utf8(description), text)
+        row = FieldRow(_utf8(name), _utf8(scope), _utf8(type), _utf8(description), text)
         number = self._fields[name] = intern(self._tables.fields, row)
         return number
 
@@ -104,7 +104,7 @@ class Recording:
         if level.name == "off" and not is_for_readers:
             return None
         number = None if field is None else self._fields[field]
-        slot = intern(self._tables.slots, SlotRow(self._actors[actor], kind, number, evidence))
+        slot = intern(self._tables.slots, SlotRow(self._actors[actor], kind, number, _utf8(evidence)))
         if level.name not in ("off", "summary") and kind == "write":
             self._keeps[slot] = _nothing if level.name == "writes" else partial(self._measured, level)
         return slot

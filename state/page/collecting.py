@@ -63,6 +63,7 @@ class _Collector:
             "name": self._names.text(self._records.store.name.removesuffix(f"/{LOG_FILE}")),
             "records": scan.count,
             "size": scan.size,
+            "made": len(rounds),
             "times": [time / 1e9 for time in scan.times],
             "epochs": list(scan.epochs.items())[:: max(1, len(scan.epochs) // 100)],
             "shapes": self._shapes_shown(chosen),
@@ -200,16 +201,16 @@ class _Collector:
         store = self._records.store
         gone = store.count() - self._scan.count if any(slot.kind == "resume" for slot in self._records.slots) else 0
         told = [
-            (gone, f"{gone:,} records that were rolled back, because the run went on from a checkpoint before them"),
-            (store.dropped, f"{store.dropped:,} segments. {FORGETS}"),
-            (regular_missing, f"{regular_missing:,} of {regular:,} regular rounds, in the middle of the run"),
-            (odd_missing, f"{odd_missing:,} of {odd:,} rounds that deviate"),
-            (len(self._shapes) - len(shapes), f"{len(self._shapes) - len(shapes):,} shapes of rounds"),
-            (self._cut, f"{self._cut:,} records of long rounds"),
-            (thinned, f"values in the middle of {thinned:,} histories, which are thinned out"),
-            (len(self._scan.unlined), f"the histories of {len(self._scan.unlined):,} more pairs of actor and field"),
+            (gone, f"records that were rolled back, as the run went on from a checkpoint before them: {gone:,}"),
+            (store.dropped, f"segments that were let go of: {store.dropped:,}. {FORGETS}"),
+            (regular_missing, f"regular rounds in the middle of the run: {regular_missing:,} of {regular:,}"),
+            (odd_missing, f"rounds that deviate: {odd_missing:,} of {odd:,}"),
+            (len(self._shapes) - len(shapes), f"shapes of rounds: {len(self._shapes) - len(shapes):,}"),
+            (self._cut, f"records of long rounds: {self._cut:,}"),
+            (thinned, f"values in the middle of histories, which are thinned out: {thinned:,} histories"),
+            (len(self._scan.unlined), f"histories of pairs of actor and field: {len(self._scan.unlined):,}"),
         ]
         for sort, found in findings.items():
             missing = len(self._scan.findings[sort]) - len(found)
-            told.append((missing, f"{missing:,} of {len(self._scan.findings[sort]):,} records of the sort: {sort}"))
+            told.append((missing, f"records of the sort {sort!r}: {missing:,} of {len(self._scan.findings[sort]):,}"))
         return [text for missing, text in told if missing > 0]

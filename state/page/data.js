@@ -104,13 +104,13 @@ function valueText(value, exact = false) {
   const [what, text, low, high, mean, norm, fingerprint, where] = value;
   if (what === "absent") return "not ready";
   if (what !== "summary") return text;
-  const told = [text];
   const shown = (n) => (typeof n === "number" ? number(n) : n);
-  if (low !== null) told.push(`${shown(low)} to ${shown(high)}`);
-  if (mean !== null) told.push(`mean ${shown(mean)}`);
-  if (norm !== null) told.push(`norm ${shown(norm)}`);
-  if (where) told.push(`${where} is not finite`);
-  if (fingerprint) told.push(`#${exact ? fingerprint : fingerprint.slice(0, 8)}`);
+  const told = [
+    norm === null ? "" : `norm ${shown(norm)}`, low === null ? "" : `${shown(low)} to ${shown(high)}`,
+    mean === null ? "" : `mean ${shown(mean)}`, where ? `${where} is not finite` : "",
+    fingerprint ? `#${exact ? fingerprint : fingerprint.slice(0, 8)}` : "",
+  ].filter(Boolean);
+  told.splice(exact ? 0 : told.length, 0, text); // a list has no room for both: what differs comes first
   return told.join(", ");
 }
 
@@ -126,6 +126,16 @@ function shortPlace([epoch, phase, batch]) {
   const parts = [epoch, phase, batch];
   while (parts.length && parts.at(-1) === null) parts.pop();
   return parts.length ? parts.map((part) => part ?? "").join(":") : "–";
+}
+
+// The shortest ends of paths that still tell them apart.
+function tailsOf(paths) {
+  const parts = paths.map((path) => path.split("/"));
+  const ends = (length) => parts.map((names) => names.slice(-length).join("/"));
+  for (let length = 1; length < 12; length++) {
+    if (new Set(ends(length)).size === new Set(paths).size) return ends(length);
+  }
+  return paths;
 }
 
 const tail = (path) => path.slice(path.lastIndexOf("/", path.indexOf(":") < 0 ? path.length : path.indexOf(":")) + 1);

@@ -43,7 +43,7 @@ class Page:
 
 
 def write_page(records: Records, path: str | os.PathLike[str], limits: Limits | None = None) -> Page:
-    """Write the page of a log. What is too much for 4.5 MB is left out, by halves.
+    """Write the page of a log. What is too much for 4.5 MB is left out.
 
     Raises:
         OSError: the file cannot be written.
@@ -52,9 +52,10 @@ def write_page(records: Records, path: str | os.PathLike[str], limits: Limits | 
     while True:
         collected = collect(records, limits)
         content = document(collected).encode()
-        if len(content) <= MAX_BYTES or limits == limits.halved():
+        less = limits.scaled(min(0.5, MAX_BYTES / len(content)))
+        if len(content) <= MAX_BYTES or limits == less:
             break
-        limits = limits.halved()
+        limits = less
     path = Path(path)
     beside = path.with_name(f"{path.name}.new")
     beside.write_bytes(content)

@@ -63,7 +63,6 @@ function seriesOf(lines) {
   const series = lines[0].slot.scope === "run" ? [lines] : lines.map((line) => [line]);
   return series.map((parts) => ({
     slot: parts[0].slot, norms: parts.some((line) => line.norms), isStep: lines[0].slot.scope === "run",
-    names: [...new Set(parts.map((line) => line.slot.actor))],
     points: parts.flatMap((line) => line.points.map((point) => [point[0], point[1], point.at(-1), line.slot])).sort((a, b) => a[0] - b[0]),
     odd: parts.flatMap((line) => line.odd),
   })).filter(({ points, odd }) => points.length || odd.length);
@@ -143,8 +142,9 @@ function chart(log, lines, seq) {
   });
   const chosen = all.findIndex(([[n]]) => n >= (seq ?? Infinity));
   if (chosen >= 0) point(chosen);
+  const names = tailsOf(series.map(({ slot }) => slot.actor));
   const legend = series.length < 2 ? "" : el("p", { class: "legend" }, series.map(({ slot, norms }, index) =>
-    el("span", { title: slot.actor }, el("span", { class: `key s${Math.min(index, 3)}`, "aria-hidden": "true" }), `${tail(slot.actor)}${norms ? ", norm" : ""}`)));
+    el("span", { title: slot.actor }, el("span", { class: `key s${Math.min(index, 3)}`, "aria-hidden": "true" }), `${names[index]}${norms ? ", norm" : ""}`)));
   return el("figure", {}, drawing, readout, legend);
 }
 

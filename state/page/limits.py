@@ -19,9 +19,9 @@ class Limits:
         text: characters of a name or value.
     """
 
-    edge: int = 300
-    alike: int = 150
-    deviating: int = 1_500
+    edge: int = 400
+    alike: int = 1_000
+    deviating: int = 2_000
     segments: int = 60
     records: int = 600
     findings: int = 500
@@ -30,6 +30,6 @@ class Limits:
     points: int = 500
     text: int = 400
 
-    def halved(self) -> "Limits":
-        """Half of everything."""
-        return Limits(**{name: max(1, value // 2) for name, value in vars(self).items()})
+    def scaled(self, factor: float) -> "Limits":
+        """So much of everything; at least one."""
+        return Limits(**{name: max(1, int(value * factor)) for name, value in vars(self).items()})

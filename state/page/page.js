@@ -128,9 +128,9 @@ function started(log) {
 
   document.title = log.name;
   at("name").textContent = log.name;
-  const [first, last] = log.times, rounds = [...log.shapes.values()].reduce((sum, shape) => sum + shape.count, 0);
+  const [first, last] = log.times;
   const day = timeText(first).slice(0, 16);
-  at("facts").textContent = `${plural(log.records, "record")} · ${plural(rounds, "round")} · ${day} UTC, ${number(Math.round((last - first) * 10) / 10)} s`;
+  at("facts").textContent = `${plural(log.records, "record")} · ${plural(log.made, "round")} · ${day} UTC, ${number(Math.round((last - first) * 10) / 10)} s`;
   at("actors").append(...[...actors].map((value) => el("option", { value })));
   at("names").append(...[...names].map((value) => el("option", { value })));
   at("left-out").querySelector("ul").append(...log.left_out.map((text) => el("li", {}, text)));

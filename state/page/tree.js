@@ -1,5 +1,7 @@
 // The tree of stages and hooks with their writes as heat, and the list of fields.
 
+const MANY = 300; // a tree of more rows begins with its first two levels
+
 function treeOf(log) {
   const root = { children: new Map(), path: "" };
   const own = new Map();
@@ -35,21 +37,26 @@ function heatOf(node, matches, whole) {
   return sums;
 }
 
-// A strip of cells, a part of the run each; the more writes, the deeper.
+// A strip of cells, a part of the run each; the more writes, the deeper, in five steps.
 function strip(counts, most, className = "") {
-  const made = svg("svg", { class: `strip ${className}`, viewBox: "0 0 96 10", width: 96, height: 10, "aria-hidden": "true" });
+  const steps = new Map([[0.06, "M0 0h96v10h-96z"]]), wide = 96 / counts.length;
   counts.forEach((count, n) => {
-    const opacity = count ? 0.15 + 0.85 * Math.sqrt(count / most) : 0.06;
-    made.append(svg("rect", { x: (n * 96) / counts.length, y: 0, width: 96 / counts.length - 0.6, height: 10, opacity: opacity.toFixed(3) }));
+    const opacity = count ? 0.2 + 0.2 * Math.min(4, Math.floor(5 * Math.sqrt(count / most))) : 0;
+    if (opacity) steps.set(opacity, `${steps.get(opacity) ?? ""}M${(n * wide).toFixed(1)} 0h${(wide - 0.6).toFixed(1)}v10h-${(wide - 0.6).toFixed(1)}z`);
   });
-  return made;
+  const parts = [...steps].map(([opacity, d]) => svg("path", { d, opacity: opacity.toFixed(2) }));
+  return svg("svg", { class: `strip ${className}`, viewBox: "0 0 96 10", width: 72, height: 10, preserveAspectRatio: "none", "aria-hidden": "true" }, parts);
 }
 
 const total = (counts) => counts.reduce((sum, count) => sum + count, 0);
 
 function showTree(log, container, onchoose) {
   const root = treeOf(log);
-  const closed = new Set();
+  const closed = new Set(), nodes = [root];
+  for (const node of nodes) nodes.push(...node.children.values());
+  for (const node of nodes.length > MANY ? nodes : []) {
+    if (node.parent && node.parent !== root && node.children.size) closed.add(node.path);
+  }
   let chosen = "", matches = () => true;
   const items = () => [...container.querySelectorAll('[role="treeitem"]')];
 

@@ -10,7 +10,7 @@ from tests.learner.test_cli import USAGE, answer, ask, written
 def test_view_writes_a_page_beside_the_log_or_where_it_is_told_to(family: Path, tmp_path: Path) -> None:
     done = ask("view", f"{family}@1")
     assert done.stdout.splitlines()[0] == str(family / "0001/log.html")
-    assert f"{len(ChangeLog.open(f'{family}@1')):,} records, " in done.stdout.splitlines()[1]
+    assert f"records: {len(ChangeLog.open(f'{family}@1')):,}, " in done.stdout.splitlines()[1]
     assert done.stderr == f"next: learner log {family}@1\n"
     told = answer("view", family / "0002" / LOG_FILE, "--out", tmp_path / "page.html")
     assert told["path"] == str(tmp_path / "page.html")

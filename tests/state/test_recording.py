@@ -6,6 +6,7 @@ import warnings
 import weakref
 from collections.abc import Sequence
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from state import summaries
 from state.errors import LogWarning
 from state.recording import Recording
 from state.records import Records
+from state.sqlite import SqliteStore
 from state.stores import MemoryStore, Segment, Tables
 
 
@@ -309,3 +311,15 @@ def test_a_recording_continues_the_store_it_is_given() -> None:
         recording.close()
     assert [(record.seq, record.value) for record in Records(store).read()] == [(0, 0), (1, 1)]
     assert len(store.tables().slots) == 1
+
+
+def test_text_that_no_file_can_hold_loses_no_record(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "log.db")
+    recording = Recording(store)
+    recording.actor("lone \udc80", "stage", "\udc80")
+    recording.field("a \udc80", "scope \udc80", "type \udc80", "\udc80")
+    slot = recording.slot("lone \udc80", "write", "a \udc80", "evidence \udc80")
+    assert slot is not None
+    recording.write(slot, 1)
+    recording.close()
+    assert recording.lost == 0 and SqliteStore.open(tmp_path / "log.db").count() == 1
