@@ -8,6 +8,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/pytest -q -n auto --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 .PHONY: demo test prove bench clean
@@ -20,10 +21,10 @@ test: .venv/test.stamp
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/ruff check --quiet
 	$(BIN)/mypy --strict state stages learner
-	$(BIN)/pytest -q
+	$(PYTEST)
 
 prove: test
-	$(BIN)/pytest -q -m "slow or browser"
+	$(PYTEST) -m "slow or browser"
 
 bench: .venv/test.stamp
 	@$(BIN)/python tests/benchmarks/run.py
