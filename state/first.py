@@ -82,15 +82,16 @@ def _last(records: Records, name: str, before: int) -> Record | None:
     return next(records.read(records.writes([name, *below]), before=before, backward=True), None)
 
 
-def refuse_unmeasured(records: Records, names: set[str], asked: str) -> None:
-    """Refuse a question about numbers where the log has none.
+def refuse_unmeasured(records: Records, names: set[str], asked: str | None) -> None:
+    """Refuse a question about numbers where the log has none, of what was asked for or of anything.
 
     Raises:
         StateError: it has none.
     """
     if not is_measured(records, names):
-        told = f"The log keeps no numbers of {asked}: at level 'summary' it has those of scalars."
-        raise StateError(f"{told} Run with audit='stats', or audit={{'*': 'summary', {asked}: 'stats'}}.")
+        told = f"The log keeps no numbers{f' of {asked}' if asked else ''}: at level 'summary' it has those of scalars."
+        apart = f", or audit={{'*': 'summary', {asked!r}: 'stats'}}" if asked else ""
+        raise StateError(f"{told} Run with audit='stats'{apart}.")
 
 
 def _is_finite(value: Any) -> bool:

@@ -11,7 +11,7 @@ from state.first import First, beyond, nonfinite, refuse_unmeasured, upstream
 from state.grid import Grid
 from state.latest import with_before
 from state.profile import Spent, profile
-from state.records import Record, Records
+from state.records import FORGETS, Record, Records
 from state.run_difference import RunDifference
 from state.tallies import Rate, Use
 
@@ -38,7 +38,7 @@ class Questions:
         records = self._named()
         names = records.fields if name is None else records.resolve(name)
         found = next(nonfinite(records, names), None)
-        if found is None and name is not None:
+        if found is None:
             refuse_unmeasured(records, names, name)
         return None if found is None else _first(records, found)
 
@@ -71,9 +71,12 @@ class Questions:
 
         Raises:
             RunNotFound, LogDamaged: as `ChangeLog.open`.
+            StateError: one of the logs has let go of its first rounds.
         """
         log = other if isinstance(other, Questions) else self.open(other)  # type: ignore[attr-defined]
         ours, theirs = self._named(), log._named()
+        if ours.store.dropped or theirs.store.dropped:
+            raise StateError(f"Two runs are compared from their beginning. {FORGETS}")
         told = run_difference.starts(ours, theirs)
         if told:
             return RunDifference("start", tuple(told))

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from learner import ChangeLog, Learner
 from learner.testing import toy_learner
 from state.errors import StateError, UnknownField
+from state.recording import Recording
 from state.run_difference import RunDifference
+from state.stores import MemoryStore
 
 UNPACK = "fit/batch/unpack"
 BATCH = "train/epoch/fit/batch"
@@ -101,10 +103,25 @@ def test_question_about_numbers_that_were_not_kept_says_how_to_keep_them() -> No
     for ask in (lambda: log.first("inputs", above=1), lambda: log.first_nonfinite("model.params")):
         with pytest.raises(StateError, match="keeps no numbers of .* audit='stats'"):
             ask()
+    with pytest.raises(StateError, match="keeps no numbers: at level"):
+        only_names().first_nonfinite()
     with pytest.raises(StateError, match="has no bound"):
         log.first("loss")
     with pytest.raises(UnknownField, match="Did you mean 'loss'"):
         log.first_nonfinite("los")
+
+
+def only_names() -> ChangeLog:
+    """A log with one write, of which no value was kept."""
+    store = MemoryStore()
+    recording = Recording(store, "writes")
+    recording.actor("train", "stage", "")
+    recording.field("loss", "batch", "Tensor", "")
+    slot = recording.slot("train", "write", "loss", "write")
+    assert slot is not None
+    recording.write(slot, math.nan)
+    recording.flush()
+    return ChangeLog(store)
 
 
 def test_two_runs_of_one_program_do_not_differ(tmp_path: Path) -> None:
@@ -184,3 +201,23 @@ def test_longer_run_goes_on_where_the_other_one_ends() -> None:
     assert found.kind == "length" and found.ours is None and found.theirs is not None
     assert found.theirs.position.epoch == 1
     assert str(found).startswith("The first run has no more. The other one goes on: ")
+
+
+def test_log_that_forgot_its_first_rounds_is_not_compared() -> None:
+    def forgetful(rounds: int) -> ChangeLog:
+        store = MemoryStore(rounds)
+        recording = Recording(store)
+        recording.actor("train", "stage", "")
+        recording.field("loss", "batch", "Tensor", "")
+        slot = recording.slot("train", "write", "loss", "write")
+        assert slot is not None
+        for batch in range(5):
+            recording.position = (0, "fit", batch, batch)
+            recording.write(slot, 1.0)
+            recording.cut()
+        recording.flush()
+        return ChangeLog(store)
+
+    assert forgetful(9).diff(forgetful(9)).kind == "none"
+    with pytest.raises(StateError, match="compared from their beginning"):
+        forgetful(9).diff(forgetful(3))
