@@ -14,7 +14,7 @@ from learner import answers, checkpoint_commands, question_commands
 from learner.answers import DAMAGED, FINDING, USAGE, as_json
 from learner.errors import LearnerError, NoWeights
 from learner.loading import NotBuilt, load
-from learner.question_commands import opened
+from learner.question_commands import opened, show_what_comes
 from learner.viewing import view
 from stages import Finding, StageError
 from stages.draw import plain
@@ -159,6 +159,7 @@ def check(ctx: click.Context, object: str, as_json: bool) -> None:
 @click.option("--epoch", type=numbers, metavar="N|N-M", help="A number, or a range: 3-7.")
 @click.option("--batch", type=numbers, metavar="N|N-M", help="A number, or a range.")
 @click.option("--phase", help="As positions name it: fit, validate.")
+@click.option("--follow", is_flag=True, help="Go on with what is written from now on, until Ctrl-C.")
 @as_json
 def log(
     run: str,
@@ -168,9 +169,15 @@ def log(
     epoch: int | range | None,
     batch: int | range | None,
     phase: str | None,
+    follow: bool,
     as_json: bool,
 ) -> None:
     """Show the last records of a run, all or those that match."""
+    if follow:
+        if as_json or any(value is not None for value in (actor, field, epoch, batch, phase)):
+            raise click.UsageError("--follow shows everything as it comes; filters and --json are for what is there.")
+        show_what_comes(run, count)
+        return
     stored = opened(run)
     asked: dict[str, Any] = {"actor": actor, "field": field, "epoch": epoch, "batch": batch, "phase": phase}
     if any(value is not None for value in asked.values()):

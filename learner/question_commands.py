@@ -1,5 +1,7 @@
 """The commands that ask the log of a whole run: the first bad value, where two runs part, who writes what how often."""
 
+from contextlib import suppress
+from time import sleep
 from typing import Any
 
 import click
@@ -13,6 +15,9 @@ from state.grid import Grid
 from state.run_difference import RunDifference
 from state.runs import find_run
 from state.sqlite import SqliteStore
+
+PAUSE = 0.5
+"""Seconds between two looks at a log that is followed."""
 
 
 def opened(run: str) -> ChangeLog:
@@ -91,6 +96,19 @@ def violations(ctx: click.Context, run: str, as_json: bool) -> None:
     else:
         answers.show("No change that nobody declared is on record.", "green")
     ctx.exit(FINDING if found else 0)
+
+
+def show_what_comes(run: str, count: int) -> None:
+    """Show the last records of a run and those that follow, until Ctrl-C."""
+    log = opened(run)
+    changes = log.tail(count)
+    with suppress(KeyboardInterrupt):
+        while True:
+            for change in changes:
+                answers.show(f"{change.seq}  {change}")
+            end = changes[-1].seq + 1 if changes else len(log)
+            while not (changes := log.since(end)):
+                sleep(PAUSE)
 
 
 def show_diff(ctx: click.Context, one: str, other: str, tolerance: float, as_json: bool) -> None:

@@ -152,6 +152,11 @@ class ChangeLog(Questions):
             latest.add(record)
         return dict(sorted(latest.at(place, 3 if batch is not None else 2 if phase is not None else 1).items()))
 
+    def since(self, seq: int) -> Changes:
+        """The records of the rounds that begin with number `seq` or later, for who follows a run that goes on."""
+        records = self._records()
+        return Changes([with_before(records, record) for record in records.read(since=seq)])
+
     def changes(self) -> Iterator[Change]:
         """Every record in order, read while it is iterated."""
         return _changes(self._records())

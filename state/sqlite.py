@@ -59,6 +59,20 @@ JOIN template_slot ON template_slot.template = segment.template AND template_slo
 JOIN slot ON slot.id = template_slot.slot
 JOIN actor ON actor.id = slot.actor
 LEFT JOIN field ON field.id = slot.field;
+-- one row per write that was measured, at the levels stats and full: numbers of the elements, of a part only the norm;
+-- a fingerprint of their bits, and the first tensor of a part that is not finite
+CREATE VIEW measured AS
+SELECT
+    segment.seq + item.key AS seq, t_ns, epoch, phase, batch, upd, actor.path AS actor, field.name AS field,
+    json_extract(item.value, '$[1]') AS low, json_extract(item.value, '$[2]') AS high,
+    json_extract(item.value, '$[3]') AS mean, json_extract(item.value, '$[4]') AS norm,
+    json_extract(item.value, '$[5]') AS fingerprint, json_extract(item.value, '$[6]') AS not_finite
+FROM segment, json_each(segment.vals) AS item
+JOIN template_slot ON template_slot.template = segment.template AND template_slot.idx = item.key
+JOIN slot ON slot.id = template_slot.slot
+JOIN actor ON actor.id = slot.actor
+JOIN field ON field.id = slot.field
+WHERE item.type = 'array' AND json_type(item.value, '$[0]') = 'integer' AND json_array_length(item.value) = 7;
 -- one row per time a stage was left: its outcome (ok, failed, cancelled and so on), how long it took (null if it was
 -- not timed), and why it ended (null if ok): for a cancelled one who did it and what ends by it, 'actor (scope): why'
 CREATE VIEW stage AS

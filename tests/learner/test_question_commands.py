@@ -98,3 +98,28 @@ def test_violations_end_with_code_1_and_ask_for_the_first(tmp_path: Path) -> Non
     done = ask("violations", tmp_path / "runs")
     assert done.exit_code == FINDING and "update:after:meddle" in done.stdout
     assert done.stderr == f"next: learner blame {tmp_path / 'runs'} model.params --at 0:fit:0\n"
+
+
+def test_log_that_is_followed_goes_on_with_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = toy_learner(run_dir=tmp_path / "runs")
+    learner.fit(batches=1)
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        """The run goes on in the meantime; then the reader has seen enough."""
+        waits.append(seconds)
+        if len(waits) == 2:
+            raise KeyboardInterrupt
+        learner.fit(batches=1)
+
+    monkeypatch.setattr("learner.question_commands.sleep", wait)
+    done = ask("log", tmp_path / "runs", "--follow", "-n", "3")
+    assert done.exit_code == OK
+    numbers = [int(line.split()[0]) for line in done.stdout.splitlines() if line.split()[0].isdigit()]
+    assert numbers == sorted(set(numbers)) and len(numbers) > 20
+    assert numbers[-1] == len(learner.log) - 1, "to the last record of what came"
+    learner.close()
+
+
+def test_followed_log_takes_no_filters(runs: Path) -> None:
+    assert ask("log", f"{runs}@1", "--follow", "--field", "loss").exit_code == USAGE

@@ -1,7 +1,9 @@
 """Questions to the log of a whole run: the first bad value and what it was made of; where two runs part."""
 
 import math
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from learner.testing import toy_learner
 from state.errors import StateError, UnknownField
 from state.recording import Recording
 from state.run_difference import RunDifference
+from state.runs import LOG_FILE
+from state.statistics import Summary
 from state.stores import MemoryStore
 
 UNPACK = "fit/batch/unpack"
@@ -221,3 +225,18 @@ def test_log_that_forgot_its_first_rounds_is_not_compared() -> None:
     assert forgetful(9).diff(forgetful(9)).kind == "none"
     with pytest.raises(StateError, match="compared from their beginning"):
         forgetful(9).diff(forgetful(3))
+
+
+def test_what_was_measured_can_be_asked_for_in_sql(tmp_path: Path) -> None:
+    learner = run(spoilt, run_dir=tmp_path / "runs")
+    learner.close()
+    assert learner.run_dir is not None
+    with closing(sqlite3.connect(learner.run_dir / LOG_FILE)) as connection:
+        rows = connection.execute("SELECT seq, actor, field, high, norm, fingerprint FROM measured").fetchall()
+        bad = connection.execute("SELECT not_finite FROM measured WHERE not_finite IS NOT NULL").fetchone()
+    told = {change.seq: change for change in learner.log.where() if isinstance(change.after, Summary)}
+    assert len(rows) == len(told) > 50 and bad == ("weight",)
+    for seq, actor, field, high, norm, fingerprint in rows:
+        after: Any = told[seq].after
+        assert (actor, field, fingerprint) == (told[seq].actor, told[seq].field, after.fingerprint)
+        assert (high, norm) == (after.high, after.norm) or not after.is_finite
