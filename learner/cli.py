@@ -159,6 +159,7 @@ def check(ctx: click.Context, object: str, as_json: bool) -> None:
 @click.option("--epoch", type=numbers, metavar="N|N-M", help="A number, or a range: 3-7.")
 @click.option("--batch", type=numbers, metavar="N|N-M", help="A number, or a range.")
 @click.option("--phase", help="As positions name it: fit, validate.")
+@click.option("--digest", is_flag=True, help="One line that is the same for two runs that wrote the same.")
 @click.option("--follow", is_flag=True, help="Go on with what is written from now on, until Ctrl-C.")
 @as_json
 def log(
@@ -169,6 +170,7 @@ def log(
     epoch: int | range | None,
     batch: int | range | None,
     phase: str | None,
+    digest: bool,
     follow: bool,
     as_json: bool,
 ) -> None:
@@ -179,6 +181,9 @@ def log(
         show_what_comes(run, count)
         return
     stored = opened(run)
+    if digest:
+        answers.show_json(stored.digest()) if as_json else answers.show(stored.digest())
+        return
     asked: dict[str, Any] = {"actor": actor, "field": field, "epoch": epoch, "batch": batch, "phase": phase}
     if any(value is not None for value in asked.values()):
         changes = list(stored.where(kind=None if field is None else "write", **asked)[-count:])

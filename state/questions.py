@@ -106,6 +106,13 @@ class Questions:
         """Who declares to write and to read each field and part, beside who wrote it."""
         return Grid(Use._fields, tallies.uses(self._named()))
 
+    def digest(self) -> str:
+        """Sixty-four hexadecimal digits for all that was written, by whom and in which order; times do not count.
+
+        Two runs have the same if their logs tell the same; at the level "full" that is the bits of every tensor.
+        """
+        return tallies.digest(self._named())
+
     def profile(self) -> Grid[Spent]:
         """Where the time goes: each stage in the rounds that were timed, and what it takes beside those inside it."""
         return Grid(Spent._fields, profile(self._named()))

@@ -106,13 +106,13 @@ class Records:
         for seq, t_ns, place, template, values in self.store.segments(wanted, **asked):
             row = self._templates[template]
             for index, value in zip(wanted[template], values, strict=True):
-                if (before is None or seq + index < before) and self._counts(seq + index):
+                if (before is None or seq + index < before) and self.counts(seq + index):
                     slot = self.slots[row[index]]
                     yield Record(seq + index, t_ns, place, slot, self._read(slot.kind, value))
 
     def segments(self) -> Iterator[Segment]:
         """The segments whose records are wanted, as the store has them."""
-        return (segment for segment in self.store.segments() if self._counts(segment[0]))
+        return (segment for segment in self.store.segments() if self.counts(segment[0]))
 
     def slots_of(self, template: int) -> tuple[int, ...]:
         """The numbers of the slots that a template stands for."""
@@ -141,7 +141,7 @@ class Records:
         seen: dict[tuple[int | None, str | None], int | None] = {}  # the last batch of each phase
         for seq, place, template, _ in self.store.stored():
             seen[place[:2]] = place[2] if place[2] is not None else seen.get(place[:2])
-            if is_within(place, (epoch, phase, batch)) and self._counts(seq):
+            if is_within(place, (epoch, phase, batch)) and self.counts(seq):
                 phase = place[1] if batch is not None else phase
                 found = place, seq + len(self._templates[template])
         if found is None:
@@ -168,7 +168,7 @@ class Records:
         }
         for seq, _, _, template, values in self.store.segments(wanted):
             for index, value in zip(wanted[template], values, strict=True):
-                if value[1] is not None and self._counts(seq + index):
+                if value[1] is not None and self.counts(seq + index):
                     yield self.slots[self._templates[template][index]].actor, value[1]
 
     @property
@@ -195,7 +195,7 @@ class Records:
         """The texts that stand for values, by number."""
         return self._metas
 
-    def _counts(self, seq: int) -> bool:
+    def counts(self, seq: int) -> bool:
         """Whether a record is one of those that are wanted."""
         return not self._gone or any(first <= seq < end for first, end in self._gone) is self._wants_gone
 

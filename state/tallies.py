@@ -1,6 +1,7 @@
 """Tallies: how often what is written, and by whom, beside what was declared."""
 
 from collections import Counter
+from hashlib import sha256
 from typing import NamedTuple
 
 from state.records import NamedSlot, Records
@@ -55,6 +56,18 @@ def counted(records: Records) -> "Counter[NamedSlot]":
         for slot in records.slots_in(template):
             found[slot] += times
     return found
+
+
+def digest(records: Records) -> str:
+    """Sixty-four hexadecimal digits for what was written, by whom, where and in which order; times do not count."""
+    found = sha256()
+    for seq, place, template, stored in records.store.stored():
+        if not records.counts(seq):
+            continue
+        kept = [record for record in records.unfolded(template, stored, place) if record.slot.kind != "exit"]
+        told = [(*record.slot[:3], record.slot.evidence, record.value) for record in kept]
+        found.update(repr((place, told)).encode())
+    return found.hexdigest()
 
 
 def rates(records: Records) -> list[Rate]:

@@ -123,3 +123,8 @@ def test_log_that_is_followed_goes_on_with_what_is_written(tmp_path: Path, monke
 
 def test_followed_log_takes_no_filters(runs: Path) -> None:
     assert ask("log", f"{runs}@1", "--follow", "--field", "loss").exit_code == USAGE
+
+
+def test_digest_is_one_line_and_the_same_for_runs_that_wrote_the_same(runs: Path) -> None:
+    one, other, third = (ask("log", f"{runs}@{number}", "--digest").stdout.strip() for number in (1, 2, 3))
+    assert one == third != other and len(one) == 64

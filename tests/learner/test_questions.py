@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from learner import ChangeLog, Learner
 from learner.testing import toy_learner
@@ -240,3 +241,18 @@ def test_what_was_measured_can_be_asked_for_in_sql(tmp_path: Path) -> None:
         after: Any = told[seq].after
         assert (actor, field, fingerprint) == (told[seq].actor, told[seq].field, after.fingerprint)
         assert (high, norm) == (after.high, after.norm) or not after.is_finite
+
+
+def test_ten_runs_of_one_seed_have_one_digest_and_another_seed_has_another() -> None:
+    def seeded(seed: int) -> str:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5), nn.Linear(3, 1))
+        data = DataLoader(TensorDataset(torch.randn(20, 2), torch.randn(20, 1)), batch_size=4, shuffle=True)
+        optimizer = torch.optim.Adam(model.parameters())
+        learner = Learner(model, nn.MSELoss(), optimizer, train=data, device="cpu", seed=seed, audit="full")
+        learner.fit(epochs=2)
+        return learner.log.digest()
+
+    digests = {seeded(1) for _ in range(10)}
+    assert len(digests) == 1 and len(digests.pop()) == 64
+    assert seeded(2) != seeded(1)
