@@ -1,6 +1,6 @@
 # make demo    train the first example and look at its run
 # make test    format, lint, types, and every test that is quick
-# make prove   make test, then the slow tests: 20,000 random programs, half an hour; and a page in Chromium, if found
+# make prove   make test, then the slow tests: 1,000 kills, 20,000 random programs; and a page in Chromium, if found
 # make bench   speed and memory against their bounds
 # make clean   remove what the others made, except runs/
 #

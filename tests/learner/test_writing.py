@@ -39,11 +39,18 @@ class Disk:
         self.may_write.set()
         self.fails: set[int] = set()
         self._write = writing.write_bundle
+        self._passed = threading.Semaphore(0)
+
+    def let_one_write(self) -> None:
+        """Let a call pass that waits, or is about to, and see that it has. To be asked for each in turn."""
+        self.may_write.set()
+        assert self._passed.acquire(timeout=60)
 
     def __call__(self, path: Path, tensors: Any, documents: Any) -> None:
         number = len(self.seen)
         self.seen.append(tensors)
         assert self.may_write.wait(60)
+        self._passed.release()
         with pytest.MonkeyPatch.context() as patch:
             if number in self.fails:
                 patch.setattr(commit, "_sync", refuse)
@@ -263,7 +270,7 @@ def test_run_that_goes_on_while_the_disk_is_busy_changes_nothing_in_its_checkpoi
             disk.may_write.clear()
         if state.updates in (5, 8):
             there.append(len(list(Checkpoints(tmp_path / "behind/0001"))))
-            disk.may_write.set()
+            disk.let_one_write()
 
     behind.fit(epochs=1)
     assert there == [0, 1], "two batches later it was not on the disk yet"
