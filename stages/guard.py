@@ -199,7 +199,7 @@ class Guard:
         values = self.runner.values
         if part != "params" or not isinstance(values.get(field), nn.Module):
             return False
-        stepped = [name.partition(".")[0] for name in _may_change(access) if name.endswith(".state")]
+        stepped = [name.partition(".")[0] for name in access.writes if name.endswith(".state")]
         held = {
             id(parameter)
             for optimizer in stepped
@@ -276,7 +276,8 @@ def all_declared(places: "Iterable[Place]") -> Access:
     """What somebody at these places may change."""
     everyone = [access for _, access in actors(places)]
     names = {name for one in everyone for name in _may_change(one)}
-    return Access(touches=tuple(names), unsafe=any(one.unsafe for one in everyone))
+    writes = {name for one in everyone for name in one.writes}
+    return Access(writes=tuple(writes), touches=tuple(names - writes), unsafe=any(one.unsafe for one in everyone))
 
 
 def _may_change(access: Access) -> tuple[str, ...]:

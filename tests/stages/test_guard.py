@@ -221,3 +221,14 @@ def test_debug_finds_who_flips_a_mode_in_any_batch() -> None:
     with pytest.raises(UndeclaredChange, match=r"'model\.mode' \(training; seen by value\)") as caught:
         learner.fit(epochs=1)
     assert caught.value.actor.startswith(f"{BATCH}/update:after:")
+
+
+def test_who_only_touches_what_an_optimizer_keeps_is_not_excused_for_its_parameters() -> None:
+    learner = toy_learner()
+
+    @learner.after("update", touches=("optimizer.state",))
+    def meddle(state: Any) -> None:
+        state.model.weight.data.mul_(1.01)
+
+    with pytest.raises(UndeclaredChange, match=r"meddle changed 'model\.params'"):
+        learner.fit(batches=1)
