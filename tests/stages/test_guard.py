@@ -226,7 +226,7 @@ def test_debug_finds_who_flips_a_mode_in_any_batch() -> None:
 def test_who_only_touches_what_an_optimizer_keeps_is_not_excused_for_its_parameters() -> None:
     learner = toy_learner()
 
-    @learner.after("update", touches=("optimizer.state",))
+    @learner.after("update", reads=("model",), touches=("optimizer.state",))
     def meddle(state: Any) -> None:
         state.model.weight.data.mul_(1.01)
 
