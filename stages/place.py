@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from stages.binding import names_of
 from stages.callbacks import Hook
 from stages.contract import Contract, contract_of
+from stages.control import Window
 from stages.errors import DeclarationError
 from stages.phases import Phase
 from stages.slots import fits
@@ -179,11 +180,12 @@ def forbidden_in(place: Place) -> dict[str, str]:
 
 
 def _ends_in_a_point(stage: Composite, place: Place) -> bool:
-    """Whether its rounds are over data or epochs: not a phase inside the round of an update, as an evaluation there."""
-    if stage.each is None or (stage.counts[0] is None and not isinstance(stage, Phase)):
-        return False
+    """Whether its rounds are over data or epochs, and end where everything that counts is in State: inside the round of
+    an update that is so in a Window alone."""
+    is_over_data = stage.each is not None and (isinstance(stage, Phase) or stage.counts[0] is not None)
     above = list(place.ancestors())[1:]
-    return not isinstance(stage, Phase) or not any(getattr(one.stage, "each", None) == "update" for one in above)
+    is_inside = any(getattr(one.stage, "each", None) == "update" for one in above)
+    return is_over_data and (isinstance(stage, Window) or not is_inside)
 
 
 def _place(stage: Stage, slot: str, parent: Place | None, contracts: dict[int, Contract]) -> Place:
