@@ -1,5 +1,6 @@
 """Bound: a state, the tree and the callbacks that run it, and how they are exchanged for others as a whole."""
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -10,10 +11,12 @@ from learner.callbacks.checkpoint import Checkpoint
 from learner.callbacks.mean import Mean
 from learner.checkpoints import Checkpoints
 from learner.components import check_loader, check_optimizers
-from learner.errors import ArgumentError
+from learner.errors import ArgumentError, ResumeWarning
 from learner.history import History, RecordHistory, has_batches, has_epochs, numbers_of
+from learner.invariants import INVARIANTS
 from learner.keeping import Keeper
 from learner.opening import seed_everything, tell_setup
+from learner.outside import kept_outside
 from learner.passes import CountedLoader
 from learner.precision import DTYPES, Precision, autocasts, check_precision, refuse_uncast
 from learner.recipes import predict, scaled
@@ -27,6 +30,7 @@ from stages.composing import values_brought
 from stages.describing import tell_edit
 from stages.graph import refuse_starving
 from stages.guard import GuardLevel
+from stages.invariants import Invariant, placed
 from stages.limit import Limit
 from stages.watching import Watcher
 from state import State
@@ -55,6 +59,7 @@ class Bound:
         data: Mapping[str, Any],
         precision: Precision,
         guard: GuardLevel,
+        invariants: Iterable[Invariant] | None,
     ) -> None:
         levels = get_args(GuardLevel)
         if guard not in levels:
@@ -74,14 +79,16 @@ class Bound:
         self._guard: GuardLevel = guard
         self._is_debugging = False
         self.watchers: dict[str, list[Watcher]] = {}
+        self.invariants = INVARIANTS if invariants is None else tuple(invariants)
         self._means = [Mean("loss")] if {"loss", "batch"} <= state.specs.keys() else []  # one, so that its name stays
         self._data = data
         self._given = frozenset(state.specs)  # fields of the user's own
-        self._told: set[str] = set()  # fields whose first value is on record
+        self._told: set[str] = set()  # fields whose first value is on record, and what was warned of
         check_optimizers(state)
         self.keeper = Keeper(self)
         self.assembly = self._assemble(self.tree, self.callbacks)
         self.assembly.require_sound()
+        placed(self.invariants, self.assembly.places, self.assembly.names)
         unread = sorted(data.keys() - self.assembly.schema.specs.keys())
         if unread:
             told = "Put a phase that reads it into the tree: Fit(...) reads train_loader."
@@ -272,6 +279,7 @@ class Bound:
     def _bind(self, assembly: Assembly) -> None:
         """Make the assembly the live one, if it is sound. A setting that it brings anew counts from now on."""
         assembly.require_sound()
+        placed(self.invariants, assembly.places, assembly.names)
         before, values = values_brought(self.assembly.places), values_brought(assembly.places)
         known = type(self.state).specs.keys() - self._given
         self._take(assembly)
@@ -299,9 +307,14 @@ class Bound:
         """From now on this assembly runs."""
         self.assembly = assembly
         before = getattr(self, "runner", None)
-        self.runner = Runner(assembly, self.state, self.recording, before, watchers=self.watchers)
+        invariants = placed(self.invariants, assembly.places, assembly.names)
+        self.runner = Runner(assembly, self.state, self.recording, before, "off", self.watchers, invariants)
         self.debug(self._is_debugging)
         self.keeper.follow(self.runner)
+        self.outside = kept_outside(assembly, self.state)
+        for finding in [one for one in self.outside if one.message not in self._told]:
+            self._told.add(finding.message)
+            warnings.warn(ResumeWarning(finding.message), stacklevel=6)
         owner: Callable[[], object | None] = self._owner
         explain = weakref.WeakMethod(self.explain)  # a State that is kept does not keep the Learner
         self.state._link = Link(owner, self.recording, lambda name: _ask(explain(), name))

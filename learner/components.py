@@ -106,20 +106,23 @@ def check_optimizers(state: State) -> None:
     Raises:
         ArgumentError: naming the optimizer.
     """
-    optimizers = state.components(Optimizer)
-    owned = {id(t) for value in state.__dict__.values() if not isinstance(value, Optimizer) for t in tensors(value)}
-    for name, optimizer in optimizers.items():
-        updated = list(tensors(optimizer))
-        lost = [tuple(tensor.shape) for tensor in updated if id(tensor) not in owned]
+    for name, optimizer in state.components(Optimizer).items():
+        lost = [tuple(tensor.shape) for tensor in lost_tensors(optimizer, state.__dict__)]
         if not lost:
             continue
         held = sorted(state.components(nn.Module))
         told = "Make it from the parameters of the model that you pass, after any copy, wrapper or exchange of layers"
-        if len(lost) == len(updated):
+        if len(lost) == len(list(tensors(optimizer))):
             raise ArgumentError("Learner", name, f"{name!r} updates no parameter of {held}. {told}.")
         problem = f"{name!r} updates {len(lost)} tensors that nothing in State holds, of shape {lost[0]}."
         remedy = f"{told}; or give what holds them a field, so that checkpoints have it."
         raise ArgumentError("Learner", name, f"{problem} {remedy}")
+
+
+def lost_tensors(optimizer: Optimizer, values: Mapping[str, Any]) -> list[torch.Tensor]:
+    """What an optimizer updates and none of these values holds, but for optimizers."""
+    owned = {id(t) for value in values.values() if not isinstance(value, Optimizer) for t in tensors(value)}
+    return [tensor for tensor in tensors(optimizer) if id(tensor) not in owned]
 
 
 def pick_device(device: str | torch.device) -> torch.device:

@@ -22,6 +22,7 @@ from stages import Assembly, Composite, Finding, Frame, Outcome
 from stages.draw import draw_tree
 from stages.graph import graph_of
 from stages.guard import GuardLevel, schedule_text
+from stages.invariants import Invariant
 from stages.limit import limit_of
 from stages.tables import FieldTable, fields_table
 from state import ChangeLog, State
@@ -49,6 +50,7 @@ class Learner(Asking, Edits, Returns):
             (also what moves no version counter). See docs/explanation/guard.md for when it looks.
         audit: what the change log keeps: "off", "writes", "summary", "stats" (also numbers for elements), "full" (also
             a fingerprint), "full/20" in one batch of 20; or one of these per field, "*" for the rest.
+        invariants: what is always so; by default `learner.invariants.INVARIANTS`. See docs/explanation/invariants.md.
 
     Attributes:
         state: the live State.
@@ -76,11 +78,12 @@ class Learner(Asking, Edits, Returns):
         seed: int | None = None,
         audit: Audit = "summary",
         guard: GuardLevel = "contents",
+        invariants: Iterable[Invariant] | None = None,
     ) -> None:
         data = components.data_fields(train, valid)
         state = components.make_state(model, loss_fn, optimizer, components.pick_device(device))
         tree = supervised(valid=components.validation_sets(valid)) if stages is None else stages
-        bound = Bound(state, tree, callbacks, data, precision, guard)
+        bound = Bound(state, tree, callbacks, data, precision, guard, invariants)
         for module in state.components(torch.nn.Module).values():
             module.to(device=state.device)
         self._start(state, bound, run_dir, seed, audit)
@@ -99,6 +102,7 @@ class Learner(Asking, Edits, Returns):
         seed: int | None = None,
         audit: Audit = "summary",
         guard: GuardLevel = "contents",
+        invariants: Iterable[Invariant] | None = None,
     ) -> "Learner":
         """A Learner over a State of yours, which becomes the live one, and a tree of yours. Moves nothing to a device.
 
@@ -109,7 +113,8 @@ class Learner(Asking, Edits, Returns):
         components.check_state(state)
         learner = cls.__new__(cls)
         data = components.data_fields(train, valid)
-        learner._start(state, Bound(state, stages, callbacks, data, precision, guard), run_dir, seed, audit)
+        bound = Bound(state, stages, callbacks, data, precision, guard, invariants)
+        learner._start(state, bound, run_dir, seed, audit)
         return learner
 
     def _start(self, state: State, bound: Bound, run_dir: str | Path | None, seed: int | None, audit: Audit) -> None:
@@ -199,7 +204,7 @@ class Learner(Asking, Edits, Returns):
 
     def check(self) -> list[Finding]:
         """What the check finds in the tree as it stands: no errors, or it would not stand, but warnings and notes."""
-        return list(self.assembly.findings)
+        return [*self.assembly.findings, *self._bound.outside]
 
     def debug(self, on: bool = True) -> None:
         """Look at everything at every boundary in every batch, and raise on any undeclared change. Slow; for debugging.

@@ -12,6 +12,8 @@ from stages.errors import (
     DeclarationError,
     GraphError,
     GuardWarning,
+    InvariantBroken,
+    InvariantWarning,
     LimitError,
     Misuse,
     StageError,
@@ -21,6 +23,7 @@ from stages.errors import (
 )
 from stages.finding import Finding
 from stages.frame import Frame
+from stages.invariants import Invariant, Writes
 from stages.phases import EvaluationPhase, Fit, Phase, Predict, TrainingPhase, Validate, evaluating, training
 from stages.precision import ScaledBackward, ScaledUpdate, Unscale
 from stages.runner import Runner
@@ -70,6 +73,9 @@ __all__ = [
     "Gradient",
     "GraphError",
     "GuardWarning",
+    "Invariant",
+    "InvariantBroken",
+    "InvariantWarning",
     "LimitError",
     "Loss",
     "Microbatches",
@@ -97,6 +103,7 @@ __all__ = [
     "WatchHit",
     "When",
     "Window",
+    "Writes",
     "after",
     "around",
     "assemble",

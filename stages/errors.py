@@ -8,11 +8,13 @@ StageError
 |-- ContractBroken     a stage or hook that did not do what it declares
 |   `-- UndeclaredChange   one that changed in place what it does not declare
 |-- Misuse             a stage run, set or entered where that has no meaning
+|-- InvariantBroken    something that is always so, and is not
 |-- WatchHit           a value that `learner.watch` waited for
 |-- LimitError         a `fit` that could not end (also a ValueError)
 `-- BatchError         a loader or a batch that cannot be used (also a ValueError)
 
 GuardWarning           an undeclared change in a round where it does not raise (a UserWarning)
+InvariantWarning       an invariant that does not hold and warns (a UserWarning)
 """
 
 from collections.abc import Iterable, Sequence
@@ -132,6 +134,10 @@ class GuardWarning(UserWarning):
     """Something was changed in place, undeclared, in a round where that is recorded and does not raise."""
 
 
+class InvariantWarning(UserWarning):
+    """An invariant does not hold, and says so by a warning."""
+
+
 def listed(names: Sequence[str], before: str = "", after: str = "", limit: int = 3) -> str:
     """The first of these names, and how many more there are; nothing for none."""
     if not names:
@@ -156,3 +162,23 @@ class WatchHit(StageError):
     def __init__(self, hit: "Hit") -> None:
         self.hit = hit
         super().__init__(str(hit))
+
+
+class InvariantBroken(StageError):
+    """Something that is always so is not.
+
+    Attributes:
+        invariant: its name.
+        actor: who wrote last what it is about; else the place where it does not hold.
+        source: where the code of that stands.
+        told: what is wrong.
+        path: the place where it does not hold.
+    """
+
+    def __init__(self, invariant: str, actor: str, source: str, did: str, told: str, path: str) -> None:
+        self.invariant, self.actor, self.source, self.told, self.path = invariant, actor, source, told, path
+        wrote = f" wrote {did!r} last, and" if did else ":"
+        at = f" at {path}" if did and path != actor else ""
+        ending = "" if told.endswith((".", "?", "!")) else "."
+        code = f" Its code: {source}." if source else ""
+        super().__init__(f"{actor}{wrote} it does not hold{at} that {invariant}: {told}{ending}{code}")

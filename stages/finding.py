@@ -11,6 +11,7 @@ Kind = Literal[
     "cycle",
     "endless loop",
     "forbidden write",
+    "kept outside",
     "missing producer",
     "never read",
     "not built",

@@ -29,14 +29,19 @@ class Schedule:
     """Which rounds of one loop are looked at: the first three of a run, then one in 128 on average.
 
     Each round adds to a credit, and a round that is looked at takes from it. The first round of a pass over the data
-    may take before there is enough, so that what happens only there is not missed for ever.
+    may take before there is enough, so that what happens only there is not missed for ever; and so may the one after a
+    round in which a mode was changed, as what follows from that is of another kind.
+
+    Attributes:
+        is_wanted: whether the next round is to be looked at, if that was not asked too often.
     """
 
-    __slots__ = ("credit", "rounds")
+    __slots__ = ("credit", "is_wanted", "rounds")
 
     def __init__(self) -> None:
         self.rounds = 0
         self.credit = 0
+        self.is_wanted = False
 
     def is_due(self, index: int) -> bool:
         """Whether the next round, the `index`-th of its pass, is looked at."""
@@ -44,7 +49,8 @@ class Schedule:
         if self.rounds <= FIRST:
             return True
         self.credit += 1
-        if self.credit < EVERY and (index or self.credit <= 0):
+        is_wanted, self.is_wanted = self.is_wanted and self.credit > -EVERY, False
+        if not is_wanted and self.credit < EVERY and (index or self.credit <= 0):
             return False
         self.credit -= EVERY
         return True
@@ -145,13 +151,14 @@ class Guard:
             told = "It restores that, so it has to give it back on every way out: ok, cancelled and failed."
             raise UndeclaredChange(actor.path, actor.source, found, told)
 
-    def compare_plain(self, before: Look, declared: Access) -> Look:
+    def compare_plain(self, before: Look, declared: Access, schedule: Schedule) -> Look:
         """After a round: plain values that nobody inside it declares are as before. The answer is what they are now."""
         now = self.watch.plain()
         if now is before:
             return now
         found = moved(before, now)
         if found:
+            schedule.is_wanted = any(one.name.endswith(".mode") for one in found)
             self._tell_external([one for one in found if not _is_allowed(declared, one)])
             if self._gone is not None:
                 self._gone.parts.update(now.parts)  # once is enough

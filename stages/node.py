@@ -9,6 +9,7 @@ from stages.body import children_body, stage_body
 from stages.cancel import OK, Cancel, Exhausted, Outcome, Reached, Skip, forget, is_failure
 from stages.errors import Misuse, StageError
 from stages.hooking import around_of, hook_body
+from stages.invariants import Rule
 from stages.notes import noted
 from stages.pairs import Around, Entered
 from stages.place import CHECKPOINT, INLINE, Place, forbidden_in
@@ -122,6 +123,7 @@ class Node(Actor):
         self.around = tuple(around_of(runner, hook) for hook in place.around)
         self.after = tuple(hook_body(runner, hook) for hook in place.after)
         self.entered: list[tuple[Around, Entered, Look | None]] = []
+        self.rules = [Rule(self, one) for one in runner.invariants.get(place.path, ()) if is_stage]
         self.round: Round | None = None
         self.taken = OK
         if is_stage and isinstance(place.stage, Composite) and place.stage.each is not None:
@@ -132,7 +134,8 @@ class Node(Actor):
             point = self.children.get(CHECKPOINT)
             if point is not None and point.place.kind == CHECKPOINT and point.place.hooks:
                 self.round.point = point
-        self.is_bare = not (place.hooks or self.opens or self.count)
+        is_always_asked = any(not rule.invariant.sampled for rule in self.rules)
+        self.is_bare = not (place.hooks or self.opens or self.count or is_always_asked)
         self.run_children = children_body(self)
         self.body = stage_body(self)
 
@@ -213,6 +216,8 @@ class Node(Actor):
             self.started.append(0)
         if self.opens is not None:
             self.hidden.append(runner.open(self))
+        for rule in self.rules:
+            rule.begin()
         for hook in self.before:
             hook(OK)
         if runner.resumption is not None:
@@ -247,6 +252,11 @@ class Node(Actor):
             except BaseException as raised:
                 who = self.place.after[self.after.index(hook)].path
                 error = _heavier(self.runner, error, noted(self.runner, raised, self), who)
+        for rule in self.rules:
+            try:
+                rule.end(error)
+            except BaseException as raised:
+                error = _heavier(self.runner, error, noted(self.runner, raised, self), "an invariant")
         started = self.started.pop() if self.started else 0  # Ctrl-C may come before `begin` got that far
         if started or error is not None:
             self._tell_exit(error, perf_counter_ns() - started if started else None)

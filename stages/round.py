@@ -167,8 +167,8 @@ class Round:
 
     def _end_sample(self, guard: Guard, failed: bool) -> None:
         """Compare the plain values of parts, which is done in every round."""
-        if self.plain is not None and not failed:
-            self.plain = guard.compare_plain(self.plain, self.declared)
+        if self.plain is not None and not failed and self.schedule is not None:
+            self.plain = guard.compare_plain(self.plain, self.declared, self.schedule)
         if self.schedule is not None:
             guard.raises = self.outer_raises
 

@@ -1,6 +1,6 @@
 """Runner: a checked tree bound to a state, run as a plain interpreter of its nodes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -14,6 +14,7 @@ from stages.errors import Misuse
 from stages.frame import Frame
 from stages.freezing import freeze
 from stages.guard import Guard, GuardLevel, Schedule
+from stages.invariants import Invariant
 from stages.limit import TOTALS, Limit
 from stages.node import Actor, Node
 from stages.notes import why_not_ready
@@ -63,9 +64,11 @@ class Runner:
         before: "Runner | None" = None,
         guard: GuardLevel = "off",
         watchers: Watchers | None = None,
+        invariants: Mapping[str, list[Invariant]] | None = None,
     ) -> None:
         self.assembly = assembly
         self.watchers: Watchers = watchers or {}
+        self.invariants = invariants or {}
         self.scalars: Scalars = before.scalars if before is not None else Scalars(state, recording)
         self.state: State = state
         self.values: dict[str, Any] = state.__dict__

@@ -22,7 +22,7 @@ from state.stores import MemoryStore, Store
 if TYPE_CHECKING:
     from state.page import Page
 
-_KINDS = ("write", "enter", "exit", "open", "close", "resume")
+_KINDS = ("write", "enter", "exit", "open", "close", "resume", "broken")
 
 
 class ChangeLog(Questions):
@@ -107,8 +107,8 @@ class ChangeLog(Questions):
             epoch: a number or a range, of which the log holds some.
             phase: as in a position: "fit".
             batch: a number or a range, as for `epoch`.
-            kind: "write", "enter", "exit", "open", "close" or "resume"; None for all.
-            evidence: how the change is known, or the scope that is opened or closed.
+            kind: "write", "enter", "exit", "open", "close", "resume" or "broken"; None for all.
+            evidence: how the change is known, the scope that is opened or closed, or the invariant that is broken.
             rolled_back: the records that no longer count, because the run was resumed from a checkpoint before them.
 
         Raises:

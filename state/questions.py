@@ -118,8 +118,9 @@ class Questions:
         return Grid(Spent._fields, profile(self._named()))
 
     def violations(self) -> Changes:
-        """Every change that nobody declared: by whom it is known, or by `external` where it is not."""
-        return Changes(sorted([*self.where(evidence="undeclared"), *self.unattributed()], key=lambda one: one.seq))
+        """Every change that nobody declared, by whom it is known or by `external`, and every invariant that broke."""
+        found = [*self.where(evidence="undeclared"), *self.unattributed(), *self.where(kind="broken")]
+        return Changes(sorted(found, key=lambda one: one.seq))
 
     def unattributed(self) -> Changes:
         """The changes of which nobody knows who made them: code outside of the tree, or what is not looked at."""

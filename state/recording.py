@@ -69,6 +69,11 @@ class Recording:
         self._clock_ns = time.time_ns() - self._saved_ns
         self._lock = threading.RLock()
 
+    @property
+    def store(self) -> Store:
+        """Where it goes."""
+        return self._store
+
     def actor(self, path: str, kind: str, source: str) -> int:
         """Register who acts: kind "stage", "hook" or "reserved", source "qualname file:line".
 
@@ -93,7 +98,8 @@ class Recording:
         return number
 
     def slot(self, actor: str, kind: str, field: str | None, evidence: str) -> int | None:
-        """The number to write with: kind "write", "enter", "exit", "open" or "close"; None when this is not recorded.
+        """The number to write with; None when this is not recorded. Kinds: "write", "enter", "exit", "open", "close",
+        "broken" (an invariant, with its name as the evidence).
 
         Entering and leaving a stage (`field` None) have the level of all that is not set apart: at "off" they are not
         recorded, though single fields may be. Opening and closing a scope are recorded wherever anything is, since the

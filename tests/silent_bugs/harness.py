@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from learner import Learner, LearnerError, StageError, StateError
-from stages import GraphError, GuardWarning
+from learner.errors import ResumeWarning
+from stages import GraphError, GuardWarning, InvariantWarning
 from state import Change, LogWarning
 
 Said = Literal["refused", "raised", "recorded", "asked", "prevented", "missed"]
@@ -34,6 +35,7 @@ Mode = Literal["plain", "debug", "unguarded"]
 
 NOTHING = "nothing"
 OURS = (StateError, StageError, LearnerError)
+OUR_WARNINGS = (GuardWarning, InvariantWarning, LogWarning, ResumeWarning)
 PLACE = re.compile(r"([\w-]+\.py):\d+")
 
 
@@ -124,9 +126,9 @@ def tell(bug: Bug, *, is_buggy: bool, mode: Mode = "plain") -> Told:
         except RuntimeError as error:  # of autograd, which sees what we have it see; our note names the stage
             note = getattr(error, "__notes__", ["nobody"])[0].splitlines()[0]
             return Told("raised", f"{str(error).partition(':')[0]} {note}", (), learner)
-    ours = [one for one in caught if issubclass(one.category, GuardWarning | LogWarning)]
+    ours = [one for one in caught if issubclass(one.category, OUR_WARNINGS)]
     told = Told("missed", "", tuple(str(one.message) for one in caught if one not in ours), learner)
-    rows = [*learner.log.where(evidence="undeclared"), *learner.log.where(actor="external")]
+    rows = learner.log.violations()
     if ours or rows:
         return replace(told, said="recorded", line=str(ours[0].message if ours else rows[0]).splitlines()[0])
     answer = bug.ask(learner) if bug.ask is not None else None

@@ -1,0 +1,97 @@
+"""The invariants that a Learner has unless it is told otherwise: what is so in any training, whoever wrote it."""
+
+from learner.invariants.batches import Redraws, Repeats, same_length
+from learner.invariants.gradients import Ungraded, unused_gradients, without_graph
+from learner.invariants.modes import frozen_statistics, in_eval_mode, in_train_mode, left_as_found
+from learner.invariants.updates import moves_what_it_should, of_its_own, updates_what_is_held, used_rates
+from stages import EvaluationPhase, Invariant, TrainingPhase, Writes
+
+_UPDATE = Writes("*.params", "*.state")
+
+INVARIANTS: tuple[Invariant, ...] = (
+    Invariant(
+        "an update changes what has a gradient, and nothing that is frozen",
+        moves_what_it_should,
+        around=_UPDATE,
+        compares=("*.params",),
+        sampled=True,
+    ),
+    Invariant("an optimizer updates what State holds", updates_what_is_held, before=Writes("*.state"), sampled=True),
+    Invariant(
+        "what is kept does not change with the parameters",
+        of_its_own,
+        around=_UPDATE,
+        compares=("*.params",),
+        then="warn",
+        sampled=True,
+    ),
+    Invariant(
+        "a hyper-parameter is used before its writer replaces it",
+        used_rates,
+        after=TrainingPhase,
+        then="warn",
+        sampled=True,
+    ),
+    Invariant("what is to be trained gets gradients", Ungraded(), after=Writes("*.state"), then="warn", sampled=True),
+    Invariant("what gets a gradient is updated", unused_gradients, before=Writes("*.state"), then="warn", sampled=True),
+    Invariant(
+        "a number that outlives its batch has no graph",
+        without_graph,
+        before=Writes("batch"),
+        within=TrainingPhase,
+        then="warn",
+        sampled=True,
+    ),
+    Invariant(
+        "a model is trained in train mode",
+        in_train_mode,
+        before=Writes("*.grads"),
+        within=TrainingPhase,
+        then="warn",
+        sampled=True,
+    ),
+    Invariant(
+        "a model is evaluated in eval mode",
+        in_eval_mode,
+        before=Writes("outputs"),
+        within=EvaluationPhase,
+        then="warn",
+        sampled=True,
+    ),
+    Invariant(
+        "an evaluation leaves the models as it finds them",
+        left_as_found,
+        around=EvaluationPhase,
+        compares=("*.params", "*.buffers"),
+        then="warn",
+        sampled=True,
+    ),
+    Invariant(
+        "a frozen layer keeps its statistics",
+        frozen_statistics,
+        around=Writes("outputs"),
+        within=TrainingPhase,
+        compares=("*.buffers",),
+        then="record",
+        sampled=True,
+    ),
+    Invariant("there is an output for every target", same_length, after=Writes("outputs"), then="warn", sampled=True),
+    Invariant(
+        "the batches of a pass differ",
+        Repeats(),
+        after=Writes("batch"),
+        within=TrainingPhase,
+        then="warn",
+        sampled=True,
+    ),
+    Invariant(
+        "random numbers do not come again",
+        Redraws(),
+        around=Writes("outputs"),
+        within=TrainingPhase,
+        compares=("rng",),
+        then="warn",
+        sampled=True,
+    ),
+)
+"""In the rounds that the guard looks at; see docs/explanation/invariants.md."""

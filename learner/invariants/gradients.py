@@ -1,0 +1,79 @@
+"""What is so of gradients: what is to learn gets one, who has one is updated, and none is kept alive for nothing."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from learner.invariants.updates import stepped
+from stages.invariants import Wrong
+from stages.place import Place
+
+UPDATES = 3
+"""So many updates of an optimizer are waited for."""
+
+
+class Ungraded:
+    """Whatever an optimizer is to train has a gradient other than zero in one of its first updates."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+        self._graded: dict[str, set[int]] = {}
+
+    def __call__(self, state: Any, place: Place) -> str | None:
+        count = self._seen.get(place.path, 0)
+        if count >= UPDATES:
+            return None
+        trained = [
+            parameter
+            for optimizer in stepped(state, place)
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.requires_grad
+        ]
+        with_one = [parameter for parameter in trained if parameter.grad is not None]
+        if not with_one:  # cleared already
+            return None
+        self._seen[place.path] = count + 1
+        graded = self._graded.setdefault(place.path, set())
+        graded.update(id(parameter) for parameter in with_one if bool((parameter.grad != 0).any()))
+        if count + 1 < UPDATES:
+            return None
+        names = {id(p): f"{f}.{n}" for f, m in state.components(nn.Module).items() for n, p in m.named_parameters()}
+        without = [names.get(id(one), f"of shape {tuple(one.shape)}") for one in trained if id(one) not in graded]
+        if not without:
+            return None
+        which = "nothing that it trains has" if len(without) == len(trained) else f"{_shown(without)} had"
+        return f"{which} any gradient but zero in {UPDATES} updates: is something detached, or not used?"
+
+
+def unused_gradients(state: Any) -> str | None:
+    """Whatever gets a gradient is updated by an optimizer of State."""
+    optimizers = state.components(Optimizer).values()
+    updated = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    if not updated:
+        return None
+    found = [
+        f"{field}.{name}"
+        for field, module in state.components(nn.Module).items()
+        for name, p in module.named_parameters()
+        if p.requires_grad and p.grad is not None and id(p) not in updated and bool((p.grad != 0).any())
+    ]
+    return (
+        f"{_shown(found)} got a gradient, and no optimizer updates it: add it to one, or freeze it" if found else None
+    )
+
+
+def without_graph(state: Any) -> Wrong | None:
+    """A number that outlives its batch does not keep the graph alive that it was computed by."""
+    for scope in ("run", "epoch", "phase"):
+        for name, value in state.values_of(scope).items():
+            if isinstance(value, Tensor) and value.numel() == 1 and value.grad_fn is not None:
+                told = f"{name!r} outlives the batch and has a graph, which keeps that of every batch: detach it"
+                return Wrong(told, (name,))
+    return None
+
+
+def _shown(names: list[str], limit: int = 3) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,134 @@
+"""What is so of an update: it changes what it should and nothing else, of this model, at a rate that somebody set."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from learner.components import lost_tensors
+from stages.invariants import Wrong
+from stages.place import Place
+from state import ChangeLog
+from state.changes import Change
+from state.insides import COLLECTIONS, in_field
+
+RELATIVE, ABSOLUTE = 1e-5, 1e-6
+"""A gradient counts if an element is more than so much of the largest of its optimizer, and that more than so much."""
+
+
+def moves_what_it_should(state: Any, changed: tuple[str, ...], place: Place) -> str | None:
+    """An update changes what has a gradient, and nothing that is frozen.
+
+    A gradient is left out that is not finite or sparse, small beside the largest one, or too small for `lr * grad` to
+    make any difference.
+    """
+    names = _names(state)
+    moved, wrong = set(changed), []
+    for optimizer in stepped(state, place):
+        largest = max((_largest(p) for p, _ in _rated(optimizer)), default=0.0)
+        for parameter, rate in _rated(optimizer):
+            called = names.get(id(parameter), ())
+            if not called:
+                continue
+            is_moved = not moved.isdisjoint(called)
+            if is_moved and not parameter.requires_grad:
+                wrong.append(f"{called[0]} is frozen and changed")
+            elif not is_moved and parameter.requires_grad and _largest(parameter) > max(RELATIVE * largest, ABSOLUTE):
+                assert parameter.grad is not None
+                with torch.no_grad():
+                    is_felt = not torch.equal(parameter - rate * parameter.grad, parameter)
+                if is_felt:
+                    wrong.append(f"{called[0]} has a gradient and did not change")
+    return _shown(wrong)
+
+
+def updates_what_is_held(state: Any, place: Place) -> Wrong | None:
+    """What an optimizer updates is what State holds, so that it is used, and saved."""
+    values = {name: value for scope in ("run", "epoch", "phase") for name, value in state.values_of(scope).items()}
+    lost = [tensor for optimizer in stepped(state, place) for tensor in lost_tensors(optimizer, values)]
+    if not lost:
+        return None
+    told = f"it updates {len(lost)} tensors that nothing in State holds, the first of shape {tuple(lost[0].shape)}"
+    return Wrong(told, ("*.params",))
+
+
+def of_its_own(state: Any, changed: tuple[str, ...]) -> Wrong | None:
+    """What was written to a field that outlives the batch is no view of parameters, which change with each update."""
+    names = _names(state)
+    memory = {
+        parameter.untyped_storage().data_ptr(): names[id(parameter)][0]
+        for module in state.components(nn.Module).values()
+        for parameter in module.parameters()
+        if not set(changed).isdisjoint(names[id(parameter)]) and parameter.layout == torch.strided
+    }
+    for scope in ("run", "epoch", "phase"):
+        for field, value in state.values_of(scope).items():
+            inside = in_field(value) if isinstance(value, (Tensor, *COLLECTIONS)) else None
+            for below, one in zip(*inside, strict=True) if inside is not None else ():
+                if not isinstance(one, Tensor) or isinstance(one, nn.Parameter) or one.layout != torch.strided:
+                    continue
+                owner = memory.get(one.untyped_storage().data_ptr())
+                if owner:
+                    full = f"{field}.{below}" if below else field
+                    return Wrong(
+                        f"{full} has its memory in common with {owner}, and changes with it: clone it", (field,)
+                    )
+    return None
+
+
+def used_rates(log: ChangeLog) -> Wrong | None:
+    """Who sets a hyper-parameter sets it again after an update has used it."""
+    rows = [*log.where(field="*.hyper.*")]
+    if not rows:
+        return None
+    rows = sorted([*rows, *log.where(field="*.state")], key=lambda row: row.seq)
+    waiting: dict[tuple[str, str], Change] = {}
+    for row in rows:
+        owner, _, part = str(row.field).partition(".")
+        if part == "state":
+            waiting = {key: one for key, one in waiting.items() if not key[1].startswith(f"{owner}.")}
+        elif row.actor not in ("setup", "external", "user"):
+            key = (row.actor, str(row.field))
+            if key in waiting:
+                told = f"{row.field} = {waiting[key].after} was replaced by {row.after} before an update used it"
+                return Wrong(told, (str(row.field),))
+            waiting[key] = row
+    return None
+
+
+def stepped(state: Any, place: Place) -> list[Optimizer]:
+    """The optimizers whose state the stage at a place declares to write."""
+    owners = {name.partition(".")[0] for name in place.access.writes if name.endswith(".state")}
+    return [optimizer for name, optimizer in state.components(Optimizer).items() if name in owners]
+
+
+def _rated(optimizer: Optimizer) -> Iterator[tuple[Tensor, Any]]:
+    """The parameters of an optimizer, each with its learning rate."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            yield parameter, group.get("lr", 1.0)
+
+
+def _largest(parameter: Tensor) -> float:
+    """The largest element of a gradient; 0 where there is none that can be used."""
+    gradient = parameter.grad
+    if gradient is None or not gradient.numel() or gradient.layout != torch.strided:
+        return 0.0
+    largest = float(gradient.detach().abs().max())
+    return largest if largest < float("inf") else 0.0
+
+
+def _names(state: Any) -> dict[int, tuple[str, ...]]:
+    """What each parameter is called, as `changed` has it; a tied one has several names."""
+    names: dict[int, tuple[str, ...]] = {}
+    for field, module in state.components(nn.Module).items():
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            names[id(parameter)] = (*names.get(id(parameter), ()), f"{field}.params.{name}")
+    return names
+
+
+def _shown(wrong: list[str], limit: int = 3) -> str | None:
+    more = f", and {len(wrong) - limit} more" if len(wrong) > limit else ""
+    return ", ".join(wrong[:limit]) + more if wrong else None
