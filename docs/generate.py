@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from learner.invariants import INVARIANTS
 from learner.testing import toy_learner
 from stages.check import Readiness
 from stages.place import CHECKPOINT
@@ -195,6 +196,17 @@ def silent_bugs() -> str:
     return "\n\n".join(parts)
 
 
+def invariants() -> str:
+    """What every Learner holds to."""
+    rows: list[Row] = [("it is always so that", "asked", "compares", "otherwise")]
+    for one in INVARIANTS:
+        side = next(which for which in ("before", "after", "around") if getattr(one, which) is not None)
+        target = one.target.__name__ if isinstance(one.target, type) else f"who writes {names(one.target.names)}"
+        within = f" in a {one.within.__name__}" if isinstance(one.within, type) else ""
+        rows.append((one.name, f"{side} {target}{within}", names(one.compares), one.then))
+    return table(rows)
+
+
 def items(given: Mapping[str, str]) -> str:
     """A list of texts, each with what it is about."""
     return "\n".join(f"- {name}: {text}." for name, text in given.items())
@@ -233,6 +245,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "learner.callbacks": lambda: public("learner.callbacks"),
     "learner.recipes": lambda: public("learner.recipes"),
     "learner.testing": lambda: public("learner.testing"),
+    "invariants": invariants,
     "silent bugs: counts": lambda: f"{catalogue.reports()}\n\n{table(list(catalogue.counts()))}",
     "silent bugs: table": silent_bugs,
     "silent bugs: left out": lambda: items(catalogue.LEFT_OUT),

@@ -177,7 +177,7 @@ class InvariantBroken(StageError):
 
     def __init__(self, invariant: str, actor: str, source: str, did: str, told: str, path: str) -> None:
         self.invariant, self.actor, self.source, self.told, self.path = invariant, actor, source, told, path
-        wrote = f" wrote {did!r} last, and" if did else ":"
+        wrote = f" {did}, and" if did else ":"
         at = f" at {path}" if did and path != actor else ""
         ending = "" if told.endswith((".", "?", "!")) else "."
         code = f" Its code: {source}." if source else ""

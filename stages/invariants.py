@@ -1,11 +1,13 @@
 """Invariants: what is always so before, after or around a slot, checked while the tree runs."""
 
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from stages.cancel import is_failure
@@ -13,7 +15,7 @@ from stages.check import key_of
 from stages.errors import DeclarationError, InvariantBroken, InvariantWarning, UnknownSlot
 from stages.phases import Phase
 from stages.place import Place, matches
-from state import ChangeLog
+from state import Change, ChangeLog
 from state.errors import StateError, UnknownField, short
 from state.watch import Look, moved
 
@@ -27,6 +29,9 @@ _OURS = ("state", "changed", "place", "log")
 """Parameters of a check that are no fields."""
 
 _NOBODY = ("setup", "external", "user")
+
+_ROOT = Path(__file__).parents[1]
+_LIBRARY = tuple(f"{_ROOT / package}{os.sep}" for package in ("state", "stages", "learner"))
 
 
 @dataclass(frozen=True, init=False)
@@ -78,10 +83,11 @@ class Invariant:
         before, after, around: one of them: where. A slot or path; a class of phases; or `Writes("*.params")` for the
             stages that declare to write that. `around` is for `compares`.
         within: a class of phases or a path: only places inside it.
-        compares: parts that are looked at, bit by bit, before and after the slot with all its hooks: "*.params".
+        compares: parts that are looked at, bit by bit, before and after the slot: "*.params".
+        hooks: whether the hooks before and after the slot count to it, or only its stage and those around that.
         then: "raise" an InvariantBroken, "warn" once, or only "record" it: in the log it is in every case.
-        about: fields or parts whose last writer is named when it is broken; by default what `changed`, or what the check
-            reads.
+        about: fields or parts whose last writer is named when it is broken; by default those that `changed`, or that
+            the check reads.
         sampled: check in the rounds that the guard looks at, and raise only in the first of them; later warn.
 
     Raises:
@@ -101,6 +107,7 @@ class Invariant:
     within: str | type | None = None
     compares: tuple[str, ...] = ()
     then: Consequence = "raise"
+    hooks: bool = True
     about: tuple[str, ...] = ()
     sampled: bool = False
 
@@ -216,7 +223,7 @@ class Rule:
         said = self.invariant.check(
             *[ours[one]() if one in ours else values[place.names.get(one, one)] for one in wanted]
         )
-        about = self.invariant.about or tuple(dict.fromkeys(map(key_of, changed))) or tuple(self._needs)
+        about = self.invariant.about or tuple(dict.fromkeys(map(key_of, changed)))
         if isinstance(said, Wrong):
             self._break(said.told, said.about or about)
         elif isinstance(said, str) and said:
@@ -226,7 +233,7 @@ class Rule:
 
     def _break(self, told: str, about: tuple[str, ...]) -> None:
         runner, invariant = self._runner, self.invariant
-        actor, source, did = self._culprit(about)
+        actor, source, did = self._culprit(about or tuple(self._needs), goes_up=not about)
         recording = runner.recording
         slot = None if recording is None else recording.slot(actor, "broken", None, invariant.name)
         if recording is not None and slot is not None:
@@ -240,8 +247,11 @@ class Rule:
             self._warned.add(actor)
             warnings.warn(InvariantWarning(f"{error} It is on record, and warned of once."), stacklevel=2)
 
-    def _culprit(self, about: tuple[str, ...]) -> tuple[str, str, str]:
-        """Who wrote last what it is about, where the code of that stands, and what was written."""
+    def _culprit(self, about: tuple[str, ...], *, goes_up: bool) -> tuple[str, str, str]:
+        """Who wrote last what it is about, where the code of that stands, and what was done.
+
+        With `goes_up`, where that was a stage of this library, rather who wrote last what it was made of and is none.
+        """
         is_logged = self._runner.recording is not None
         names = [name for one in about if is_logged for name in self._named(one)]
         found = []
@@ -254,7 +264,13 @@ class Rule:
         if not known:
             return self._node.path, self._node.source, ""
         last = max(known, key=lambda one: one.seq)
-        return last.actor, last.source, str(last.field)
+        if goes_up and _is_ours(last):
+            made_of = self._log().upstream(last)
+            of_others = [one for one in made_of if one.actor not in _NOBODY and not _is_ours(one)]
+            if of_others:
+                first = max(of_others, key=lambda one: one.seq)
+                return first.actor, first.source, f"wrote {first.field!r}, of which {last.field!r} was made"
+        return last.actor, last.source, f"wrote {last.field!r} last"
 
     def _named(self, name: str) -> list[str]:
         """The names that one with "*" stands for."""
@@ -303,6 +319,11 @@ def placed(
             if not missing:
                 found.setdefault(place.path, []).append(own)
     return found
+
+
+def _is_ours(change: Change) -> bool:
+    """Whether a stage or hook of this library did it."""
+    return change.source.rpartition(" ")[2].startswith(_LIBRARY)
 
 
 def _is_among(name: str, patterns: Iterable[str]) -> bool:

@@ -123,7 +123,9 @@ class Node(Actor):
         self.around = tuple(around_of(runner, hook) for hook in place.around)
         self.after = tuple(hook_body(runner, hook) for hook in place.after)
         self.entered: list[tuple[Around, Entered, Look | None]] = []
-        self.rules = [Rule(self, one) for one in runner.invariants.get(place.path, ()) if is_stage]
+        rules = [Rule(self, one) for one in runner.invariants.get(place.path, ()) if is_stage]
+        self.outer_rules = [rule for rule in rules if rule.invariant.hooks]
+        self.inner_rules = [rule for rule in rules if not rule.invariant.hooks]
         self.round: Round | None = None
         self.taken = OK
         if is_stage and isinstance(place.stage, Composite) and place.stage.each is not None:
@@ -134,7 +136,7 @@ class Node(Actor):
             point = self.children.get(CHECKPOINT)
             if point is not None and point.place.kind == CHECKPOINT and point.place.hooks:
                 self.round.point = point
-        is_always_asked = any(not rule.invariant.sampled for rule in self.rules)
+        is_always_asked = any(not rule.invariant.sampled for rule in rules)
         self.is_bare = not (place.hooks or self.opens or self.count or is_always_asked)
         self.run_children = children_body(self)
         self.body = stage_body(self)
@@ -216,10 +218,12 @@ class Node(Actor):
             self.started.append(0)
         if self.opens is not None:
             self.hidden.append(runner.open(self))
-        for rule in self.rules:
+        for rule in self.outer_rules:
             rule.begin()
         for hook in self.before:
             hook(OK)
+        for rule in self.inner_rules:
+            rule.begin()
         if runner.resumption is not None:
             runner.resumption.refill(runner.scopes.is_open)
         for around in self.around:
@@ -244,6 +248,8 @@ class Node(Actor):
                 around.leave(running, before, self._outcome(error))
             except BaseException as raised:
                 error = _heavier(self.runner, error, noted(self.runner, raised, self), around.actor.path)
+        for rule in self.inner_rules:
+            error = self._ask(rule, error)
         if self.count is not None:
             self.count(error)
         for hook in self.after:
@@ -252,11 +258,8 @@ class Node(Actor):
             except BaseException as raised:
                 who = self.place.after[self.after.index(hook)].path
                 error = _heavier(self.runner, error, noted(self.runner, raised, self), who)
-        for rule in self.rules:
-            try:
-                rule.end(error)
-            except BaseException as raised:
-                error = _heavier(self.runner, error, noted(self.runner, raised, self), "an invariant")
+        for rule in self.outer_rules:
+            error = self._ask(rule, error)
         started = self.started.pop() if self.started else 0  # Ctrl-C may come before `begin` got that far
         if started or error is not None:
             self._tell_exit(error, perf_counter_ns() - started if started else None)
@@ -269,6 +272,14 @@ class Node(Actor):
             self._take(error)
         elif error is not None:
             raise error
+
+    def _ask(self, rule: Rule, error: BaseException | None) -> BaseException | None:
+        """What is left of `error` when an invariant was asked at the end."""
+        try:
+            rule.end(error)
+        except BaseException as raised:
+            return _heavier(self.runner, error, noted(self.runner, raised, self), "an invariant")
+        return error
 
     def _take(self, signal: BaseException) -> None:
         """Let a signal end here."""

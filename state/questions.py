@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from state import run_difference, tallies
-from state.changes import Changes
+from state.changes import Change, Changes
 from state.errors import StateError
 from state.first import First, beyond, nonfinite, refuse_unmeasured, upstream
 from state.grid import Grid
@@ -57,6 +57,13 @@ class Questions:
         if found is None:
             refuse_unmeasured(records, names, name)
         return None if found is None else _first(records, found)
+
+    def upstream(self, change: Change) -> Changes:
+        """The writes that a write was made of, the latest first: see `First`."""
+        records = self._named()
+        rows = records.read(records.writes({change.field}), before=change.seq + 1, backward=True)
+        row = next((one for one in rows if one.seq == change.seq), None)
+        return Changes([] if row is None else [with_before(records, one) for one in upstream(records, row)])
 
     def diff(self, other: "ChangeLog | str | os.PathLike[str]", *, tolerance: float = 0.0) -> RunDifference:
         """The first thing in which this run and another one differ, in the order in which they ran.

@@ -14,6 +14,7 @@ INVARIANTS: tuple[Invariant, ...] = (
         moves_what_it_should,
         around=_UPDATE,
         compares=("*.params",),
+        hooks=False,
         sampled=True,
     ),
     Invariant("an optimizer updates what State holds", updates_what_is_held, before=Writes("*.state"), sampled=True),
@@ -23,6 +24,7 @@ INVARIANTS: tuple[Invariant, ...] = (
         around=_UPDATE,
         compares=("*.params",),
         then="warn",
+        hooks=False,
         sampled=True,
     ),
     Invariant(
@@ -32,7 +34,14 @@ INVARIANTS: tuple[Invariant, ...] = (
         then="warn",
         sampled=True,
     ),
-    Invariant("what is to be trained gets gradients", Ungraded(), after=Writes("*.state"), then="warn", sampled=True),
+    Invariant(
+        "what is to be trained gets gradients",
+        Ungraded(),
+        after=Writes("*.state"),
+        then="warn",
+        hooks=False,
+        sampled=True,
+    ),
     Invariant("what gets a gradient is updated", unused_gradients, before=Writes("*.state"), then="warn", sampled=True),
     Invariant(
         "a number that outlives its batch has no graph",
@@ -73,6 +82,7 @@ INVARIANTS: tuple[Invariant, ...] = (
         within=TrainingPhase,
         compares=("*.buffers",),
         then="record",
+        hooks=False,
         sampled=True,
     ),
     Invariant("there is an output for every target", same_length, after=Writes("outputs"), then="warn", sampled=True),
@@ -91,6 +101,7 @@ INVARIANTS: tuple[Invariant, ...] = (
         within=TrainingPhase,
         compares=("rng",),
         then="warn",
+        hooks=False,
         sampled=True,
     ),
 )

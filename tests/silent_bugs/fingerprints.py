@@ -66,8 +66,10 @@ def head_replaced_after_the_optimizer(buggy: bool) -> Learner:
     "3b",
     "parameters are replaced in the run, by pruning, and the optimizer keeps the old ones",
     *("nni#4521", "nncf PR327", "pytorch#14467"),
-    said="missed",
-    why="The hook declares that it changes `model.params`; nobody compares them with what the optimizer holds.",
+    said="recorded",
+    line="train/epoch:after:Prune.prune wrote 'model.params' last, and it does not hold at",
+    culprit="train/epoch:after:Prune.prune",
+    is_located=True,
 )
 def pruned_in_the_run(buggy: bool) -> Learner:
     class Prune(Callback):
@@ -107,8 +109,11 @@ class Kernel(Optimizer):
     "9",
     "the optimizer's kernel writes nothing for weights that are not contiguous",
     "elanapearl.github.io 2025",
-    said="missed",
-    why="`Update` is taken at its word: the log infers that `model.params` changed.",
+    said="raised",
+    line=(
+        "train/epoch/fit/batch/update wrote 'model.params' last, and it does not hold that an update changes what has a"
+    ),
+    culprit="train/epoch/fit/batch/update",
 )
 def kernel_that_writes_a_copy(buggy: bool) -> Learner:
     model = network()
@@ -134,8 +139,11 @@ class Compiled(torch.optim.SGD):
     "10",
     "a compiled step leaves out for ever what had no gradient when it was first taken",
     "pytorch#115607",
-    said="missed",
-    why="`Update` is taken at its word, parameter by parameter.",
+    said="recorded",
+    line=(
+        "train/epoch/fit/batch/update wrote 'model.params' last, and it does not hold that an update changes what has a"
+    ),
+    culprit="train/epoch/fit/batch/update",
 )
 def compiled_step_without_gradients(buggy: bool) -> Learner:
     class Thaw(Callback):
