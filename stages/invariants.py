@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from stages.cancel import is_failure
 from stages.check import key_of
 from stages.errors import DeclarationError, InvariantBroken, InvariantWarning, UnknownSlot
 from stages.phases import Phase
@@ -36,7 +35,7 @@ _LIBRARY = tuple(f"{_ROOT / package}{os.sep}" for package in ("state", "stages",
 
 @dataclass(frozen=True, init=False)
 class Writes:
-    """As the target of an Invariant: the stages with code of their own that declare to write all of these names.
+    """As the target of an Invariant: the stages, but for composites, that declare to write all of these names.
 
     Example:
         >>> from stages.invariants import Writes
@@ -52,7 +51,8 @@ class Writes:
     def fits(self, place: Place) -> bool:
         """Whether the stage at this place is one."""
         written = [key_of(name) for name in place.access.writes]
-        return place.has_own_code and all(any(fnmatchcase(one, name) for one in written) for name in self.names)
+        is_leaf = place.has_own_code and not place.is_composite
+        return is_leaf and all(any(fnmatchcase(one, name) for one in written) for name in self.names)
 
 
 Target = str | type | Writes
@@ -189,13 +189,13 @@ class Rule:
             self._hold()
 
     def end(self, error: BaseException | None) -> None:
-        """The slot has ended; if by a failure, nothing is asked.
+        """The slot has ended; if not well, nothing is asked.
 
         Raises:
             InvariantBroken: it does not hold.
         """
         before = self._looks.pop() if self._looks else None
-        if error is not None and is_failure(error):
+        if error is not None:
             return
         if before is not None:
             found = moved(before, self._look())
@@ -215,7 +215,7 @@ class Rule:
             return
         place = self._node.place
         ours: dict[str, Callable[[], Any]] = {
-            "state": lambda: runner.observer_view(self._node),
+            "state": lambda: runner.observer_view(runner.external),
             "changed": lambda: changed,
             "place": lambda: place,
             "log": self._log,

@@ -65,6 +65,6 @@ class Redraws:
 
 
 def _varies(tensor: Tensor) -> bool:
-    if tensor.layout != torch.strided or tensor.numel() < 2:
+    if tensor.layout != torch.strided or tensor.numel() < 2 or tensor.is_meta:
         return False
     return bool((tensor != tensor.flatten()[0]).any())

@@ -36,7 +36,7 @@ class Ungraded:
             return None
         self._seen[place.path] = count + 1
         graded = self._graded.setdefault(place.path, set())
-        graded.update(id(parameter) for parameter in with_one if bool((parameter.grad != 0).any()))
+        graded.update(id(parameter) for parameter in with_one if has_any(parameter.grad))
         if count + 1 < UPDATES:
             return None
         names = {id(p): f"{f}.{n}" for f, m in state.components(nn.Module).items() for n, p in m.named_parameters()}
@@ -57,7 +57,7 @@ def unused_gradients(state: Any) -> str | None:
         f"{field}.{name}"
         for field, module in state.components(nn.Module).items()
         for name, p in module.named_parameters()
-        if p.requires_grad and p.grad is not None and id(p) not in updated and bool((p.grad != 0).any())
+        if p.requires_grad and p.grad is not None and id(p) not in updated and has_any(p.grad)
     ]
     return (
         f"{_shown(found)} got a gradient, and no optimizer updates it: add it to one, or freeze it" if found else None
@@ -72,6 +72,11 @@ def without_graph(state: Any) -> Wrong | None:
                 told = f"{name!r} outlives the batch and has a graph, which keeps that of every batch: detach it"
                 return Wrong(told, (name,))
     return None
+
+
+def has_any(gradient: Tensor | None) -> bool:
+    """Whether an element is other than zero; so it is taken to be where that cannot be known."""
+    return gradient is not None and (gradient.is_meta or bool((gradient != 0).any()))
 
 
 def _shown(names: list[str], limit: int = 3) -> str:

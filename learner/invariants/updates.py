@@ -21,13 +21,15 @@ RELATIVE, ABSOLUTE = 1e-5, 1e-6
 def moves_what_it_should(state: Any, changed: tuple[str, ...], place: Place) -> str | None:
     """An update changes what has a gradient, and nothing that is frozen.
 
-    A gradient is left out that is not finite or sparse, small beside the largest one, or too small for `lr * grad` to
-    make any difference.
+    A gradient is left out that is sparse, small beside the largest one, or too small for `lr * grad` to make any
+    difference; an optimizer with one that is not finite, whose update may have been skipped.
     """
     names = _names(state)
     moved, wrong = set(changed), []
     for optimizer in stepped(state, place):
         largest = max((_largest(p) for p, _ in _rated(optimizer)), default=0.0)
+        if largest == float("inf"):
+            continue
         for parameter, rate in _rated(optimizer):
             called = names.get(id(parameter), ())
             if not called:
@@ -79,7 +81,7 @@ def of_its_own(state: Any, changed: tuple[str, ...]) -> Wrong | None:
 
 
 def used_rates(log: ChangeLog) -> Wrong | None:
-    """Who sets a hyper-parameter sets it again after an update has used it."""
+    """Who sets a hyper-parameter sets it again after an update has used it. Who stands around a slot may give it back."""
     rows = [*log.where(field="*.hyper.*")]
     if not rows:
         return None
@@ -89,7 +91,7 @@ def used_rates(log: ChangeLog) -> Wrong | None:
         owner, _, part = str(row.field).partition(".")
         if part == "state":
             waiting = {key: one for key, one in waiting.items() if not key[1].startswith(f"{owner}.")}
-        elif row.actor not in ("setup", "external", "user"):
+        elif row.actor not in ("setup", "external", "user") and ":around:" not in row.actor:
             key = (row.actor, str(row.field))
             if key in waiting:
                 told = f"{row.field} = {waiting[key].after} was replaced by {row.after} before an update used it"
@@ -112,12 +114,12 @@ def _rated(optimizer: Optimizer) -> Iterator[tuple[Tensor, Any]]:
 
 
 def _largest(parameter: Tensor) -> float:
-    """The largest element of a gradient; 0 where there is none that can be used."""
+    """The largest element of a gradient, infinite if one is not finite; 0 where there is none that can be used."""
     gradient = parameter.grad
-    if gradient is None or not gradient.numel() or gradient.layout != torch.strided:
+    if gradient is None or not gradient.numel() or gradient.layout != torch.strided or gradient.is_meta:
         return 0.0
     largest = float(gradient.detach().abs().max())
-    return largest if largest < float("inf") else 0.0
+    return largest if largest < float("inf") else float("inf")
 
 
 def _names(state: Any) -> dict[int, tuple[str, ...]]:

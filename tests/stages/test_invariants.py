@@ -125,15 +125,15 @@ def test_check_is_left_out_where_a_field_it_reads_has_no_value_and_after_a_failu
     assert asked == []
 
 
-def test_slot_that_is_cancelled_is_asked_too_and_what_is_broken_wins() -> None:
+def test_slot_that_did_not_end_well_is_not_asked() -> None:
     learner = with_rule(Invariant("never", lambda: False, after="train/epoch"))
 
     @learner.after("fit/batch")
     def stop(state: Any) -> None:
         raise Cancel("run", "enough")
 
-    with pytest.raises(InvariantBroken, match="it does not hold that never"):
-        learner.fit(epochs=1)
+    learner.fit(epochs=1)
+    assert learner.outcome.kind == "cancelled" and not learner.log.violations()
 
 
 def test_writers_are_found_by_what_they_declare_wherever_they_stand() -> None:
