@@ -1,7 +1,6 @@
 """Replay: one batch of a run taken down, and run again, as often as one likes and with other stages in its place."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -93,10 +92,7 @@ def replay(bound: "Bound", captured: Captured, path: str | None, swap: Mapping[s
         restoration.apply()
         runner = Runner(assembly, state)
         node = runner.find(path or captured.path)
-        with ExitStack() as open_round_it, runner.running(None):
-            for place in reversed(list(node.place.ancestors())[1:]):
-                open_round_it.enter_context(runner.mode(runner.nodes[place.path]))
-            open_round_it.enter_context(scopes_above(runner, node))
+        with runner.running(None), scopes_above(runner, node):
             state.__dict__.update(deepcopy(dict(captured.values)))
             restoration.apply_generators()
             if node.path == captured.path:  # these had run

@@ -42,7 +42,9 @@ INVARIANTS: tuple[Invariant, ...] = (
         hooks=False,
         sampled=True,
     ),
-    Invariant("what gets a gradient is updated", unused_gradients, before=Writes("*.state"), then="warn", sampled=True),
+    Invariant(
+        "what gets a gradient is updated", unused_gradients, before=Writes("*.state"), then="record", sampled=True
+    ),
     Invariant(
         "a number that outlives its batch has no graph",
         without_graph,

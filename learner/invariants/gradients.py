@@ -14,11 +14,12 @@ UPDATES = 3
 
 
 class Ungraded:
-    """Whatever an optimizer is to train has a gradient other than zero in one of its first updates."""
+    """Whatever an optimizer is to train has a gradient in one of its first updates, and one of them is not zero."""
 
     def __init__(self) -> None:
         self._seen: dict[str, int] = {}
         self._graded: dict[str, set[int]] = {}
+        self._has_any: dict[str, bool] = {}
 
     def __call__(self, state: Any, place: Place) -> str | None:
         count = self._seen.get(place.path, 0)
@@ -36,15 +37,16 @@ class Ungraded:
             return None
         self._seen[place.path] = count + 1
         graded = self._graded.setdefault(place.path, set())
-        graded.update(id(parameter) for parameter in with_one if has_any(parameter.grad))
+        graded.update(map(id, with_one))
+        self._has_any[place.path] = self._has_any.get(place.path, False) or any(has_any(one.grad) for one in with_one)
         if count + 1 < UPDATES:
             return None
+        if not self._has_any[place.path]:
+            return f"all its gradients were zero in {UPDATES} updates"
         names = {id(p): f"{f}.{n}" for f, m in state.components(nn.Module).items() for n, p in m.named_parameters()}
         without = [names.get(id(one), f"of shape {tuple(one.shape)}") for one in trained if id(one) not in graded]
-        if not without:
-            return None
-        which = "nothing that it trains has" if len(without) == len(trained) else f"{_shown(without)} had"
-        return f"{which} any gradient but zero in {UPDATES} updates: is something detached, or not used?"
+        told = f"had no gradient in {UPDATES} updates: is something detached, or not used?"
+        return f"{_shown(without)} {told}" if without else None
 
 
 def unused_gradients(state: Any) -> str | None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from learner.components import lost_tensors
+from stages.check import actors
 from stages.invariants import Wrong
 from stages.place import Place
 from state import ChangeLog
@@ -19,7 +20,7 @@ RELATIVE, ABSOLUTE = 1e-5, 1e-6
 
 
 def moves_what_it_should(state: Any, changed: tuple[str, ...], place: Place) -> str | None:
-    """An update changes what has a gradient, and nothing that is frozen.
+    """An update changes what has a gradient, and nothing that is frozen. LBFGS may decide to stay where it is.
 
     A gradient is left out that is sparse, small beside the largest one, or too small for `lr * grad` to make any
     difference; an optimizer with one that is not finite, whose update may have been skipped.
@@ -28,7 +29,7 @@ def moves_what_it_should(state: Any, changed: tuple[str, ...], place: Place) -> 
     moved, wrong = set(changed), []
     for optimizer in stepped(state, place):
         largest = max((_largest(p) for p, _ in _rated(optimizer)), default=0.0)
-        if largest == float("inf"):
+        if largest == float("inf") or isinstance(optimizer, torch.optim.LBFGS):
             continue
         for parameter, rate in _rated(optimizer):
             called = names.get(id(parameter), ())
@@ -40,8 +41,8 @@ def moves_what_it_should(state: Any, changed: tuple[str, ...], place: Place) -> 
             elif not is_moved and parameter.requires_grad and _largest(parameter) > max(RELATIVE * largest, ABSOLUTE):
                 assert parameter.grad is not None
                 with torch.no_grad():
-                    is_felt = not torch.equal(parameter - rate * parameter.grad, parameter)
-                if is_felt:
+                    is_felt = (parameter - rate * parameter.grad != parameter) & parameter.isfinite()
+                if bool(is_felt.any()):
                     wrong.append(f"{called[0]} has a gradient and did not change")
     return _shown(wrong)
 
@@ -80,8 +81,11 @@ def of_its_own(state: Any, changed: tuple[str, ...]) -> Wrong | None:
     return None
 
 
-def used_rates(log: ChangeLog) -> Wrong | None:
-    """Who sets a hyper-parameter sets it again after an update has used it. Who stands around a slot may give it back."""
+def used_rates(place: Place, log: ChangeLog) -> Wrong | None:
+    """Who sets a rate sets it again after an update has used it; who stands around a slot may give it back."""
+    root = [*place.ancestors()][-1]
+    if not any(".hyper" in name for _, access in actors(root.walk()) for name in access.writes):
+        return None  # without a question to the log
     rows = [*log.where(field="*.hyper.*")]
     if not rows:
         return None

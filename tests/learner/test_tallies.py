@@ -4,10 +4,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from learner import ChangeLog, supervised
 from learner.callbacks import Schedule
+from learner.errors import ResumeWarning
 from learner.testing import toy_learner
 from stages import Cancel
 
@@ -32,11 +34,12 @@ def test_schedule_that_steps_on_every_batch_shows_beside_the_updates() -> None:
     learner = toy_learner(stages=supervised(accumulate=4))
     scheduler = steps(learner.state.optimizer)
 
-    @learner.after("fit/window/batch", writes=("optimizer.hyper.lr",))
     def step(state: Any) -> None:
         scheduler.step()
 
-    with warnings.catch_warnings(action="ignore"):  # of torch: the first step comes before an update
+    with pytest.warns(ResumeWarning, match="step keeps 'scheduler', a StepLR, which is not in State"):
+        learner.after("fit/window/batch", writes=("optimizer.hyper.lr",))(step)
+    with warnings.catch_warnings(action="ignore"):  # of torch: the first step comes before an update; and of ours
         learner.fit(epochs=1)
     rates = {row.field: row for row in learner.log.rates()}
     assert rates["optimizer.hyper.lr"].per_update == 4.0

@@ -1,5 +1,6 @@
 """Faults of hooks, of what stands where, of the schema, and of edits."""
 
+import torch
 from torch import nn
 
 from learner import TrainState, after, around, before, supervised
@@ -22,6 +23,7 @@ from tests.stages.faults.trees import (
     found,
     hook,
     itself,
+    keeping,
     loaded,
     swapped,
     trained,
@@ -223,6 +225,15 @@ RULES = {
         ("train/epoch/fit/batch/gradient/loss:after:hook",),
         "hook stands at 'train/epoch/fit/batch/gradient/loss', which 'swap gradient' takes away.",
         "List inline=('loss',) in the new stage and enter it there, or remove the hook first.",
+    ),
+    "kept outside": Case(
+        "kept outside",
+        lambda: keeping(lambda: torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)),
+        lambda: keeping(list),
+        ("train/epoch/fit/batch/update:after:keep",),
+        "train/epoch/fit/batch/update:after:keep keeps 'kept', a SGD, which is not in State: no checkpoint has it",
+        "Give it a field: fields() of the callback or stage brings one.",
+        severity="warning",
     ),
     "not built": Case(
         "not built",

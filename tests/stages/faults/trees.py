@@ -1,5 +1,6 @@
 """What faulty trees are made of, and what the check says of them."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from learner import Callback, GraphError, TrainState, after, field
+from learner.errors import ResumeWarning
 from learner.loading import NotBuilt
 from learner.testing import toy_learner
 from stages import Chain, Composite, Fetch, Finding, Fit, Stage, Window, assemble
@@ -127,6 +129,19 @@ def trained(*callbacks: Any, **settings: Any) -> list[Finding]:
         return toy_learner(callbacks=callbacks, **settings).check()
     except GraphError as error:
         return list(error.findings)
+
+
+def keeping(make: Callable[[], object]) -> list[Finding]:
+    """What it says of a Learner with a hook that has something for itself."""
+    kept = make()
+
+    @after("update", writes=("optimizer.hyper",))
+    def keep(optimizer: Any) -> None:
+        assert kept is not None
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResumeWarning)
+        return trained(keep)
 
 
 def swapped(new: Stage, *callbacks: Any) -> list[Finding]:
