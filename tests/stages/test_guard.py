@@ -122,7 +122,7 @@ def test_later_the_slices_of_large_tensors_take_turns() -> None:
 
 @pytest.mark.parametrize("what", ["mode", "hyper"])
 def test_plain_values_are_compared_in_every_round(what: str) -> None:
-    learner = toy_learner(train=DATA * 2 * EVERY, valid=None)
+    learner = toy_learner(train=DATA * 2 * EVERY, valid=None, invariants=())
 
     @learner.after("update")
     def flip(state: Any) -> None:
