@@ -33,8 +33,7 @@ def scopes_above(runner: "Runner", node: "Node") -> Iterator[None]:
                 runner.values.setdefault(loop.index_name, total)
             opened = runner.enter(above, loop.scope, hidden, numbered=loop.is_numbered)
             closings.append(partial(runner.leave, above, opened))
-    if runner.guard is not None:
-        runner.guard.forget()  # nobody is to blame for the modes
+    _accept_modes(runner)
     failed = False
     try:
         with modes:
@@ -43,7 +42,14 @@ def scopes_above(runner: "Runner", node: "Node") -> Iterator[None]:
         failed = is_failure(error)
         raise
     finally:
-        if runner.guard is not None:
-            runner.guard.forget()
+        _accept_modes(runner)
         for close in reversed(closings):
             close(keep=failed)
+
+
+def _accept_modes(runner: "Runner") -> None:
+    """Nobody in the tree is to blame for the modes as they are now."""
+    if runner.guard is not None:
+        for name in runner.assembly.names:
+            if name.endswith(".mode"):
+                runner.guard.accept(name)

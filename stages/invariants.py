@@ -252,15 +252,13 @@ class Rule:
 
         With `goes_up`, where that was a stage of this library, rather who wrote last what it was made of and is none.
         """
-        is_logged = self._runner.recording is not None
-        names = [name for one in about if is_logged for name in self._named(one)]
         found = []
-        for name in names:
+        for name in about if self._runner.recording is not None else ():
             try:
-                found.append(self._log().blame(name))
-            except StateError:  # nobody did, or it is not recorded
+                found.append(self._last_write(name))
+            except StateError:  # it is not recorded
                 continue
-        known = [one for one in found if one.actor not in _NOBODY]
+        known = [one for one in found if one is not None and one.actor not in _NOBODY]
         if not known:
             return self._node.path, self._node.source, ""
         last = max(known, key=lambda one: one.seq)
@@ -272,9 +270,13 @@ class Rule:
                 return first.actor, first.source, f"wrote {first.field!r}, of which {last.field!r} was made"
         return last.actor, last.source, f"wrote {last.field!r} last"
 
-    def _named(self, name: str) -> list[str]:
-        """The names that one with "*" stands for."""
-        return [one for one in self._runner.assembly.names if fnmatchcase(one, name)] if "*" in name else [name]
+    def _last_write(self, name: str) -> Change | None:
+        """The last one by somebody in the phase that this is in, or else by anybody."""
+        log, phase = self._log(), self._node.place.phase
+        above = [place.path for place in self._node.place.ancestors() if place.stage is phase]
+        inside = log.where(actor=f"{above[-1]}*", field=name) if above else ()
+        found = inside or log.where(field=name)
+        return found[-1] if found else None
 
     def _log(self) -> ChangeLog:
         recording = self._runner.recording
@@ -296,28 +298,24 @@ def placed(
         DeclarationError: something is no Invariant.
         UnknownSlot, UnknownField: one of a slot asks for what there is not.
     """
-    places, known = list(places), set(known)
+    places, known, invariants = list(places), set(known), list(invariants)
     found: dict[str, list[Invariant]] = {}
     for invariant in invariants:
         if not isinstance(invariant, Invariant):
-            raise DeclarationError(
-                "invariants", f"got {short(invariant)}. Write Invariant('...', check, after='update')."
-            )
+            told = "Write Invariant('...', check, after='update')."
+            raise DeclarationError("invariants", f"got {short(invariant)}. {told}")
+    for invariant in deepcopy(invariants):  # together, for two may share what they keep
         here = [place for place in places if invariant.stands_at(place)]
         who, is_general = f"Invariant({invariant.name!r})", not isinstance(invariant.target, str)
         if not here and not is_general:
             raise UnknownSlot(invariant.target, [place.path for place in places if place.kind == "stage"], who)
-        own = deepcopy(invariant)
+        fields = [one for one in invariant.parameters if one not in _OURS]
         for place in here:
-            missing = [
-                name
-                for one in invariant.parameters
-                if one not in _OURS and (name := place.names.get(one, one)) not in known
-            ]
+            missing = [name for one in fields if (name := place.names.get(one, one)) not in known]
             if missing and not is_general:
                 raise UnknownField(missing[0], known, who=who)
             if not missing:
-                found.setdefault(place.path, []).append(own)
+                found.setdefault(place.path, []).append(invariant)
     return found
 
 

@@ -64,7 +64,10 @@ def watched_parts(actor: "Actor") -> list[tuple["Actor", str, str]]:
     """The parts made of plain values that an actor writes, or may write: (actor, component, part)."""
     if actor.runner.recording is None:
         return []
-    names = actor.runner.assembly.names if actor.access.unsafe else actor.access.part_writes
+    known = actor.runner.assembly.names
+    exchanged = [f"{name}.{part}" for name in actor.access.field_writes for part in ("hyper", "mode")]
+    own = (*actor.access.part_writes, *(name for name in exchanged if name in known))
+    names = known if actor.access.unsafe else own
     pairs = dict.fromkeys(tuple(name.split(".")[:2]) for name in names if "." in name and _is_scalar(name))
     return [(actor, owner, part) for owner, part in pairs]
 

@@ -1,12 +1,20 @@
 """The invariants that a Learner has unless it is told otherwise: what is so in any training, whoever wrote it."""
 
-from learner.invariants.batches import Redraws, Repeats, same_length
-from learner.invariants.gradients import Ungraded, unused_gradients, without_graph
+from learner.invariants.batches import Redraws, Repeats, Untouched, same_length
+from learner.invariants.gradients import Ungraded, kept_numbers, unused_gradients
 from learner.invariants.modes import frozen_statistics, in_eval_mode, in_train_mode, left_as_found
-from learner.invariants.updates import moves_what_it_should, of_its_own, updates_what_is_held, used_rates
+from learner.invariants.updates import (
+    Rivals,
+    moves_what_it_should,
+    of_its_own,
+    refers_to_what_is_held,
+    updates_what_is_held,
+    used_rates,
+)
 from stages import EvaluationPhase, Invariant, TrainingPhase, Writes
 
 _UPDATE = Writes("*.params", "*.state")
+_redraws = Redraws("pass over the data")
 
 INVARIANTS: tuple[Invariant, ...] = (
     Invariant(
@@ -18,6 +26,22 @@ INVARIANTS: tuple[Invariant, ...] = (
         sampled=True,
     ),
     Invariant("an optimizer updates what State holds", updates_what_is_held, before=Writes("*.state"), sampled=True),
+    Invariant(
+        "a parameter is changed by one optimizer",
+        Rivals(),
+        around=_UPDATE,
+        compares=("*.params",),
+        then="warn",
+        hooks=False,
+        sampled=True,
+    ),
+    Invariant(
+        "a scheduler moves an optimizer of State",
+        refers_to_what_is_held,
+        before=Writes("*.state"),
+        then="warn",
+        sampled=True,
+    ),
     Invariant(
         "what is kept does not change with the parameters",
         of_its_own,
@@ -46,10 +70,9 @@ INVARIANTS: tuple[Invariant, ...] = (
         "what gets a gradient is updated", unused_gradients, before=Writes("*.state"), then="record", sampled=True
     ),
     Invariant(
-        "a number that outlives its batch has no graph",
-        without_graph,
+        "a number that outlives its batch has no graph, and is not in half precision",
+        kept_numbers,
         before=Writes("batch"),
-        within=TrainingPhase,
         then="warn",
         sampled=True,
     ),
@@ -83,7 +106,7 @@ INVARIANTS: tuple[Invariant, ...] = (
         around=Writes("outputs"),
         within=TrainingPhase,
         compares=("*.buffers",),
-        then="record",
+        then="warn",
         hooks=False,
         sampled=True,
     ),
@@ -97,8 +120,18 @@ INVARIANTS: tuple[Invariant, ...] = (
         sampled=True,
     ),
     Invariant(
+        "a batch that comes again is what it was",
+        Untouched(),
+        after=Writes("batch"),
+        within=TrainingPhase,
+        then="warn",
+        sampled=True,
+    ),
+    Invariant("random numbers do not come again", _redraws.begin, before=TrainingPhase, then="warn", sampled=True),
+    Invariant("random numbers do not come again", _redraws.end, after=TrainingPhase, then="warn", sampled=True),
+    Invariant(
         "random numbers do not come again",
-        Redraws(),
+        Redraws("forward pass").drew,
         around=Writes("outputs"),
         within=TrainingPhase,
         compares=("rng",),

@@ -1,10 +1,14 @@
-"""What is so of batches: each is another one, and drawn anew."""
+"""What is so of batches: each is another one, drawn anew, and what it was when it comes again."""
 
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from stages.check import actors
+from stages.invariants import Wrong
+from stages.place import Place
 from state.contents import Eye
 from state.insides import COLLECTIONS, in_field
 
@@ -33,15 +37,10 @@ class Repeats:
         epoch = state.values_of("epoch").get("epoch")
         if epoch != self._pass:
             self._pass, self._seen = epoch, {}
-        inside = in_field(batch) if isinstance(batch, (Tensor, *COLLECTIONS)) else None
-        held = [one for one in inside.values if isinstance(one, Tensor)] if inside is not None else []
+        held = _tensors(batch)
         if not any(_varies(one) for one in held):
             return None
-        eye = Eye(True)
-        seen = [eye.see(one) for one in held]
-        eye.finish()
-        bits = tuple((one.form[:2], bytes(one.bits or b"")) for one in seen)
-        memory = tuple(one.memory or 0 for one in seen)
+        bits, memory = _bits(held), tuple(one.data_ptr() for one in held)
         before = self._seen.setdefault(bits, (batch_index, memory))
         if before[0] == batch_index or before[1] == memory:
             return None
@@ -49,19 +48,72 @@ class Repeats:
 
 
 class Redraws:
-    """The random numbers of one forward pass are not those of an earlier batch."""
+    """The random numbers that one forward pass draws, or one pass over the data, are not those of an earlier one."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._start = b""
+        self._count = 0
         self._seen: dict[bytes, int] = {}
 
-    def __call__(self, changed: tuple[str, ...], batches_seen: int) -> str | None:
-        if not changed:
+    def begin(self) -> None:
+        """One begins."""
+        self._start = _random_state()
+
+    def drew(self, changed: tuple[str, ...], place: Place) -> str | None:
+        """One has ended, and changed the generators or did not."""
+        self._start = b"" if changed else _random_state()
+        return self.end(place)
+
+    def end(self, place: Place) -> str | None:
+        """One has ended."""
+        now = _random_state()
+        self._count += 1
+        if now == self._start:
             return None
-        now = torch.get_rng_state().numpy().tobytes()
-        before = self._seen.setdefault(now, batches_seen)
-        if before == batches_seen:
+        before = self._seen.setdefault(now, self._count)
+        if before == self._count:
             return None
-        return f"batch {batches_seen} of the run drew what batch {before} drew: is a generator seeded again and again?"
+        may = [path for path, access in actors([*place.ancestors()][-1].walk()) if "rng" in access.touches]
+        own = [path for path in may if ":" in path] or may
+        told = f"one {self._unit} drew what an earlier one had drawn: is a generator seeded again and again?"
+        return f"{told} These may change it: {', '.join(own)}"
+
+
+class Untouched:
+    """A batch that a loader holds, and gives again, is what it was when it gave it before."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[weakref.ref[Tensor], Any, int]] = {}
+
+    def __call__(self, batch: Any, batches_seen: int) -> Wrong | None:
+        for tensor in _tensors(batch):
+            (bits,) = _bits([tensor])
+            ref, before, when = self._seen.get(id(tensor), (None, None, 0))
+            if ref is not None and ref() is tensor and before != bits:
+                told = (
+                    f"what was batch {when} of the run comes again with other content: a loader keeps its batches, so"
+                )
+                return Wrong(f"{told} change a copy, not the batch itself", ("inputs", "targets"))
+            self._seen[id(tensor)] = weakref.ref(tensor), bits, batches_seen
+        return None
+
+
+def _tensors(batch: Any) -> list[Tensor]:
+    inside = in_field(batch) if isinstance(batch, (Tensor, *COLLECTIONS)) else None
+    return [one for one in inside.values if isinstance(one, Tensor)] if inside is not None else []
+
+
+def _bits(tensors: list[Tensor]) -> tuple[Any, ...]:
+    """What tells apart the contents of tensors."""
+    eye = Eye(True)
+    seen = [eye.see(one) for one in tensors]
+    eye.finish()
+    return tuple((one.form[:2], bytes(one.bits or b"")) for one in seen)
+
+
+def _random_state() -> bytes:
+    return torch.get_rng_state().numpy().tobytes()
 
 
 def _varies(tensor: Tensor) -> bool:

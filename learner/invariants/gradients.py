@@ -1,7 +1,8 @@
-"""What is so of gradients: what is to learn gets one, who has one is updated, and none is kept alive for nothing."""
+"""What is so of gradients: what is to learn gets one, who has one is updated, and none is kept for nothing."""
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -18,7 +19,7 @@ class Ungraded:
 
     def __init__(self) -> None:
         self._seen: dict[str, int] = {}
-        self._graded: dict[str, set[int]] = {}
+        self._graded: set[int] = set()  # by any update: an optimizer may hold what another one trains
         self._has_any: dict[str, bool] = {}
 
     def __call__(self, state: Any, place: Place) -> str | None:
@@ -36,15 +37,14 @@ class Ungraded:
         if not with_one:  # cleared already
             return None
         self._seen[place.path] = count + 1
-        graded = self._graded.setdefault(place.path, set())
-        graded.update(map(id, with_one))
+        self._graded.update(map(id, with_one))
         self._has_any[place.path] = self._has_any.get(place.path, False) or any(has_any(one.grad) for one in with_one)
         if count + 1 < UPDATES:
             return None
         if not self._has_any[place.path]:
             return f"all its gradients were zero in {UPDATES} updates"
         names = {id(p): f"{f}.{n}" for f, m in state.components(nn.Module).items() for n, p in m.named_parameters()}
-        without = [names.get(id(one), f"of shape {tuple(one.shape)}") for one in trained if id(one) not in graded]
+        without = [names.get(id(one), f"of shape {tuple(one.shape)}") for one in trained if id(one) not in self._graded]
         told = f"had no gradient in {UPDATES} updates: is something detached, or not used?"
         return f"{_shown(without)} {told}" if without else None
 
@@ -66,12 +66,17 @@ def unused_gradients(state: Any) -> str | None:
     )
 
 
-def without_graph(state: Any) -> Wrong | None:
-    """A number that outlives its batch does not keep the graph alive that it was computed by."""
+def kept_numbers(state: Any) -> Wrong | None:
+    """A number that outlives its batch has no graph, and digits enough: a sum in half precision stops growing."""
     for scope in ("run", "epoch", "phase"):
         for name, value in state.values_of(scope).items():
-            if isinstance(value, Tensor) and value.numel() == 1 and value.grad_fn is not None:
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                continue
+            if value.grad_fn is not None:
                 told = f"{name!r} outlives the batch and has a graph, which keeps that of every batch: detach it"
+                return Wrong(told, (name,))
+            if value.dtype in (torch.float16, torch.bfloat16):
+                told = f"{name!r} outlives the batch in {value.dtype}, where 256 and 1 may make 256: keep it in float32"
                 return Wrong(told, (name,))
     return None
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from learner.components import lost_tensors
 from stages.check import actors
@@ -55,6 +56,36 @@ def updates_what_is_held(state: Any, place: Place) -> Wrong | None:
         return None
     told = f"it updates {len(lost)} tensors that nothing in State holds, the first of shape {tuple(lost[0].shape)}"
     return Wrong(told, ("*.params",))
+
+
+class Rivals:
+    """In one batch, a parameter is changed by one optimizer: a second one undoes what the first one did."""
+
+    def __init__(self) -> None:
+        self._changed: dict[str, tuple[int, str]] = {}
+
+    def __call__(self, state: Any, changed: tuple[str, ...], place: Place, batches_seen: int) -> str | None:
+        owners = [name.partition(".")[0] for name in place.access.writes if name.endswith(".state")]
+        if len(owners) != 1:
+            return None
+        for name in changed:
+            before = self._changed.get(name, (batches_seen, owners[0]))
+            if before[0] == batches_seen and before[1] != owners[0]:
+                return f"{name} is changed by {before[1]!r} and by {owners[0]!r} in one batch"
+            self._changed[name] = batches_seen, owners[0]
+        return None
+
+
+def refers_to_what_is_held(state: Any) -> Wrong | None:
+    """The optimizer that a scheduler moves is one of State, so that its rates are used."""
+    values = state.values_of("run")
+    held = {id(value) for value in values.values() if isinstance(value, Optimizer)}
+    for name, value in values.items():
+        if isinstance(value, LRScheduler) and id(value.optimizer) not in held:
+            kind = type(value.optimizer).__name__
+            told = f"{name!r} moves an optimizer, a {kind}, that is not in State any more, and nothing uses its rates"
+            return Wrong(told, tuple(field for field, one in values.items() if isinstance(one, Optimizer)))
+    return None
 
 
 def of_its_own(state: Any, changed: tuple[str, ...]) -> Wrong | None:

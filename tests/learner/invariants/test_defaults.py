@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import ExponentialLR
 
 from learner import Callback, InvariantBroken, InvariantWarning, Learner, after, around, before, field
+from learner.callbacks import Schedule
 from learner.invariants import INVARIANTS
 
 Build = Callable[[bool], Learner]
@@ -131,7 +133,9 @@ def head_that_no_optimizer_has(is_bad: bool) -> Learner:
     return learner_of(model, optimizer=torch.optim.SGD(model[0].parameters(), lr=0.05))
 
 
-@breaks("a number that outlives its batch has no graph", "train/epoch/fit/batch:after:Sum.add")
+@breaks(
+    "a number that outlives its batch has no graph, and is not in half precision", "train/epoch/fit/batch:after:Sum.add"
+)
 def sum_of_losses_with_all_their_graphs(is_bad: bool) -> Learner:
     class Sum(Callback):
         def fields(self) -> dict[str, Any]:
@@ -142,6 +146,76 @@ def sum_of_losses_with_all_their_graphs(is_bad: bool) -> Learner:
             return total + (loss if is_bad else loss.detach())
 
     return learner_of(network(), Sum())
+
+
+@breaks(
+    "a number that outlives its batch has no graph, and is not in half precision",
+    "train/epoch/validate/batch:after:Hits.count",
+)
+def hits_that_are_counted_in_half_precision(is_bad: bool) -> Learner:
+    class Hits(Callback):
+        def fields(self) -> dict[str, Any]:
+            return {"hits": (Tensor | None, field(default=None, scope="phase"))}
+
+        @after("validate/batch", writes=("hits",))
+        def count(self, hits: Tensor | None, outputs: Tensor) -> Tensor:
+            kind = torch.bfloat16 if is_bad else torch.float32
+            before = torch.zeros((), dtype=kind) if hits is None else hits
+            return before + (outputs > 0).sum().type_as(before)
+
+    return learner_of(network(), Hits())
+
+
+@breaks("a parameter is changed by one optimizer", "train/epoch/fit/batch/second")
+def layer_that_two_optimizers_hold(is_bad: bool) -> Learner:
+    from learner import TrainState, stage, supervised
+
+    model = network()
+    second = torch.optim.SGD((model if is_bad else model[2]).parameters(), lr=0.01)
+
+    class Two(TrainState):
+        second_optimizer: torch.optim.Optimizer
+
+    @stage(state=Two, writes=("model.params", "second_optimizer.state"), reads=("model.grads",))
+    def step(second_optimizer: torch.optim.Optimizer) -> None:
+        second_optimizer.step()
+
+    first = torch.optim.SGD(model[0].parameters(), lr=0.05)
+    tree = supervised().insert(step, after="update", slot="second")
+    return learner_of(model, optimizer={"optimizer": first, "second_optimizer": second}, stages=tree)
+
+
+@breaks("a scheduler moves an optimizer of State", "train/epoch/fit/batch:after:Renew.renew")
+def schedule_of_an_optimizer_that_was_replaced(is_bad: bool) -> Learner:
+    class Renew(Callback):
+        @after("fit/batch", first="1 batch", reads=("model", "schedule"), writes=("optimizer", "schedule"))
+        def renew(self, state: Any) -> None:
+            state.optimizer = torch.optim.SGD(state.model.parameters(), lr=0.05)
+            state.schedule = state.schedule if is_bad else ExponentialLR(state.optimizer, 0.9)
+
+    return learner_of(network(), Schedule(lambda optimizer: ExponentialLR(optimizer, 0.9)), Renew())
+
+
+@breaks("a batch that comes again is what it was", "train/epoch/fit/batch/unpack:after:Mask.mask")
+def inputs_that_are_masked_in_the_loaders_memory(is_bad: bool) -> Learner:
+    class Mask(Callback):
+        @after("fit/batch/unpack", writes=("inputs",))
+        def mask(self, inputs: Tensor) -> Tensor:
+            inputs = inputs if is_bad else inputs.clone()
+            inputs[:, 0] *= 0.9
+            return inputs
+
+    return learner_of(network(), Mask())
+
+
+@breaks("random numbers do not come again", "train/epoch/fit")
+def seed_that_is_set_after_every_epoch(is_bad: bool) -> Learner:
+    class Sample(Callback):
+        @after("epoch", touches=("rng",))
+        def draw(self, model: nn.Module) -> None:
+            torch.manual_seed(0 if is_bad else torch.seed())
+
+    return learner_of(network(nn.Dropout(0.5)), Sample())
 
 
 @breaks("a model is trained in train mode", "train/epoch/fit/batch/update:after:Look.look")
@@ -243,11 +317,11 @@ def seed_that_is_set_before_every_batch(is_bad: bool) -> Learner:
 
 
 def violations(learner: Learner) -> list[tuple[str, str]]:
-    """What breaks in two epochs: (name of the invariant, who is named)."""
+    """What breaks in three epochs: (name of the invariant, who is named)."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", InvariantWarning)
         try:
-            learner.fit(epochs=2)
+            learner.fit(epochs=3)
         except InvariantBroken as error:
             assert str(error).startswith(error.actor)
     assert len(caught) <= len(learner.log.violations())
