@@ -50,9 +50,8 @@ def counted(records: Records) -> "Counter[NamedSlot]":
     """How many records each slot has."""
     if not records.is_whole:
         return Counter(record.slot for record in records.read())
-    templates = Counter(template for _, _, template, _ in records.store.stored())
     found: Counter[NamedSlot] = Counter()
-    for template, times in templates.items():
+    for template, times in records.store.times().items():
         for slot in records.slots_in(template):
             found[slot] += times
     return found
@@ -61,12 +60,18 @@ def counted(records: Records) -> "Counter[NamedSlot]":
 def digest(records: Records) -> str:
     """Sixty-four hexadecimal digits for what was written, by whom, where and in which order; times do not count."""
     found = sha256()
-    for seq, place, template, stored in records.store.stored():
-        if not records.counts(seq):
-            continue
-        kept = [record for record in records.unfolded(template, stored, place) if record.slot.kind != "exit"]
-        told = [(*record.slot[:3], record.slot.evidence, record.value) for record in kept]
-        found.update(repr((place, told)).encode())
+    told = records.wanted({number for number, slot in enumerate(records.slots) if slot.kind != "exit"})
+    kinds, forms = {}, {}
+    for template in records.wanted():
+        slots = [records.slots_in(template)[index] for index in told.get(template, ())]
+        kinds[template] = [slot.kind for slot in slots]
+        heads = [repr((*slot[:3], slot.evidence))[:-1].replace("%", "%%") for slot in slots]
+        forms[template] = f"(%r, [{', '.join(f'{head}, %r)' for head in heads)}])"
+    for seq, _, place, template, values in records.store.segments({**dict.fromkeys(forms, ()), **told}):
+        if records.counts(seq):
+            pairs = zip(kinds[template], values, strict=True)
+            shown = [value if type(value) is not list else records.value(kind, value) for kind, value in pairs]
+            found.update((forms[template] % (place, *shown)).encode())
     return found.hexdigest()
 
 
