@@ -109,7 +109,7 @@ class SqliteStore:
             with closing(cls.open(path)) as store, store.reading():
                 return store._connection.execute(_BEGUN).fetchone() is not None
         except LogDamaged:
-            return True
+            return not _is_blank(path)
 
     def write(self, tables: Tables, segments: Sequence[Segment]) -> None:
         """Add what is new in one transaction; a crash keeps it whole or leaves nothing of it."""
@@ -294,6 +294,13 @@ def _read(rows: list[tuple[Any, ...]]) -> list[Any]:
     if len(found) != len(rows):
         raise ValueError("a round of it is no list of values")
     return list(found)
+
+
+def _is_blank(path: Path) -> bool:
+    """Whether a file is a database without a table, which is what a kill leaves before the first is made."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as found:
+        return found.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+    return False
 
 
 def _close(connection: sqlite3.Connection, seal: bool) -> None:

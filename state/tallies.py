@@ -29,12 +29,13 @@ class Rate(NamedTuple):
 
 
 class Use(NamedTuple):
-    """Who declares to write and to read a field or part, and who wrote it.
+    """Who declares to write, to touch and to read a field or part, and who wrote it.
 
     Attributes:
         field: its name.
         declared: who declares to write it, in the order of the tree.
         wrote: who did, with the number of times, the most frequent first: "train/epoch/fit/batch/update (24)".
+        touchers: who else declares to touch it: it may change on the way, of which there is no record.
         readers: who declares to read it.
         told: what is odd about it: "never written", "never read", "undeclared"; "" if nothing.
     """
@@ -42,6 +43,7 @@ class Use(NamedTuple):
     field: str
     declared: tuple[str, ...]
     wrote: tuple[str, ...]
+    touchers: tuple[str, ...]
     readers: tuple[str, ...]
     told: str
 
@@ -102,7 +104,9 @@ def uses(records: Records) -> list[Use]:
         here = [slot for slot in slots if slot.field == field]
         declared = dict.fromkeys(one.actor for one in here if one.kind == "write" and one.evidence != "undeclared")
         who = tuple(actor for actor in declared if actor not in _RESERVED)
-        readers = tuple(dict.fromkeys(slot.actor for slot in here if slot.kind == "read"))
+        touchers, readers = (
+            tuple(dict.fromkeys(slot.actor for slot in here if slot.kind == kind)) for kind in ("touch", "read")
+        )
         by = Counter[str]()
         for slot in here:
             by[slot.actor] += counts[slot] if slot.kind == "write" else 0
@@ -113,7 +117,8 @@ def uses(records: Records) -> list[Use]:
             told = "never written"
         else:
             told = "never read" if who and here[0].scope in _SHORT and not _is_read(field, slots) else ""
-        rows.append(Use(field, who, wrote, readers, told))
+        others = tuple(actor for actor in touchers if actor not in declared)
+        rows.append(Use(field, who, wrote, others, readers, told))
     return rows
 
 
