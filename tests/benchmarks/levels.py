@@ -81,9 +81,8 @@ def measure(quick: bool) -> Iterator[Figure]:
     yield Figure("W2, audit 'summary', over 'off'", tuple(over), "", 0.05)
     slow = Workload("W3", conv_net, F.cross_entropy, random_batches(100, 64, 1, 28, 28), 1, (0, 0), True)
     batch = run(slow, "off") / len(slow.batches)
-    yield Figure(
-        "W3, audit 'summary': what it takes on W2, over a batch", tuple(one / batch for one in spent), "", 0.01
-    )
+    name = "W3, audit 'summary': what it takes on W2, over a batch"
+    yield Figure(name, tuple(one / batch * 100 for one in spent), "%", 1.0)
     for work in (
         slow,
         Workload("W4", wide_mlp, F.cross_entropy, random_batches(100, 128, 512), 0, (0, 0), True),
