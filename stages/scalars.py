@@ -1,9 +1,10 @@
-"""Scalars: the plain values of parts (a learning rate, a train/eval mode), compared at the borders of who may write."""
+"""Scalars: the plain values of parts (a learning rate, train or eval), compared at the borders of who may write."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from state.fields import MISSING
 from state.parts import scalars
@@ -39,9 +40,11 @@ class Scalars:
         self._known.update({f"{owner}.{part}.{name}": value for name, value in self._values(owner, part)})
 
     def compare_hyper(self) -> None:
-        """Log what somebody outside changed in the parameter groups of the optimizers."""
+        """Log what somebody outside changed in the parameter groups of the optimizers, and in their schedulers."""
         for owner in self._state.components(Optimizer):
             self.compare(owner, "hyper")
+        for owner in self._state.components(LRScheduler):
+            self.compare(owner, "state")
 
     def _values(self, owner: str, part: str) -> Iterable[tuple[str, Any]]:
         return scalars(self._state.__dict__.get(owner), part).items()

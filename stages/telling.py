@@ -3,6 +3,8 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
+from torch.optim.lr_scheduler import LRScheduler
+
 from stages.calling import Body
 from stages.check import actors
 from stages.order import covers
@@ -19,6 +21,8 @@ def nothing() -> None:
 
 def tell_parts_of(actor: "Actor") -> Body:
     """The function that tells the log that the parts were changed: inferred from the declaration and a good end."""
+    if actor.runner.recording is not None:
+        actor.runner.recording.touches(actor.path, actor.access.touches)
     tell, watchers = _tell_of(actor), actor.runner.watchers
     names = (*actor.access.part_writes, *actor.access.touches)
     parts = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
@@ -61,15 +65,20 @@ def _tell_measured(
 
 
 def watched_parts(actor: "Actor") -> list[tuple["Actor", str, str]]:
-    """The parts made of plain values that an actor writes, or may write: (actor, component, part)."""
+    """The parts with plain values that an actor writes, or may write: (actor, component, part)."""
     if actor.runner.recording is None:
         return []
     known = actor.runner.assembly.names
-    exchanged = [f"{name}.{part}" for name in actor.access.field_writes for part in ("hyper", "mode")]
+    exchanged = [f"{name}.{part}" for name in actor.access.field_writes for part in ("hyper", "mode", "state")]
     own = (*actor.access.part_writes, *(name for name in exchanged if name in known))
     names = known if actor.access.unsafe else own
-    pairs = dict.fromkeys(tuple(name.split(".")[:2]) for name in names if "." in name and _is_scalar(name))
-    return [(actor, owner, part) for owner, part in pairs]
+    pairs = dict.fromkeys(tuple(name.split(".")[:2]) for name in names if "." in name)
+    schedulers = actor.runner.state.components(LRScheduler)
+    return [
+        (actor, owner, part)
+        for owner, part in pairs
+        if _is_scalar(f"{owner}.{part}") or (part == "state" and owner in schedulers)
+    ]
 
 
 def watching(call: Body, watched: list[tuple["Actor", str, str]]) -> Body:

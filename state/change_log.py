@@ -6,11 +6,12 @@ from fnmatch import fnmatchcase
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from state.answer import Answer, in_one_pass
 from state.changes import Change, Changes
 from state.errors import StateError, UnknownField, nearest, suggestion
-from state.latest import Latest, change_of, with_before
+from state.latest import Latest, with_before
 from state.openings import PLACED
-from state.position import Asked, Place, Position, PositionLike, is_within
+from state.position import Place, Position, PositionLike
 from state.questions import Questions
 from state.recording import Recording
 from state.records import FORGETS, Record, Records
@@ -31,6 +32,7 @@ class ChangeLog(Questions):
     def __init__(self, store: Store, recording: Recording | None = None) -> None:
         self._store = store
         self._recording = recording
+        self._seen: dict[bool, tuple[object, Records]] = {}  # by `rolled_back`, as of a version of the store
 
     @classmethod
     def open(cls, name: str | os.PathLike[str]) -> "ChangeLog":
@@ -85,7 +87,7 @@ class ChangeLog(Questions):
         names = records.resolve(name)
         if self._recording is not None and all(self._recording.level_of(each).name == "off" for each in names):
             raise StateError(f"The log has no write of {name!r}. {self._why_unwritten(records, names)}")
-        return Changes(_changes(records, records.writes(names)))
+        return Changes(Answer(records, records.writes(names)))
 
     def where(
         self,
@@ -132,7 +134,7 @@ class ChangeLog(Questions):
             and (kind is None or slot.kind == kind)
             and (evidence is None or slot.evidence == evidence)
         }
-        changes = Changes(_changes(records, chosen, asked))
+        changes = Changes(Answer(records, chosen, asked))
         if not changes and asked != (None, None, None):
             records.find(asked)  # raises if no record at all is there
         return changes
@@ -159,7 +161,7 @@ class ChangeLog(Questions):
 
     def changes(self) -> Iterator[Change]:
         """Every record in order, read while it is iterated."""
-        return _changes(self._records())
+        return in_one_pass(self._records())
 
     def to_html(self, path: str | os.PathLike[str]) -> "Page":
         """Write the log as one HTML file that needs no server, no network and no other file.
@@ -201,7 +203,13 @@ class ChangeLog(Questions):
 
     def _records(self, rolled_back: bool = False) -> Records:
         self._flush()
-        return Records(self._store, rolled_back=rolled_back)
+        version = self._store.version()
+        seen, records = self._seen.get(rolled_back, (None, None))
+        if records is None or version is None or version != seen:
+            records = Records(self._store, rolled_back=rolled_back)
+            if version is not None:
+                self._seen[rolled_back] = version, records
+        return records
 
     def _named(self, rolled_back: bool = False) -> Records:
         """The records, for a question that names something in them."""
@@ -210,21 +218,6 @@ class ChangeLog(Questions):
             remedy = 'Choose audit="summary", the default, or audit="writes" to have a record.'
             raise StateError(f'This log is empty, because nothing was recorded (audit="off"). {remedy}')
         return records
-
-
-def _changes(
-    records: Records,
-    chosen: set[int] | None = None,
-    asked: Asked = (None, None, None),
-) -> Iterator[Change]:
-    """The chosen slots' changes at the places asked for, in one pass over all that tells what they replaced."""
-    kept = None if chosen is None else {records.slots[number] for number in chosen}
-    fields = set() if kept is None else {slot.field for slot in kept}
-    latest = Latest()
-    for record in records.read(None if chosen is None else chosen | records.writes(fields) | records.marks()):
-        if (kept is None or record.slot in kept) and is_within(record.place, asked):
-            yield change_of(record, latest.before(record))
-        latest.add(record)
 
 
 def _leading_to(records: Records, place: Place, end: int) -> Iterator[Record]:

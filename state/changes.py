@@ -1,6 +1,6 @@
 """Answers of the change log: one change, and a table of several."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final, overload
 
@@ -71,7 +71,13 @@ class Changes(Sequence[Change]):
     _columns = ("seq", "position", "actor", "field", "before", "after", "evidence")
 
     def __init__(self, changes: Iterable[Change]) -> None:
-        self._changes = tuple(changes)
+        self._changes = tuple(changes) if isinstance(changes, list) or not isinstance(changes, Sequence) else changes
+
+    def __reduce__(self) -> tuple[type["Changes"], tuple[tuple[Change, ...]]]:
+        return Changes, (tuple(self),)
+
+    def __iter__(self) -> Iterator[Change]:
+        return iter(self._changes)
 
     @overload
     def __getitem__(self, index: int) -> Change: ...

@@ -47,7 +47,7 @@ def nonfinite(records: Records, names: set[str]) -> Iterator[Record]:
 
 def beyond(records: Records, names: set[str], above: float | None, below: float | None) -> Iterator[Record]:
     """The writes of these fields with a number, or an element, past a bound, in order."""
-    for record in records.read(records.writes(names)):
+    for record in records.read(records.writes(names), beyond=(above, below)):
         low, high = _range(record.value)
         if (above is not None and high is not None and high > above) or (
             below is not None and low is not None and low < below

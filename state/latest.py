@@ -27,7 +27,7 @@ class Latest:
         """The write that this one replaces."""
         slot = record.slot
         earlier, place = self._held.get(slot.field or "", (None, record.place))
-        if slot.scope == self._told or any(scope == slot.scope for scope, _, _ in self._open):
+        if slot.scope == self._told or (self._open and any(scope == slot.scope for scope, _, _ in self._open)):
             return earlier
         depth = PLACED.get(slot.scope, 0)
         return earlier if place[:depth] == self._outside(record.place)[:depth] else None
@@ -73,7 +73,7 @@ class Latest:
 
     def _outside(self, place: Place) -> Place:
         """The place outside of all that was told: inside, places are those of what is told, not of what goes on."""
-        return next((outer for scope, outer, _ in self._open if scope in PLACED), place)
+        return next((outer for scope, outer, _ in self._open if scope in PLACED), place) if self._open else place
 
     def _take(self, scope: str) -> Held:
         """Take away what is held of a scope."""
@@ -128,6 +128,8 @@ def _last(backward: list[Record], record: Record, told: str | None = None) -> Re
 
 def _is_told(records: Records, before: int) -> bool:
     """Whether, just before a record, an epoch, phase or batch is open whose opening was told."""
+    if records.marks(PLACED) == records.marks([]):  # only of the run
+        return False
     closed: list[str] = []
     for record in records.read(records.marks(PLACED), before=before, backward=True):
         scope = record.slot.evidence

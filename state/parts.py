@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 RNG = "rng"
 """The random number generators (torch, numpy, Python): a component of every State."""
@@ -59,8 +60,9 @@ def is_saveable(annotation: Any) -> bool:
 def scalars(component: Any, part: str) -> dict[str, Any]:
     """The plain values of a part, by the name below it: `hyper` gives `lr`, `weight_decay`, ...; `mode` gives `train`.
 
-    A hyper-parameter that differs between parameter groups is given as text, one value per group. Parts made of tensors
-    have none. Reads no tensor from a device: a learning rate that is a Tensor there is given as "on cuda:0".
+    A hyper-parameter that differs between parameter groups is given as text, one value per group. The `state` of a
+    learning rate scheduler gives `last_epoch`, `_last_lr`, ...; other parts, made of tensors, have none. Reads no
+    tensor from a device: a learning rate that is a Tensor there is given as "on cuda:0".
     """
     if component is None:
         return {}
@@ -72,6 +74,10 @@ def scalars(component: Any, part: str) -> dict[str, Any]:
         frozen = sum(not parameter.requires_grad for parameter in component.parameters())
         modes = {module.training for module in component.modules()}
         return {"train": modes.pop() if len(modes) == 1 else "mixed", "frozen": frozen}
+    if part == "state" and isinstance(component, LRScheduler):
+        plain = (item for item in vars(component).items() if item[0] == "_last_lr" or not item[0].startswith("_"))
+        rates = {name: value if isinstance(value, list) else [value] for name, value in plain}
+        return {name: _common(each) for name, each in rates.items() if each and all(map(_is_number, each))}
     return {}
 
 
@@ -94,6 +100,10 @@ def _common(values: list[Any]) -> Any:
         value = plain[0]
         return value if isinstance(value, int | float | str | bool | None) else str(value)
     return ", ".join(str(value) for value in plain)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | str) or (isinstance(value, Tensor) and value.numel() == 1)
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,8 @@ Place = tuple[int | None, str | None, int | None, int | None]
 Asked = tuple[int | range | None, str | None, int | range | None]
 """An epoch, a phase and a batch to look for; None for any."""
 
+ANYWHERE: Asked = (None, None, None)
+
 
 @dataclass(frozen=True, slots=True)
 class Position:

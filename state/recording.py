@@ -84,11 +84,18 @@ class Recording:
 
     def reads(self, actor: str, names: Collection[str]) -> None:
         """Register what an actor declares to read: a slot of kind "read" for each field or part, never written to."""
+        self._declare(actor, "read", names)
+
+    def touches(self, actor: str, names: Collection[str]) -> None:
+        """Register what an actor declares to touch: a slot of kind "touch" for each part, never written to."""
+        self._declare(actor, "touch", names)
+
+    def _declare(self, actor: str, kind: str, names: Collection[str]) -> None:
         for name in names:
             while name and name not in self._fields:  # what lies below a part is told by the part
                 name = name.rpartition(".")[0]
             if name:
-                intern(self._tables.slots, SlotRow(self._actors[actor], "read", self._fields[name], "declared"))
+                intern(self._tables.slots, SlotRow(self._actors[actor], kind, self._fields[name], "declared"))
 
     def field(self, name: str, scope: str, type: str, description: str, default: object = MISSING) -> int:
         """Register a field, or a part of a component; a second registration holds from then on."""

@@ -1,16 +1,20 @@
 """Records: what a store holds, under the names its tables have."""
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 from state.errors import StateError, UnknownField, nearest, suggestion
 from state.fields import MISSING
-from state.position import Asked, Place, Position, is_within
+from state.position import ANYWHERE, Asked, Place, Position, is_within
 from state.scopes import RUN
 from state.statistics import Summary
-from state.stores import FieldRow, Segment, Store, from_json
+from state.stores import UNBOUND, Bounds, FieldRow, Segment, Store, from_json
 
 FORGETS = "The log in memory keeps the latest rounds only; give a run_dir to keep them all."
+
+_END = 2**62
+"""After the last record of any run."""
 
 
 class NamedSlot(NamedTuple):
@@ -40,8 +44,8 @@ class Records:
 
     def __init__(self, store: Store, *, rolled_back: bool = False) -> None:
         """Those that count; or those that were `rolled_back`, as the run was resumed from a checkpoint before them."""
+        self.store = store.view()
         tables = store.tables()
-        self.store = store
         self._wants_gone = False
         self._templates = list(tables.templates)
         self._metas = list(tables.metas)
@@ -92,23 +96,33 @@ class Records:
         before: int | None = None,
         backward: bool = False,
         nonfinite: bool = False,
+        asked: Asked = ANYWHERE,
+        beyond: Bounds = UNBOUND,
     ) -> Iterator[Record]:
         """The records of these slots (all of them by default) in rounds from `since` on, with numbers below `before`.
 
-        With `nonfinite` only those of rounds in which some value is NaN or infinite.
+        With `nonfinite` only those of rounds in which some value is NaN or infinite, with `asked` of rounds at such
+        places. With `beyond` at least those of rounds in which one of them is past a bound.
         """
-        wanted: dict[int, list[int]] = {}
+        wanted = self.wanted(slots, backward=backward)
+        chosen = {template: [self.slots[self._templates[template][n]] for n in row] for template, row in wanted.items()}
+        where: dict[str, Any] = {"since": since, "before": before, "backward": backward, "nonfinite": nonfinite}
+        read, counts, end = self._read, self.counts, _END if before is None else before
+        for seq, t_ns, place, template, values in self.store.segments(wanted, asked=asked, beyond=beyond, **where):
+            are_all = self.is_whole and seq + len(self._templates[template]) <= end
+            for index, slot, value in zip(wanted[template], chosen[template], values, strict=True):
+                if are_all or (seq + index < end and counts(seq + index)):
+                    shown = read(slot.kind, value) if type(value) is list else value
+                    yield Record(seq + index, t_ns, place, slot, shown)
+
+    def wanted(self, slots: Collection[int] | None = None, *, backward: bool = False) -> dict[int, list[int]]:
+        """Where in the segments of each template records of these slots stand; only templates that have some."""
+        found: dict[int, list[int]] = {}
         for template, row in enumerate(self._templates):
             indices = [index for index, slot in enumerate(row) if slots is None or slot in slots]
             if indices:
-                wanted[template] = indices[::-1] if backward else indices
-        asked: dict[str, Any] = {"since": since, "before": before, "backward": backward, "nonfinite": nonfinite}
-        for seq, t_ns, place, template, values in self.store.segments(wanted, **asked):
-            row = self._templates[template]
-            for index, value in zip(wanted[template], values, strict=True):
-                if (before is None or seq + index < before) and self.counts(seq + index):
-                    slot = self.slots[row[index]]
-                    yield Record(seq + index, t_ns, place, slot, self._read(slot.kind, value))
+                found[template] = indices[::-1] if backward else indices
+        return found
 
     def segments(self) -> Iterator[Segment]:
         """The segments whose records are wanted, as the store has them."""
@@ -137,35 +151,46 @@ class Records:
         Raises:
             StateError: there is no such round.
         """
-        (epoch, phase, batch), found = asked, None
+        epoch, phase, batch = asked
+        if batch is not None and phase is None:  # the first phase that has such a batch
+            phase = next((place[1] for _, place, _ in self._rounds(asked=asked) if place[1] is not None), None)
+        for seq, place, template in self._rounds(asked=(epoch, phase, batch), backward=True):
+            return place, seq + len(self._templates[template])
         seen: dict[tuple[int | None, str | None], int | None] = {}  # the last batch of each phase
-        for seq, place, template, _ in self.store.stored():
+        for _, place, _, _ in self.store.stored():
             seen[place[:2]] = place[2] if place[2] is not None else seen.get(place[:2])
-            if is_within(place, (epoch, phase, batch)) and self.counts(seq):
-                phase = place[1] if batch is not None else phase
-                found = place, seq + len(self._templates[template])
-        if found is None:
-            raise StateError(_told_missing(asked, seen) + (f" {FORGETS}" if self.store.dropped else ""))
-        return found
+        raise StateError(_told_missing(asked, seen) + (f" {FORGETS}" if self.store.dropped else ""))
 
     def epoch_begins(self, place: Place, end: int) -> int:
         """The number of the first record of the epoch of a place, of those that lead up to record `end`."""
-        begin, inside = 0, False
-        for seq, other, _, _ in self.store.stored():
-            if seq >= end:
+        begin = 0
+        for seq, other, _ in self._rounds(before=end, backward=True, are_all=True):
+            if other[0] != place[0]:
                 break
-            if not inside or other[0] != place[0]:
-                begin, inside = seq, other[0] == place[0]
+            begin = seq
         return begin
+
+    def _rounds(self, *, are_all: bool = False, **where: Any) -> Iterator[tuple[int, Place, int]]:
+        """The number, place and template of segments that count, or of all."""
+        no_values = {template: () for template in range(len(self._templates))}
+        for seq, _, place, template, _ in self.store.segments(no_values, **where):
+            if are_all or self.counts(seq):
+                yield seq, place, template
+
+    def end(self) -> int:
+        """The number that comes after the last record there is."""
+        last = next(self._rounds(backward=True, are_all=True), None)
+        return 0 if last is None else last[0] + len(self._templates[last[2]])
+
+    def times(self, asked: Asked, before: int) -> Mapping[int, int]:
+        """How many segments of each template count, at such places, before record `before`."""
+        if self.is_whole:
+            return self.store.times(asked, before)
+        return Counter(template for _, _, template in self._rounds(asked=asked, before=before))
 
     def durations(self) -> Iterator[tuple[str, int]]:
         """Who was left after how many nanoseconds, for each time that was timed."""
-        exits = {number for number, slot in enumerate(self.slots) if slot.kind == "exit"}
-        wanted = {
-            template: [index for index, slot in enumerate(row) if slot in exits]
-            for template, row in enumerate(self._templates)
-            if exits.intersection(row)
-        }
+        wanted = self.wanted({number for number, slot in enumerate(self.slots) if slot.kind == "exit"})
         for seq, _, _, template, values in self.store.segments(wanted):
             for index, value in zip(wanted[template], values, strict=True):
                 if value[1] is not None and self.counts(seq + index):
@@ -173,8 +198,8 @@ class Records:
 
     @property
     def is_whole(self) -> bool:
-        """Whether no record was rolled back."""
-        return not self._gone
+        """Whether all records are wanted: none was rolled back."""
+        return not self._gone and not self._wants_gone
 
     def slots_in(self, template: int) -> list[NamedSlot]:
         """The slots of a template, in order."""
@@ -197,7 +222,7 @@ class Records:
 
     def counts(self, seq: int) -> bool:
         """Whether a record is one of those that are wanted."""
-        return not self._gone or any(first <= seq < end for first, end in self._gone) is self._wants_gone
+        return any(first <= seq < end for first, end in self._gone) is self._wants_gone
 
     def _read(self, kind: str, value: Any) -> object:
         if not isinstance(value, list):

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from state.changes import Change
 from state.records import NamedSlot, Record, Records
+from state.side_by_side import Pair, unlike
+from state.sqlite import SqliteStore
 from state.statistics import Summary
 
 Kind = Literal["none", "start", "structure", "order", "value", "length"]
@@ -98,7 +100,7 @@ def _first_round(ours: Records, theirs: Records, tolerance: float) -> tuple[int,
     few, many = sorted((ours.texts(), theirs.texts()), key=len)
     texts_agree = many[: len(few)] == few  # so that a number stands for the same text in both
     agree: dict[tuple[int, int], bool] = {}
-    for one, other in zip_longest(ours.store.stored(), theirs.store.stored()):
+    for one, other in _pairs(ours, theirs, texts_agree):
         if one is None or other is None:
             return (_END if one is None else one[0]), (_END if other is None else other[0])
         pair = one[2], other[2]
@@ -113,6 +115,23 @@ def _first_round(ours: Records, theirs: Records, tolerance: float) -> tuple[int,
         if len(rounds[0]) != len(rounds[1]) or any(_differ(a, b, tolerance) for a, b in zip(*rounds, strict=True)):
             return one[0], other[0]
     return None
+
+
+def _pairs(ours: Records, theirs: Records, texts_agree: bool) -> Iterator[Pair]:
+    """The rounds of both in order; of stored runs without those that are seen to tell the same."""
+    one, other = ours.store, theirs.store
+    if not (texts_agree and isinstance(one, SqliteStore) and isinstance(other, SqliteStore)):
+        return zip_longest(one.stored(), other.stored())
+    if one.count() != ours.end():  # a round is missing, since the disk was full
+        return zip_longest(one.stored(), other.stored())
+    their_keys = {template: theirs.keys_of(template) for template in theirs.wanted()}
+    agree = {}
+    for template in ours.wanted():
+        keys = ours.keys_of(template)
+        same = next((number for number, theirs_of in their_keys.items() if theirs_of == keys), None)
+        if same is not None:
+            agree[template] = same
+    return unlike(one, other, agree)
 
 
 def is_order(one: Record, other: Record) -> bool:

@@ -8,85 +8,42 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from state.errors import LogDamaged, RunNotFound, nearest, suggestion
-from state.position import Place
+from state.position import ANYWHERE, Asked, Place
 from state.runs import LOG_FILE
-from state.stores import ActorRow, FieldRow, Row, Segment, SlotRow, Tables, Wanted, from_json, to_json
-
-APPLICATION_ID = 0x53544C47  # "STLG"
-FORMAT = 1
-
-_FEW = 4
-
-SCHEMA = f"""
-BEGIN IMMEDIATE;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {FORMAT};
-CREATE TABLE run (key TEXT PRIMARY KEY, value);
-CREATE TABLE actor (id INTEGER PRIMARY KEY, path TEXT, kind TEXT, source TEXT);
-CREATE TABLE field (id INTEGER PRIMARY KEY, name TEXT, scope TEXT, type TEXT, description TEXT, "default" TEXT);
-CREATE TABLE slot (id INTEGER PRIMARY KEY, actor INTEGER, kind TEXT, field INTEGER, evidence TEXT);
-CREATE TABLE template (id INTEGER PRIMARY KEY, length INTEGER);
-CREATE TABLE template_slot (template INTEGER, idx INTEGER, slot INTEGER, PRIMARY KEY (template, idx)) WITHOUT ROWID;
--- texts that stand for values: a tensor's dtype and shape, a collection's keys or length, the name of a class
-CREATE TABLE meta (id INTEGER PRIMARY KEY, text TEXT);
--- one row per round. vals: a JSON array, one value per slot of the template: a plain value,
--- [id of a meta text], [that, low, high, mean, norm, fingerprint, where it is not finite], {{"f": "nan" | "inf" |
--- "-inf"}}, or [outcome, duration in ns, reason] where a stage is left
-CREATE TABLE segment (
-    seq INTEGER PRIMARY KEY, t_ns INTEGER, epoch INTEGER, phase TEXT, batch INTEGER, upd INTEGER,
-    template INTEGER, vals TEXT
-);
--- one row per record: who (actor) wrote what (field, value), when (seq, t_ns, position), known how (evidence);
--- kind is write, enter or exit of a stage, open or close of a scope, and field is null for all but the first. Scopes
--- (named as evidence) are told where the position does not tell one from the next; the run is, each time it begins
-CREATE VIEW change AS
-SELECT
-    segment.seq + item.key AS seq, t_ns, epoch, phase, batch, upd, actor.path AS actor, slot.kind AS kind,
-    field.name AS field,
-    CASE
-        WHEN item.type = 'object' THEN json_extract(item.value, '$.f')
-        WHEN item.type = 'array' AND json_type(item.value, '$[0]') = 'integer'
-            THEN (SELECT text FROM meta WHERE id = json_extract(item.value, '$[0]'))
-        ELSE item.value
-    END AS value,
-    evidence
-FROM segment, json_each(segment.vals) AS item
-JOIN template_slot ON template_slot.template = segment.template AND template_slot.idx = item.key
-JOIN slot ON slot.id = template_slot.slot
-JOIN actor ON actor.id = slot.actor
-LEFT JOIN field ON field.id = slot.field;
--- one row per write that was measured, at the levels stats and full: numbers of the elements, of a part only the norm;
--- a fingerprint of their bits, and the first tensor of a part that is not finite
-CREATE VIEW measured AS
-SELECT
-    segment.seq + item.key AS seq, t_ns, epoch, phase, batch, upd, actor.path AS actor, field.name AS field,
-    json_extract(item.value, '$[1]') AS low, json_extract(item.value, '$[2]') AS high,
-    json_extract(item.value, '$[3]') AS mean, json_extract(item.value, '$[4]') AS norm,
-    json_extract(item.value, '$[5]') AS fingerprint, json_extract(item.value, '$[6]') AS not_finite
-FROM segment, json_each(segment.vals) AS item
-JOIN template_slot ON template_slot.template = segment.template AND template_slot.idx = item.key
-JOIN slot ON slot.id = template_slot.slot
-JOIN actor ON actor.id = slot.actor
-JOIN field ON field.id = slot.field
-WHERE item.type = 'array' AND json_type(item.value, '$[0]') = 'integer' AND json_array_length(item.value) = 7;
--- one row per time a stage was left: its outcome (ok, failed, cancelled and so on), how long it took (null if it was
--- not timed), and why it ended (null if ok): for a cancelled one who did it and what ends by it, 'actor (scope): why'
-CREATE VIEW stage AS
-SELECT
-    seq, t_ns, epoch, phase, batch, upd, actor, json_extract(value, '$[0]') AS outcome,
-    json_extract(value, '$[1]') AS duration_ns, json_extract(value, '$[2]') AS reason
-FROM change WHERE kind = 'exit';
-COMMIT;
-"""
+from state.sqlite_query import PLACE_COLUMNS, extracted, is_short, joined, past, placed
+from state.sqlite_schema import APPLICATION_ID, BY_TEMPLATE, FORMAT, SCHEMA
+from state.stores import (
+    UNBOUND,
+    ActorRow,
+    Bounds,
+    FieldRow,
+    Row,
+    Segment,
+    SlotRow,
+    Tables,
+    Wanted,
+    from_json,
+    to_json,
+)
 
 _BEGUN = """
 SELECT 1 FROM segment JOIN template_slot USING (template) JOIN slot ON slot.id = template_slot.slot
 JOIN actor ON actor.id = slot.actor WHERE actor.path <> 'setup' LIMIT 1
 """
+
+
+_INDEXED = "SELECT 1 FROM sqlite_master WHERE name = 'by_template'"
+
+_RARE = 1_000
+"""Rounds that are faster found by the index of templates and sorted, than in a pass over all."""
+
+_CHUNK = 512
+"""Rounds whose values are read at once."""
 
 
 class SqliteStore:
@@ -106,17 +63,21 @@ class SqliteStore:
         """
         self.path = Path(path)
         self.name = str(path)
-        address = self.path.absolute().as_uri() + ("?mode=ro" if read_only else "?mode=rwc")
-        with self._reading():
+        with self.reading():
+            address = self.address("ro" if read_only else "rwc")
             self._connection = sqlite3.connect(address, uri=True, check_same_thread=False)
         self._finish = weakref.finalize(self, _close, self._connection, seal=not read_only)
         try:
-            with self._reading():
+            with self.reading():
                 (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 if tables or read_only:
                     self._check()
                 else:
                     self._begin()
+                if tables and not read_only:
+                    with suppress(sqlite3.OperationalError):  # the disk is full: it is a matter of speed only
+                        self._connection.execute(BY_TEMPLATE)
+                self._is_indexed = bool(self._connection.execute(_INDEXED).fetchone())
                 self._saved = self.tables().sizes()
                 next(self.segments(backward=True), None)
         except LogDamaged:
@@ -145,10 +106,10 @@ class SqliteStore:
         if not path.is_file() or not path.stat().st_size:  # the process was killed, or has just started
             return False
         try:
-            with closing(cls.open(path)) as store, store._reading():
+            with closing(cls.open(path)) as store, store.reading():
                 return store._connection.execute(_BEGUN).fetchone() is not None
         except LogDamaged:
-            return True
+            return not _is_blank(path)
 
     def write(self, tables: Tables, segments: Sequence[Segment]) -> None:
         """Add what is new in one transaction; a crash keeps it whole or leaves nothing of it."""
@@ -167,8 +128,8 @@ class SqliteStore:
 
     def tables(self) -> Tables:
         """The tables as they are in the file now."""
-        with self._reading():
-            execute = self._connection.execute
+        with self.reading():
+            execute = self._reader().execute
             templates: dict[int, list[int]] = {}
             for template, slot in execute("SELECT template, slot FROM template_slot ORDER BY template, idx"):
                 templates.setdefault(template, []).append(slot)
@@ -195,38 +156,81 @@ class SqliteStore:
         before: int | None = None,
         backward: bool = False,
         nonfinite: bool = False,
+        asked: Asked = ANYWHERE,
+        beyond: Bounds = UNBOUND,
     ) -> Iterator[Segment]:
         """Read from the file while it is iterated."""
-        chosen = "1" if wanted is None else f"template IN ({', '.join(map(str, sorted(wanted)))})"
-        values = "vals" if wanted is None else _extracted(wanted)
-        places = [] if before is None else [f"seq < {before:d}"]
-        places += [] if since is None else [f"seq >= {since:d}"]
-        places += ["""instr(vals, '{"f":') > 0"""] if nonfinite else []
-        columns = f"seq, t_ns, epoch, phase, batch, upd, template, {values}"
-        order = "DESC" if backward else "ASC"
-        with self._reading():
-            query = f"SELECT {columns} FROM segment WHERE {' AND '.join([chosen, *places])} ORDER BY seq {order}"
-            for seq, t_ns, epoch, phase, batch, update, template, text in self._connection.execute(query):
-                found = from_json(text)
-                if wanted is not None and not _is_short(wanted[template]):
-                    found = [found[index] for index in wanted[template]]
-                yield seq, t_ns, (epoch, phase, batch, update), template, found
+        with self.reading():
+            where = placed(since, before, asked) + past(wanted or {}, beyond)
+            where += [("""instr(vals, '{"f":') > 0""", [])] if nonfinite else []
+            source = "segment"
+            if wanted is not None:
+                chosen = f"template IN ({', '.join(map(str, sorted(wanted)))})"
+                is_rare = self._is_rare(chosen)
+                source += " INDEXED BY by_template" if is_rare else ""
+                where.append((chosen if is_rare else f"+{chosen}", []))  # with "+" no index is looked for
+            columns = f"{PLACE_COLUMNS}, template, {'vals' if wanted is None else extracted(wanted)}"
+            conditions, given = joined(where)
+            query = f"SELECT {columns} FROM {source} WHERE {conditions} ORDER BY seq {'DESC' if backward else 'ASC'}"
+            picked = {} if wanted is None else {t: indices for t, indices in wanted.items() if not is_short(indices)}
+            for rows in _chunks(self._reader().execute(query, given)):
+                found = _read(rows)
+                for (seq, t_ns, epoch, phase, batch, update, template, _), stored in zip(rows, found, strict=True):
+                    indices = picked.get(template)
+                    of_wanted = stored if indices is None else [stored[index] for index in indices]
+                    yield seq, t_ns, (epoch, phase, batch, update), template, of_wanted
+
+    def times(self, asked: Asked = ANYWHERE, before: int | None = None) -> dict[int, int]:
+        """How many segments each template has."""
+        where, given = joined(placed(None, before, asked))
+        with self.reading():
+            by = "template" if asked == ANYWHERE else "+template"  # in the index is no place
+            query = f"SELECT template, count(*) FROM segment WHERE {where} GROUP BY {by}"
+            return dict(self._reader().execute(query, given).fetchall())
+
+    def view(self) -> "SqliteStore":
+        """Itself: a file only grows."""
+        return self
+
+    def version(self) -> object:
+        """What is another one after each write, whoever wrote."""
+        with self.reading():
+            (others,) = self._reader().execute("PRAGMA data_version").fetchone()
+            return others, self._reader().total_changes
+
+    def _is_rare(self, chosen: str) -> bool:
+        """Whether so few rounds have one of the chosen templates that the index is the way to find them."""
+        if not self._is_indexed:
+            return False
+        query = f"SELECT count(*) FROM (SELECT 1 FROM segment WHERE {chosen} LIMIT {_RARE})"
+        return int(self._reader().execute(query).fetchone()[0]) < _RARE
 
     def stored(self) -> Iterator[tuple[int, Place, int, object]]:
         """Read from the file while it is iterated."""
-        with self._reading():
+        with self.reading():
             query = "SELECT seq, epoch, phase, batch, upd, template, vals FROM segment ORDER BY seq"
-            for seq, epoch, phase, batch, update, template, values in self._connection.execute(query):
+            for seq, epoch, phase, batch, update, template, values in self._reader().execute(query):
                 yield seq, (epoch, phase, batch, update), template, values
 
     def count(self) -> int:
         """How many records the file holds."""
-        with self._reading():
+        with self.reading():
             query = "SELECT coalesce(sum(length), 0) FROM segment JOIN template ON template.id = segment.template"
-            return int(self._connection.execute(query).fetchone()[0])
+            return int(self._reader().execute(query).fetchone()[0])
+
+    def address(self, mode: str) -> str:
+        """What SQLite opens the file by, to be read ("ro") or written ("rwc")."""
+        return f"{self.path.absolute().as_uri()}?mode={mode}"
+
+    def _reader(self) -> sqlite3.Connection:
+        """The connection; once it is closed, another one to the file, which stands alone then."""
+        if not self._finish.alive:
+            self._connection = sqlite3.connect(self.address("ro"), uri=True, check_same_thread=False)
+            self._finish = weakref.finalize(self, _close, self._connection, seal=False)
+        return self._connection
 
     def close(self) -> None:
-        """Close the file; also done when the store is collected or the interpreter ends."""
+        """Write nothing more, and close the file; also done when the store is collected or the interpreter ends."""
         self._finish()
 
     def _begin(self) -> None:
@@ -263,7 +267,8 @@ class SqliteStore:
             insert("INSERT OR IGNORE INTO template_slot VALUES (?, ?, ?)", [(n, *item) for item in enumerate(row)])
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def reading(self) -> Iterator[None]:
+        """What says of an error in reading that the file is damaged."""
         try:
             yield
         except (sqlite3.DatabaseError, ValueError, TypeError) as error:
@@ -275,20 +280,27 @@ def _new(table: dict[Row, int], saved: int) -> list[tuple[Row, int]]:
     return list(islice(table.items(), saved, None))
 
 
-def _is_short(indices: Sequence[int]) -> bool:
-    """Whether a few values are faster taken out of the text by SQLite than all of them read."""
-    return len(indices) <= _FEW and sqlite3.sqlite_version_info >= (3, 38)
+def _chunks(cursor: sqlite3.Cursor) -> Iterator[list[tuple[Any, ...]]]:
+    """Rows by and by: few at first, for who wants the first ones only."""
+    size = 1
+    while rows := cursor.fetchmany(size):
+        yield rows
+        size = min(2 * size, _CHUNK)
 
 
-def _extracted(wanted: Wanted) -> str:
-    """An expression for the values at these indices, as they stand in the text."""
-    texts = {
-        template: " || ',' || ".join(f"(vals -> '$[{index}]')" for index in indices)
-        for template, indices in wanted.items()
-        if indices and _is_short(indices)
-    }
-    cases = " ".join(f"WHEN {template} THEN '[' || {text} || ']'" for template, text in texts.items())
-    return f"CASE template {cases} ELSE vals END" if cases else "vals"
+def _read(rows: list[tuple[Any, ...]]) -> list[Any]:
+    """The values of rows, whose texts come last: read in one go, which takes a third of the time."""
+    found = from_json(f"[{','.join([row[-1] for row in rows])}]")
+    if len(found) != len(rows):
+        raise ValueError("a round of it is no list of values")
+    return list(found)
+
+
+def _is_blank(path: Path) -> bool:
+    """Whether a file is a database without a table, which is what a kill leaves before the first is made."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as found:
+        return found.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+    return False
 
 
 def _close(connection: sqlite3.Connection, seal: bool) -> None:

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from state.contents import combined, digest
 
+_SUMMED = (torch.float32, torch.float64)
+"""The kinds of numbers whose squares are added up as they are."""
+
 
 class Summary(NamedTuple):
     """What the log has of a tensor, or of all tensors in a part, at the levels "stats" and "full".
@@ -85,9 +88,12 @@ def measured_field(value: Tensor, *, fingerprint: bool) -> Measured | None:
 def measured_part(names: Sequence[str], tensors: Sequence[Tensor], *, fingerprint: bool) -> Measured:
     """Statistics of all tensors in a part, of which there is at least one."""
     with torch.no_grad():
-        device = tensors[0].device
-        norms = [torch.linalg.vector_norm(_real(each.detach())) for each in tensors]
-        found = torch.stack([norm.to(device, torch.float64) for norm in norms]).view(torch.int64)
+        device, kinds = tensors[0].device, {(each.device, each.dtype) for each in tensors}
+        if len(kinds) == 1 and tensors[0].dtype in _SUMMED:
+            norms = list(torch._foreach_norm([each.detach() for each in tensors]))  # in one go
+        else:
+            norms = [torch.linalg.vector_norm(_real(each.detach())).to(device, torch.float64) for each in tensors]
+        found = torch.stack(norms).to(torch.float64).view(torch.int64)
         if not fingerprint:
             return Measured(found, names, None)
         digests = torch.stack([digest(each).to(device) for each in tensors])
@@ -98,6 +104,6 @@ def _real(tensor: Tensor) -> Tensor:
     """Elements that can be added up: float32 or float64."""
     if tensor.is_complex():
         return tensor.abs()
-    if tensor.dtype in (torch.float32, torch.float64):
+    if tensor.dtype in _SUMMED:
         return tensor
     return tensor.to(torch.float32 if tensor.is_floating_point() else torch.float64)

@@ -6,19 +6,25 @@ segment has the number `seq + i`.
 """
 
 import json
-from collections import deque
+from bisect import bisect_left
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from state.position import Place
+from state.position import ANYWHERE, Asked, Place, is_within
 
 Segment = tuple[int, int, Place, int, list[Any]]
 """(seq of its first record, unix time in ns, place, template, one value per slot of the template)."""
 
 Wanted = Mapping[int, Sequence[int]]
 """By the number of a template the indices of the slots whose values are wanted."""
+
+Bounds = tuple[float | None, float | None]
+"""What a number is looked for above of, and below of; None for no bound."""
+
+UNBOUND: Bounds = (None, None)
 
 Row = TypeVar("Row")
 
@@ -99,12 +105,24 @@ class Store(Protocol):
         before: int | None = None,
         backward: bool = False,
         nonfinite: bool = False,
+        asked: Asked = ANYWHERE,
+        beyond: Bounds = UNBOUND,
     ) -> Iterator[Segment]:
         """Those of the wanted templates that begin with record `since` or later, and before record `before`.
 
-        In order, or from the last to the first. With `wanted` only the values at these indices, in their order; with
-        `nonfinite` only segments in which some value is NaN or infinite.
+        In order, or from the last to the first. With `wanted` only the values at these indices, in their order. With
+        `nonfinite` only segments in which some value is NaN or infinite, with `asked` only those at such places. With
+        `beyond` at least those in which a wanted number, or one of a wanted `Summary`, is past a bound.
         """
+
+    def times(self, asked: Asked = ANYWHERE, before: int | None = None) -> dict[int, int]:
+        """How many segments each template has at such places, before record `before`."""
+
+    def view(self) -> "Store":
+        """What it holds now, to be read: later writes take nothing away from it."""
+
+    def version(self) -> object:
+        """What is another one after each write, whoever wrote; None where nobody has to know."""
 
     def stored(self) -> Iterator[tuple[int, Place, int, object]]:
         """Of each segment (seq, place, template, values), the values as they are stored: good to be compared."""
@@ -130,6 +148,7 @@ class MemoryStore:
         self._others: deque[Segment] = deque(maxlen=rounds)
         self._tables = Tables()
         self._written = 0
+        self._in_order: list[Segment] = []  # of a view only
 
     @property
     def dropped(self) -> int:
@@ -155,15 +174,40 @@ class MemoryStore:
         before: int | None = None,
         backward: bool = False,
         nonfinite: bool = False,
+        asked: Asked = ANYWHERE,
+        beyond: Bounds = UNBOUND,
     ) -> Iterator[Segment]:
-        """What is held at the time of the call; later writes do not disturb the reader."""
-        held = sorted([*self._batches, *self._others], key=lambda segment: segment[0], reverse=backward)
-        for seq, t_ns, place, template, values in held:
-            is_asked = (before is None or seq < before) and (since is None or seq >= since)
-            is_asked = is_asked and (wanted is None or template in wanted)
-            if is_asked and not (nonfinite and are_finite(values)):
-                chosen = values if wanted is None else [values[index] for index in wanted[template]]
-                yield seq, t_ns, place, template, chosen
+        """What is held at the time of the call; later writes do not disturb the reader. `beyond` leaves out nothing."""
+        held = self._held()
+        begin = 0 if since is None else bisect_left(held, since, key=_seq)
+        end = len(held) if before is None else bisect_left(held, before, key=_seq)
+        numbers = range(begin, end)
+        for number in reversed(numbers) if backward else numbers:
+            seq, t_ns, place, template, values = held[number]
+            if (wanted is None or template in wanted) and (asked is ANYWHERE or is_within(place, asked)):
+                if not (nonfinite and are_finite(values)):
+                    chosen = values if wanted is None else [values[index] for index in wanted[template]]
+                    yield seq, t_ns, place, template, chosen
+
+    def times(self, asked: Asked = ANYWHERE, before: int | None = None) -> dict[int, int]:
+        """How many segments each template has, of what is held at the time of the call."""
+        return Counter(template for _, _, _, template, _ in self.segments(asked=asked, before=before))
+
+    def view(self) -> "MemoryStore":
+        """A copy that shares the segments."""
+        copy = MemoryStore(self._batches.maxlen or 0)
+        copy._batches, copy._others = self._batches.copy(), self._others.copy()
+        copy._tables, copy._written = self._tables, self._written
+        copy._in_order = copy._held()
+        return copy
+
+    def version(self) -> object:
+        """Nothing: to look again is quick, and to keep what was seen would hold what is let go of."""
+        return None
+
+    def _held(self) -> list[Segment]:
+        """All segments in order."""
+        return self._in_order or sorted([*self._batches, *self._others], key=_seq)
 
     def stored(self) -> Iterator[tuple[int, Place, int, object]]:
         """What is held at the time of the call."""
@@ -176,6 +220,10 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to do: what is held can still be read."""
+
+
+def _seq(segment: Segment) -> int:
+    return segment[0]
 
 
 _DECODER = json.JSONDecoder(object_hook=lambda pairs: float(pairs["f"]) if pairs.keys() == {"f"} else pairs)

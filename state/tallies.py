@@ -29,12 +29,13 @@ class Rate(NamedTuple):
 
 
 class Use(NamedTuple):
-    """Who declares to write and to read a field or part, and who wrote it.
+    """Who declares to write, to touch and to read a field or part, and who wrote it.
 
     Attributes:
         field: its name.
         declared: who declares to write it, in the order of the tree.
         wrote: who did, with the number of times, the most frequent first: "train/epoch/fit/batch/update (24)".
+        touchers: who else declares to touch it: it may change on the way, of which there is no record.
         readers: who declares to read it.
         told: what is odd about it: "never written", "never read", "undeclared"; "" if nothing.
     """
@@ -42,6 +43,7 @@ class Use(NamedTuple):
     field: str
     declared: tuple[str, ...]
     wrote: tuple[str, ...]
+    touchers: tuple[str, ...]
     readers: tuple[str, ...]
     told: str
 
@@ -50,9 +52,8 @@ def counted(records: Records) -> "Counter[NamedSlot]":
     """How many records each slot has."""
     if not records.is_whole:
         return Counter(record.slot for record in records.read())
-    templates = Counter(template for _, _, template, _ in records.store.stored())
     found: Counter[NamedSlot] = Counter()
-    for template, times in templates.items():
+    for template, times in records.store.times().items():
         for slot in records.slots_in(template):
             found[slot] += times
     return found
@@ -61,12 +62,18 @@ def counted(records: Records) -> "Counter[NamedSlot]":
 def digest(records: Records) -> str:
     """Sixty-four hexadecimal digits for what was written, by whom, where and in which order; times do not count."""
     found = sha256()
-    for seq, place, template, stored in records.store.stored():
-        if not records.counts(seq):
-            continue
-        kept = [record for record in records.unfolded(template, stored, place) if record.slot.kind != "exit"]
-        told = [(*record.slot[:3], record.slot.evidence, record.value) for record in kept]
-        found.update(repr((place, told)).encode())
+    told = records.wanted({number for number, slot in enumerate(records.slots) if slot.kind != "exit"})
+    kinds, forms = {}, {}
+    for template in records.wanted():
+        slots = [records.slots_in(template)[index] for index in told.get(template, ())]
+        kinds[template] = [slot.kind for slot in slots]
+        heads = [repr((*slot[:3], slot.evidence))[:-1].replace("%", "%%") for slot in slots]
+        forms[template] = f"(%r, [{', '.join(f'{head}, %r)' for head in heads)}])"
+    for seq, _, place, template, values in records.store.segments({**dict.fromkeys(forms, ()), **told}):
+        if records.counts(seq):
+            pairs = zip(kinds[template], values, strict=True)
+            shown = [value if type(value) is not list else records.value(kind, value) for kind, value in pairs]
+            found.update((forms[template] % (place, *shown)).encode())
     return found.hexdigest()
 
 
@@ -97,7 +104,9 @@ def uses(records: Records) -> list[Use]:
         here = [slot for slot in slots if slot.field == field]
         declared = dict.fromkeys(one.actor for one in here if one.kind == "write" and one.evidence != "undeclared")
         who = tuple(actor for actor in declared if actor not in _RESERVED)
-        readers = tuple(dict.fromkeys(slot.actor for slot in here if slot.kind == "read"))
+        touchers, readers = (
+            tuple(dict.fromkeys(slot.actor for slot in here if slot.kind == kind)) for kind in ("touch", "read")
+        )
         by = Counter[str]()
         for slot in here:
             by[slot.actor] += counts[slot] if slot.kind == "write" else 0
@@ -108,7 +117,8 @@ def uses(records: Records) -> list[Use]:
             told = "never written"
         else:
             told = "never read" if who and here[0].scope in _SHORT and not _is_read(field, slots) else ""
-        rows.append(Use(field, who, wrote, readers, told))
+        others = tuple(actor for actor in touchers if actor not in declared)
+        rows.append(Use(field, who, wrote, others, readers, told))
     return rows
 
 

@@ -1,9 +1,10 @@
 """Speed and memory against their bounds: a table of figures, limits and what was missed. `make bench` runs it.
 
-    python tests/benchmarks/run.py [--quick] [training guarding levels null_tree building start_up memory saving]
+    python tests/benchmarks/run.py [--quick] [training guarding levels asking null_tree building start_up memory saving]
 
-`--quick` takes fewer repeats, and 100,000 batches where it else takes a million. It ends with 1 when a limit is missed.
-The limits hold on a quiet machine. On a shared one look at min .. max, and run it again before believing a miss.
+`--quick` takes fewer repeats, and 100,000 batches, or changes, where it else takes a million. It ends with 1 when a
+limit is missed. The limits hold on a quiet machine. On a shared one look at min .. max, and run it again before
+believing a miss.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from multiprocessing import get_context
 
+import asking
 import building
 import guarding
 import levels
@@ -26,7 +28,9 @@ import torch
 import training
 from figures import Figure, table
 
-PARTS = {part.__name__: part for part in (training, guarding, levels, null_tree, building, start_up, memory, saving)}
+PARTS = {
+    part.__name__: part for part in (training, guarding, levels, asking, null_tree, building, start_up, memory, saving)
+}
 
 
 def measured(part: str, quick: bool) -> list[Figure]:

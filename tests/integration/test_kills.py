@@ -1,4 +1,7 @@
-"""SIGKILL at random moments: the run goes on each time, from a whole checkpoint, and ends with the same bits."""
+"""SIGKILL at random moments: the run goes on each time, from a whole checkpoint, and ends with the same bits.
+
+Its log opens each time, whatever its level, and lacks at most half a second or a thousand records.
+"""
 
 import json
 import os
@@ -14,9 +17,9 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 
 
-def killed(folder: Path, kills: int, epochs: int) -> dict[str, Any]:
-    """What tests/integration/resuming/killing.py reports."""
-    command = [sys.executable, "-m", "tests.integration.resuming.killing", str(folder), str(kills), str(epochs)]
+def killed(script: str, folder: Path, kills: int, *rest: object) -> dict[str, Any]:
+    """What a script in tests/integration/resuming/ reports."""
+    command = [sys.executable, "-m", f"tests.integration.resuming.{script}", str(folder), str(kills), *map(str, rest)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -32,7 +35,7 @@ def killed(folder: Path, kills: int, epochs: int) -> dict[str, Any]:
 def test_killed_run_goes_on_from_a_whole_checkpoint_and_ends_with_the_same_bits(
     kills: int, epochs: int, batches: int, tmp_path: Path, capsys: Any
 ) -> None:
-    report = killed(tmp_path, kills, epochs)
+    report = killed("killing", tmp_path, kills, epochs)
     distinct = len({tuple(one) for one in report["batches"]})
     with capsys.disabled():
         told = (
@@ -43,3 +46,14 @@ def test_killed_run_goes_on_from_a_whole_checkpoint_and_ends_with_the_same_bits(
     assert report["in_a_save"] >= kills / 3 and distinct >= batches, "else the kills prove little"
     assert report["unsound"] == [], "at all times there is a whole checkpoint, and a log that can be read"
     assert report["differing"] == [], "the bits are those of the run that was never killed"
+
+
+@pytest.mark.parametrize("level", ["stats", "full"])
+@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.slow)], ids=["ten", "two hundred"])
+def test_log_of_a_killed_run_opens_and_lacks_little(level: str, kills: int, tmp_path: Path, capsys: Any) -> None:
+    report = killed("killing_logs", tmp_path, kills, level)
+    with capsys.disabled():
+        told = f"{report['lost']} records missing of {report['batches']} batches, {report['seconds']:.2f} s at most"
+        print(f"\n{report['kills']} kills at {level}: {told}")
+    assert report["kills"] == kills and report["batches"] > kills, "else the kills prove little"
+    assert report["unsound"] == [], "every log opens, and lacks at most half a second or a thousand records"

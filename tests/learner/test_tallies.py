@@ -57,3 +57,11 @@ def test_stage_that_never_came_to_write_is_told() -> None:
     assert (uses["model.params"].told, uses["optimizer.state"].told) == ("", "never written")
     assert uses["loss"].wrote[0] == "train/epoch/fit/batch/gradient/loss (8)"
     assert "train/epoch/fit/batch/gradient/backward" in uses["loss"].readers
+
+
+def test_who_may_change_a_part_on_the_way_is_told_beside_who_writes_it() -> None:
+    learner = toy_learner()
+    uses = {row.field: row for row in learner.log.writers()}
+    assert uses["model.buffers"].touchers[0] == "train/epoch/fit/batch/gradient/forward"
+    assert not set(uses["model.grads"].touchers) & set(uses["model.grads"].declared)
+    assert not learner.log.where(kind=None, field="model.buffers"), "a declaration is no record"

@@ -158,3 +158,12 @@ def test_tensors_of_a_component() -> None:
     loose = torch.ones(1)
     assert list(tensors(loose)) == [loose]
     assert list(tensors("text")) == []
+
+
+def test_a_scheduler_gives_its_numbers_and_a_moment_of_an_optimizer_none() -> None:
+    optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))]}, {"params": [nn.Parameter(torch.ones(1))]}])
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, [lambda epoch: 1.0, lambda epoch: 0.5])
+    assert scalars(scheduler, "state")["last_epoch"] == 0
+    assert scalars(scheduler, "state")["_last_lr"] == "0.001, 0.0005"
+    assert not {"optimizer", "lr_lambdas", "_step_count"} & set(scalars(scheduler, "state"))
+    assert scalars(optimizer, "state") == {}

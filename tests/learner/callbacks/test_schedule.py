@@ -67,6 +67,26 @@ def test_plateau_gets_the_monitored_metric(make: Any) -> None:
     assert learner.state.optimizer.param_groups[0]["lr"] == by_hand.get_last_lr()[0] < 0.1
 
 
+def test_log_tells_how_far_the_schedule_was_before_and_after(make: Any) -> None:
+    learner = make(Schedule(lambda optimizer: StepLR(optimizer, step_size=2)))
+    learner.fit(batches=3)
+    told = learner.log.history("schedule.state.last_epoch")
+    assert [(change.before, change.after) for change in told][1:] == [(0, 1), (1, 2), (2, 3)]
+    assert {change.actor for change in told[1:]} == {"train/epoch/fit/batch/update:after:Schedule.after_update"}
+    assert learner.log.blame("schedule.state._last_lr").before == 0.1
+    assert learner.log.blame("schedule.state.step_size").actor == "setup"
+    assert not learner.log.unattributed()
+
+
+def test_schedule_that_somebody_outside_moved_is_told_as_external(make: Any) -> None:
+    learner = make(Schedule(lambda optimizer: StepLR(optimizer, step_size=2)))
+    learner.fit(batches=1)
+    learner.state.schedule.last_epoch = 7
+    learner.fit(batches=1)
+    (change,) = learner.log.where(actor="external", field="schedule.state.last_epoch")
+    assert (change.before, change.after) == (1, 7)
+
+
 def test_cancelled_batch_moves_no_schedule(make: Any) -> None:
     @after("gradient")
     def skip_the_second(state: Any) -> None:
