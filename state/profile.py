@@ -8,7 +8,7 @@ from state.position import Place
 from state.records import Records
 
 GUARD = "guard"
-"""The actor whose exits tell how long the guard looked."""
+"""The actor whose exits tell how long the guard looked, and how long it took to ask an invariant."""
 
 Sort = Literal["stage", "hook", "guard", "tree"]
 
@@ -16,14 +16,15 @@ Sort = Literal["stage", "hook", "guard", "tree"]
 class Spent(NamedTuple):
     """The time of one stage or hook, in the rounds that were timed: the first three of each loop, then some.
 
-    The guard looks in the same rounds and in no others, so what it takes is left out of the times of all others and has
-    a row of its own. A stage's time has in it what the log takes to keep what it writes: about a microsecond a write,
-    more at the levels "stats" and "full".
+    The guard looks in the same rounds and in no others, and invariants are asked there: what they take is left out of
+    the times of all others and has a row of its own. A stage's time has in it what the log takes to keep its writes:
+    about a microsecond each, more at the levels "stats" and "full".
 
     Attributes:
         actor: the path of the stage or hook; of the other two sorts that of the loop whose rounds they are about.
-        sort: "stage"; "hook"; "guard": its looks, a call each; "tree": what stages that only hold others take beside
-            these and their hooks, which is to run them and to tell the log. Both are less in rounds that are not timed.
+        sort: "stage"; "hook"; "guard": its looks, and the invariants that were asked, a call each; "tree": what stages
+            that only hold others take beside these and their hooks, which is to run them and to tell the log. Both are
+            less in rounds that are not timed.
         calls: how often it was timed.
         mean_ms: of one call, in milliseconds, with all that runs inside it.
         own_ms: of one call, without the stages and hooks inside it. None for a loop, of whose rounds only some were

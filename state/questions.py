@@ -129,9 +129,9 @@ class Questions:
         """Write the run as a timeline in the JSON format of Chrome's tracing, to look at in Perfetto.
 
         It has a slice for each batch and, in the rounds that were timed, for each stage and hook; a counter for each
-        field that is a float; and marks for what nobody declared, is not finite, or did not end well. The log keeps how
-        long a stage took and when its round ended: what was timed is reckoned back from there, in the order in which it
-        ran, so that gaps between two stages stand where the log cannot tell.
+        field that is a float; and marks for what nobody declared, broke an invariant, is not finite, or did not end
+        well. The log keeps how long a stage took and when its round ended: what was timed is reckoned back from there,
+        in the order in which it ran, so that gaps between two stages stand where the log cannot tell.
 
         Raises:
             StateError: nothing was recorded.

@@ -30,7 +30,8 @@ class Trace:
         rounds: how many batches it has.
         slices: how many times a stage or hook, or the guard, was timed.
         values: how many values of numbers.
-        marks: how many changes that nobody declared, values that are not finite, and stages that did not end well.
+        marks: how many changes that nobody declared, invariants that broke, values that are not finite, and stages that
+            did not end well.
     """
 
     path: Path
@@ -84,17 +85,39 @@ def write_trace(records: Records, path: str | os.PathLike[str]) -> Trace:
 def _events(records: Records) -> Iterator[Event]:
     """Everything, in about the order in which it ended."""
     yield from (_named(lane, name) for lane, name in ((ROUNDS, "rounds"), (STAGES, "stages, where timed")))
-    start, last = _start(records), 0
-    stages = _Stages()
+    start = _start(records)
+    stages, rounds = _Stages(), _Rounds()
     for (t_ns, place), group in groupby(records.segments(), key=lambda segment: (segment[1], segment[2])):
-        now = max(t_ns - start, last)  # a clock may be set back
-        if place[2] is not None:
-            yield _slice(ROUNDS, f"{place[1] or 'batch'} {place[2]}", "batch", last, now, _position(place))
-        last = now
+        now = t_ns - start
+        yield from rounds.go_on(now, place)
         for segment in group:
             yield from _told(records, segment, now, stages)
         yield from stages.cut(now, place)
+    yield from rounds.end()
     yield from stages.end()
+
+
+class _Rounds:
+    """Batches, each from the end of what was before it to its own end."""
+
+    def __init__(self) -> None:
+        self._begun = self._last = 0
+        self._place: Place = (None, None, None, None)
+
+    def go_on(self, now: int, place: Place) -> Iterator[Event]:
+        """A segment at this place ended."""
+        if place[:3] != self._place[:3]:
+            yield from self.end()
+            self._begun, self._place = self._last, place
+        self._last = max(now, self._last)
+
+    def end(self) -> Iterator[Event]:
+        """No more of this place."""
+        _, phase, batch, _ = self._place
+        if batch is not None:
+            yield _slice(
+                ROUNDS, f"{phase or 'batch'} {batch}", "batch", self._begun, self._last, _position(self._place)
+            )
 
 
 def _start(records: Records) -> int:
@@ -183,6 +206,8 @@ def _told(records: Records, segment: Segment, now: int, stages: _Stages) -> Iter
                 stages.leave(slot.actor, duration, outcome)
             if outcome not in ("ok", "exhausted"):
                 yield _mark(f"{slot.actor}: {ended(*value)}", now, slot, place)
+        elif slot.kind == "broken":
+            yield _mark(f"{slot.actor}: {slot.evidence}", now, slot, place)
         elif slot.kind == "write" and (slot.evidence == "undeclared" or slot.actor == "external"):
             yield _mark(f"{slot.actor} changed {slot.field}", now, slot, place)
         elif slot.kind == "write" and type(value) is float:

@@ -57,3 +57,18 @@ def test_stage_that_never_came_to_write_is_told() -> None:
     assert (uses["model.params"].told, uses["optimizer.state"].told) == ("", "never written")
     assert uses["loss"].wrote[0] == "train/epoch/fit/batch/gradient/loss (8)"
     assert "train/epoch/fit/batch/gradient/backward" in uses["loss"].readers
+
+
+def test_digest_is_the_same_whether_somebody_reads_the_log_meanwhile_or_not() -> None:
+    def digest(read: bool) -> str:
+        learner = toy_learner()
+
+        @learner.after("gradient")
+        def look(state: Any) -> None:
+            if read:
+                len(learner.log)
+
+        learner.fit(batches=3)
+        return learner.log.digest()
+
+    assert digest(True) == digest(False)

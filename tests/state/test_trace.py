@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from learner import Cancel, Recorder, TrainState, supervised
+from learner import Cancel, Invariant, Recorder, TrainState, supervised
 from learner.testing import toy_learner
 from state import ChangeLog
 from state.recording import Recording
@@ -126,6 +126,27 @@ def test_numbers_are_counters_and_what_is_odd_is_a_mark(tmp_path: Path) -> None:
     assert "loss is nan" in marks and "external changed optimizer.hyper.lr" in marks
     assert any("cancelled by train/epoch/fit/batch/update:before:cancel (batch): bad <b>" in mark for mark in marks)
     assert {"ts", "pid", "tid", "s"} <= next(event for event in found if event["ph"] == "i").keys()
+
+
+def test_round_of_which_the_log_was_read_meanwhile_is_one_slice(tmp_path: Path) -> None:
+    learner = toy_learner()
+
+    @learner.after("update")
+    def read(state: Any) -> None:
+        len(learner.log)
+
+    learner.fit(epochs=1)
+    rounds = [event["name"] for event, _ in nested(events(learner.log, tmp_path), 1)]
+    assert rounds == [*(f"fit {number}" for number in range(8)), "validate 0", "validate 1"]
+    nested(events(learner.log, tmp_path), 2)
+
+
+def test_invariant_that_broke_is_a_mark(tmp_path: Path) -> None:
+    never = Invariant("the loss is 7", lambda loss: loss == 7, after="loss", then="record")
+    learner = toy_learner(invariants=[never])
+    learner.fit(batches=1)
+    marks = [event["name"] for event in events(learner.log, tmp_path) if event["ph"] == "i"]
+    assert any(mark.endswith(": the loss is 7") for mark in marks)
 
 
 def test_loop_of_ones_own_has_a_trace_too(tmp_path: Path) -> None:
