@@ -18,6 +18,7 @@ import click
 
 from stages.draw import plain
 from state.changes import ABSENT, Change
+from state.cycles import WHOLE, FieldHistory
 from state.position import Position
 from state.runs import numbered_runs
 from state.statistics import Summary
@@ -69,6 +70,18 @@ def show_changes(changes: Iterable[Change]) -> None:
         for c in changes
     )
     show_table(columns, rows, fold=False)
+
+
+def show_history(history: FieldHistory) -> None:
+    """Print the history of a field; a long one with rounds that write the same in one row."""
+    if len(history) <= WHOLE:
+        show_changes(history)
+        return
+    columns, rows, earlier = history.table()
+    styles = {"seq": "dim", "position": "green", "field": "cyan", "evidence": "dim"}
+    show_table({name: styles.get(name, "") for name in columns}, rows, fold=False)
+    told = f"after {earlier:,} earlier ones; " if earlier else ""
+    show(f"{told}{len(history):,} writes; -n {len(history)} shows each", "dim")
 
 
 def show_tree(tree: str) -> None:

@@ -7,6 +7,7 @@ from learner.aliases import Alias, aliases
 from learner.bound import Bound
 from learner.errors import ArgumentError
 from learner.unchanged import why_unchanged
+from stages.draw import draw_html
 from stages.tables import explain
 from stages.watching import Then, Watcher
 from state import ChangeLog, State
@@ -19,6 +20,9 @@ class Asking:
     _bound: Bound
     state: State
     log: ChangeLog
+
+    def _repr_html_(self) -> str:
+        return draw_html(self._bound.assembly)
 
     def explain(self, name: str) -> str:
         """Explain a slot, or why a parameter did not change.

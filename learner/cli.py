@@ -221,18 +221,20 @@ def blame(run: str, field: str, at: Position | None, as_json: bool) -> None:
 @main.command()
 @click.argument("run")
 @click.argument("field")
-@click.option("-n", "count", type=click.IntRange(min=1), help="So many, the last ones. [default: 60; all in JSON]")
+@click.option("-n", "count", type=click.IntRange(min=1), help="So many, the last ones, write by write.")
 @as_json
 def history(run: str, field: str, count: int | None, as_json: bool) -> None:
-    """List every write of a field and of its parts."""
+    """List every write of a field and of its parts. Rounds that write the same are one row; in JSON every write is."""
     changes = opened(run).history(field)
     if as_json:
         answers.show_json(changes if count is None else changes[-count:])
         return
-    shown = changes[-(count or 60) :]
-    answers.show_changes(shown)
-    if len(shown) < len(changes):
-        answers.show(f"after {len(changes) - len(shown):,} earlier ones; -n {len(changes)} shows them all", "dim")
+    if count is None:
+        answers.show_history(changes)
+    else:
+        answers.show_changes(changes[-count:])
+        if count < len(changes):
+            answers.show(f"after {len(changes) - count:,} earlier ones; -n {len(changes)} shows them all", "dim")
     if changes:
         last = changes[-1]
         where = ("--at", answers.at(last)) if last.position.epoch is not None else ()

@@ -11,7 +11,8 @@ from learner.answers import FINDING, as_json
 from state import ChangeLog
 from state.changes import Change
 from state.first import First
-from state.grid import Grid
+from state.grid import Grid, cell_text
+from state.position import Position
 from state.run_difference import RunDifference
 from state.runs import find_run
 from state.sqlite import SqliteStore
@@ -51,6 +52,34 @@ def first(
     ctx.exit(0 if found is None else FINDING)
 
 
+@click.command("at")
+@click.argument("run")
+@click.argument("there", metavar="EPOCH[:PHASE[:BATCH]]")
+@click.argument("here", required=False, metavar="[EPOCH[:PHASE[:BATCH]]]")
+@as_json
+def at_position(run: str, there: str, here: str | None, as_json: bool) -> None:
+    """Show the state at the end of a round, such as 19:fit:23; of two rounds, what differs and who wrote it last."""
+    log, end = opened(run), here or there
+    if here is not None:
+        found = log.between(there, here)
+        if found or as_json:
+            _show_grid(found, as_json)
+        names = [row.field for row in found]
+    else:
+        place = Position.of(there)
+        values = log.at(epoch=place.epoch, phase=place.phase, batch=place.batch)
+        names = list(values)
+        if as_json:
+            answers.show_json(values)
+        else:
+            answers.show_table({"field": "cyan", "value": ""}, [(name, cell_text(values[name])) for name in names])
+    if not as_json and names:
+        answers.show_next("blame", run, names[0], "--at", end)
+    elif not as_json:
+        answers.show("Nothing that is on record differs.", "green")
+        answers.show_next("at", run, end)
+
+
 @click.command()
 @click.argument("run")
 @as_json
@@ -79,6 +108,23 @@ def profile(run: str, as_json: bool) -> None:
     _show_grid(opened(run).profile(), as_json)
     if not as_json:
         answers.show_next("rates", run)
+
+
+@click.command()
+@click.argument("run")
+@click.option("--trace", type=click.Path(dir_okay=False), help="The file. [default: trace.json beside the log]")
+@as_json
+def export(run: str, trace: str | None, as_json: bool) -> None:
+    """Write the run as a Chrome trace, to look at in Perfetto (ui.perfetto.dev) or chrome://tracing."""
+    log, path = opened(run), find_run(run, SqliteStore.has_begun)
+    made = log.to_trace(trace or (path if path.is_dir() else path.parent) / "trace.json")
+    if as_json:
+        answers.show_json(made)
+        return
+    answers.show(str(made.path))
+    told = f"rounds: {made.rounds:,}, timed stages and hooks: {made.slices:,}, values: {made.values:,}"
+    answers.show(f"  {made.size / 1e6:.2f} MB; {told}, marks: {made.marks:,}")
+    answers.show_next("profile", run)
 
 
 @click.command()
@@ -125,7 +171,7 @@ def show_diff(ctx: click.Context, one: str, other: str, tolerance: float, as_jso
     ctx.exit(FINDING if found else 0)
 
 
-COMMANDS = (first, rates, writers, profile, violations)
+COMMANDS = (at_position, first, rates, writers, profile, violations, export)
 
 
 def _facts(found: RunDifference) -> dict[str, Any]:

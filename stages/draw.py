@@ -10,6 +10,7 @@ from stages.slots import snake_case
 from stages.stage import Composite, Stage, slot_of
 from state.access import Access
 from state.errors import short
+from state.grid import as_html
 
 WIDTH = 120
 LABELS = 56
@@ -30,7 +31,7 @@ def draw_tree(assembly: Assembly) -> str:
           gradient
             forward        model, inputs -> outputs  ~ model.buffers, rng
     """
-    rows = [(plain(label), access) for label, access in _rows(assembly.root)]
+    rows = [(plain("  " * depth + label), access) for depth, label, access in _rows(assembly.root)]
     column = min(max(len(label) for label, _ in rows), LABELS) + 2
     lines = []
     for label, access in rows:
@@ -40,6 +41,12 @@ def draw_tree(assembly: Assembly) -> str:
             label = f"{label:<{column}}{told.pop(0)}"
         lines += [label, *(" " * column + rest for rest in told)]
     return "\n".join(lines)
+
+
+def draw_html(assembly: Assembly) -> str:
+    """The same lines as an HTML table, as notebooks show it."""
+    indented = ((f"{chr(0x2003) * 2 * depth}{plain(label)}", access) for depth, label, access in _rows(assembly.root))
+    return as_html(("slot or hook", "reads -> writes"), [(label, told.replace(_GLUE, " ")) for label, told in indented])
 
 
 def draw_mermaid(assembly: Assembly) -> str:
@@ -66,17 +73,16 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _rows(root: Place) -> Iterator[tuple[str, str]]:
-    """Label and access of each line, indented by depth."""
+def _rows(root: Place) -> Iterator[tuple[int, str, str]]:
+    """Depth, label and access of each line."""
     waiting: list[tuple[int, Place | HookPlace, Place]] = [(0, root, root)]
     while waiting:
         depth, item, place = waiting.pop()
-        indent = "  " * depth
         if isinstance(item, HookPlace):
-            yield indent + _hook_label(item), _access(filled(item.hook.contract.access, place).renamed(item.names))
+            yield depth, _hook_label(item), _access(filled(item.hook.contract.access, place).renamed(item.names))
             continue
         access = _declared(place)
-        yield indent + _label(place), _access(access) if place.kind == "stage" else ""
+        yield depth, _label(place), _access(access) if place.kind == "stage" else ""
         below: list[tuple[int, Place | HookPlace, Place]] = [
             (depth + 1, hung, place) for hung in (*place.before, *place.around)
         ]

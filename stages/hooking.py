@@ -1,6 +1,7 @@
 """Hooking: the functions that run the hooks of one place, each given how the stage ended."""
 
 from collections.abc import Callable
+from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from stages.calling import call_of
@@ -10,6 +11,7 @@ from stages.notes import noted
 from stages.pairs import Around
 from stages.place import forbidden_in
 from stages.telling import tell_parts_of, watched_parts, watching
+from stages.timing import tell_time
 from state.access import View
 from state.errors import FieldNotReady
 
@@ -28,7 +30,7 @@ def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
     hook = placed.hook
     actor = Actor(runner, placed.path, placed.access, "hook", hook.contract.source, placed.names)
     actor.forbidden = forbidden_in(placed.place)
-    tell_parts = tell_parts_of(actor)
+    tell_parts, tell = tell_parts_of(actor), tell_time(actor)
     outcome: list[Outcome] = []
     inner = call_of(actor, hook.call, hook.contract, View, outcome)
     watched = watched_parts(actor)
@@ -44,8 +46,11 @@ def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
             return  # the stage ended early, before there was what this hook reads
         if is_told:
             outcome[:] = (how,)
+        started = perf_counter_ns() if runner.timed else 0
         try:
             inner()
+            if started:
+                tell(perf_counter_ns() - started)
             if runner.audited:
                 actor.settle()
         except BaseException as raised:

@@ -9,13 +9,13 @@ from stages.body import children_body, stage_body
 from stages.cancel import OK, Cancel, Exhausted, Outcome, Reached, Skip, forget, is_failure
 from stages.errors import Misuse, StageError
 from stages.hooking import around_of, hook_body
-from stages.invariants import Rule
 from stages.notes import noted
 from stages.pairs import Around, Entered
 from stages.place import CHECKPOINT, INLINE, Place, forbidden_in
 from stages.round import Round
 from stages.stage import Composite, Stage
 from stages.stage_view import StageView
+from stages.timing import TimedRule
 from stages.watching import watched
 from state.access import Access, Names, View, own_names, view_of
 from state.errors import FieldNotReady
@@ -123,7 +123,7 @@ class Node(Actor):
         self.around = tuple(around_of(runner, hook) for hook in place.around)
         self.after = tuple(hook_body(runner, hook) for hook in place.after)
         self.entered: list[tuple[Around, Entered, Look | None]] = []
-        rules = [Rule(self, one) for one in runner.invariants.get(place.path, ()) if is_stage]
+        rules = [TimedRule(self, one) for one in runner.invariants.get(place.path, ()) if is_stage]
         self.outer_rules = [rule for rule in rules if rule.invariant.hooks]
         self.inner_rules = [rule for rule in rules if not rule.invariant.hooks]
         self.round: Round | None = None
@@ -273,7 +273,7 @@ class Node(Actor):
         elif error is not None:
             raise error
 
-    def _ask(self, rule: Rule, error: BaseException | None) -> BaseException | None:
+    def _ask(self, rule: TimedRule, error: BaseException | None) -> BaseException | None:
         """What is left of `error` when an invariant was asked at the end."""
         try:
             rule.end(error)

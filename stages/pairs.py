@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from stages.cancel import OK, Outcome, Skip
 from stages.errors import ContractBroken
 from stages.notes import noted
+from stages.timing import tell_time
 from state.access import View
 from state.watch import Look
 
@@ -25,6 +27,8 @@ class Around:
         self.hook = placed.hook
         self.view = actor.view(View)
         self.is_wanted = is_wanted
+        self.tell_time = tell_time(actor)
+        self.spent: list[int] = []  # ns up to the `yield`, where that is timed; else 0
         self.lent, self.returned = (
             [slot for name in placed.access.restores if (slot := actor.slot("write", name, evidence)) is not None]
             for evidence in ("until restored", "restored")
@@ -39,7 +43,9 @@ class Around:
             return None
         guard, restores = self.actor.runner.guard, self.actor.access.restores
         before = guard.look_at(restores) if guard is not None and restores else None
+        started = perf_counter_ns() if self.actor.runner.timed else 0
         running = self._started()
+        self.spent.append(perf_counter_ns() - started if started else 0)
         self._tell(self.lent)
         try:
             self.actor.settle()
@@ -52,9 +58,12 @@ class Around:
     def leave(self, running: Entered, before: Look | None, how: Outcome) -> None:
         """Resume it with the outcome, to its end; what it lent has to be what it was `before`."""
         guard = self.actor.runner.guard
+        spent, started = self.spent.pop(), perf_counter_ns()
         try:
             running.send(how)
         except StopIteration:
+            if spent:
+                self.tell_time(spent + perf_counter_ns() - started)
             self.actor.settle()  # first, so that what it changed is held against nobody else, whatever is wrong with it
             self._keep_promises(how)
             self._tell(self.changed)

@@ -24,6 +24,7 @@ from stages.round import Position, Round
 from stages.scalars import Scalars
 from stages.slots import find_one
 from stages.stage_view import StageView
+from stages.timing import TimedGuard
 from stages.watching import Watchers
 from state.access import Access, View
 from state.openings import Openings
@@ -105,7 +106,7 @@ class Runner:
 
     def watch_by(self, level: GuardLevel, *, debug: bool = False) -> None:
         """Look for undeclared changes from now on, or no longer."""
-        self.guard = None if level == "off" else Guard(self, level, is_debugging=debug)
+        self.guard = None if level == "off" else TimedGuard(self, level, is_debugging=debug)
 
     def find(self, path: str) -> Node:
         """The one node that `path` names.

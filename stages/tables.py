@@ -15,7 +15,10 @@ from stages.place import HookPlace, Place
 from stages.slots import find_one
 from state.access import Access
 from state.fields import MISSING
+from state.grid import as_html
 from state.scopes import RUN
+
+_COLUMNS = ("name", "type", "scope", "written by", "read by", "description")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class FieldTable(tuple[FieldRow, ...]):
 
     def __repr__(self) -> str:
         return format_fields(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(_COLUMNS, [tuple(map(plain, cells)) for cells in _cells(self)])
 
 
 def fields_table(assembly: Assembly) -> FieldTable:
@@ -74,16 +80,16 @@ def fields_table(assembly: Assembly) -> FieldTable:
 
 def format_fields(rows: Sequence[FieldRow]) -> str:
     """Rows of fields as aligned text, at most 120 columns wide; actors by as much of their path as tells them apart."""
+    return "\n".join(_aligned([_COLUMNS, *_cells(rows)]))
+
+
+def _cells(rows: Sequence[FieldRow]) -> list[tuple[str, ...]]:
     short = short_names(path for row in rows for path in (*row.written_by, *row.read_by))
 
     def listed(paths: tuple[str, ...]) -> str:
         return ", ".join(dict.fromkeys(short[path] for path in paths))
 
-    table = [("name", "type", "scope", "written by", "read by", "description")]
-    table += [
-        (row.name, row.type, row.scope, listed(row.written_by), listed(row.read_by), row.description) for row in rows
-    ]
-    return "\n".join(_aligned(table))
+    return [(r.name, r.type, r.scope, listed(r.written_by), listed(r.read_by), r.description) for r in rows]
 
 
 def explain(assembly: Assembly, path: str) -> str:

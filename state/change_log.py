@@ -3,21 +3,26 @@
 import os
 from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
+from html import escape
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from state.answer import Answer, in_one_pass
 from state.changes import Change, Changes
+from state.cycles import FieldHistory
 from state.errors import StateError, UnknownField, nearest, suggestion
+from state.grid import Grid
 from state.latest import Latest, with_before
 from state.openings import PLACED
 from state.position import Place, Position, PositionLike
+from state.profile import GUARD
 from state.questions import Questions
 from state.recording import Recording
 from state.records import FORGETS, Record, Records
 from state.runs import LOG_FILE, find_run
 from state.scopes import RUN
 from state.sqlite import SqliteStore
+from state.state_difference import Differing, differences
 from state.stores import MemoryStore, Store
 
 if TYPE_CHECKING:
@@ -48,9 +53,10 @@ class ChangeLog(Questions):
         return cls(SqliteStore.open(path / LOG_FILE if path.is_dir() else path))
 
     def tail(self, n: int = 20) -> Changes:
-        """The last records of every kind, but for those that tell of scopes opened and closed."""
+        """The last records of every kind, but for those of scopes opened and closed and of the time the guard took."""
         records = self._records()
-        shown = {number for number, slot in enumerate(records.slots) if slot.kind not in ("open", "close")}
+        slots = enumerate(records.slots)
+        shown = {number for number, slot in slots if slot.kind not in ("open", "close") and slot.actor != GUARD}
         last = list(islice(records.read(shown, backward=True), n))
         return Changes(with_before(records, record) for record in reversed(last))
 
@@ -76,8 +82,8 @@ class ChangeLog(Questions):
         told = self._why_unwritten(records, names) + (f" {FORGETS}" if self._store.dropped else "")
         raise StateError(f"The log has no write of {name!r}{'' if place is None else f' up to {place}'}. {told}")
 
-    def history(self, name: str) -> Changes:
-        """Every write of a field and of its parts.
+    def history(self, name: str) -> FieldHistory:
+        """Every write of a field and of its parts. In its table, rounds that write the same are one row.
 
         Raises:
             UnknownField: nothing in the log has such a name.
@@ -87,7 +93,7 @@ class ChangeLog(Questions):
         names = records.resolve(name)
         if self._recording is not None and all(self._recording.level_of(each).name == "off" for each in names):
             raise StateError(f"The log has no write of {name!r}. {self._why_unwritten(records, names)}")
-        return Changes(Answer(records, records.writes(names)))
+        return FieldHistory(Answer(records, records.writes(names)))
 
     def where(
         self,
@@ -147,12 +153,27 @@ class ChangeLog(Questions):
         Raises:
             StateError: the log has no such round.
         """
+        standing = _standing(self._named(), (epoch, phase, batch))
+        return {name: record.value for name, record in standing.items()}
+
+    def between(self, there: PositionLike, here: PositionLike | None = None) -> Grid[Differing]:
+        """What differs between the state at the end of two rounds: the values, and who wrote it last, where.
+
+        What the log has no contents of, such as tensors at level "summary", differs if it was written in between.
+
+        Args:
+            there: as `at` of `blame`: "0", "1:fit", "1:fit:3".
+            here: the other one; by default where the log ends.
+
+        Raises:
+            StateError: the log has no such round, or `there` or `here` is no position.
+        """
         records = self._named()
-        place, end = records.find((epoch, phase, batch))
-        latest = Latest()
-        for record in _leading_to(records, place, end):
-            latest.add(record)
-        return dict(sorted(latest.at(place, 3 if batch is not None else 2 if phase is not None else 1).items()))
+        sides = []
+        for given in (there, Position() if here is None else here):
+            place = Position.of(given)
+            sides.append(_standing(records, (place.epoch, place.phase, place.batch)))
+        return Grid(Differing._fields, differences(*sides))
 
     def since(self, seq: int) -> Changes:
         """The records of the rounds that begin with number `seq` or later, for who follows a run that goes on."""
@@ -186,6 +207,9 @@ class ChangeLog(Questions):
         where = f", the last at {str(last[0].position) or 'set-up'}" if last else ""
         return f"ChangeLog of {self._store.name!r}: {len(self):,} records{where}"
 
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self))}</p>{self.tail()._repr_html_()}"
+
     def _why_unwritten(self, records: Records, names: Collection[str]) -> str:
         """Why there may be no write of these fields: nobody did it yet, nobody does it, or it is not recorded."""
         writers = sorted({slot.actor for slot in records.slots if slot.kind == "write" and slot.field in names})
@@ -218,6 +242,17 @@ class ChangeLog(Questions):
             remedy = 'Choose audit="summary", the default, or audit="writes" to have a record.'
             raise StateError(f'This log is empty, because nothing was recorded (audit="off"). {remedy}')
         return records
+
+
+def _standing(records: Records, asked: tuple[int | None, str | None, int | None]) -> dict[str, Record]:
+    """The last write of each field whose scope held at the end of a round; without a round, at the end of the log."""
+    epoch, phase, batch = asked
+    place, end = records.find(asked)
+    latest = Latest()
+    for record in _leading_to(records, place, end):
+        latest.add(record)
+    depth = 3 if batch is not None else 2 if phase is not None else 1
+    return dict(sorted(latest.at(place, depth).items()))
 
 
 def _leading_to(records: Records, place: Place, end: int) -> Iterator[Record]:

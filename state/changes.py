@@ -28,7 +28,8 @@ class Change:
         seq: number of the record in its run.
         time: unix time in s at the end of the round it was part of.
         actor: path of the stage or hook.
-        kind: "write"; "enter" or "exit" of a stage; "open" or "close" of a scope, where the position does not tell it.
+        kind: "write"; "enter" or "exit" of a stage, "exit" also of a hook that was timed; "open" or "close" of a scope,
+            where the position does not tell it.
         field: the field or part of a write, else None.
         before: the value it replaced in the same scope, else the default, else ABSENT.
         after: the value or a summary of it; None at level "writes". For an exit: outcome and duration; for a close
@@ -68,13 +69,13 @@ class Change:
 class Changes(Sequence[Change]):
     """An answer of the log: changes in the order of time, shown as a table."""
 
-    _columns = ("seq", "position", "actor", "field", "before", "after", "evidence")
+    _columns: tuple[str, ...] = ("seq", "position", "actor", "field", "before", "after", "evidence")
 
     def __init__(self, changes: Iterable[Change]) -> None:
         self._changes = tuple(changes) if isinstance(changes, list) or not isinstance(changes, Sequence) else changes
 
     def __reduce__(self) -> tuple[type["Changes"], tuple[tuple[Change, ...]]]:
-        return Changes, (tuple(self),)
+        return type(self), (tuple(self),)
 
     def __iter__(self) -> Iterator[Change]:
         return iter(self._changes)
@@ -84,7 +85,7 @@ class Changes(Sequence[Change]):
     @overload
     def __getitem__(self, index: slice) -> "Changes": ...
     def __getitem__(self, index: int | slice) -> "Change | Changes":
-        return Changes(self._changes[index]) if isinstance(index, slice) else self._changes[index]
+        return type(self)(self._changes[index]) if isinstance(index, slice) else self._changes[index]
 
     def __len__(self) -> int:
         return len(self._changes)

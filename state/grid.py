@@ -5,6 +5,8 @@ from html import escape
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
 
 from state.errors import MissingExtra
+from state.fields import MISSING
+from state.statistics import Summary
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -70,6 +72,10 @@ def cell_text(cell: object) -> str:
         return ""
     if isinstance(cell, float):
         return f"{cell:.4g}"
+    if isinstance(cell, Summary):
+        return str(cell)
     if isinstance(cell, tuple | list):
         return ", ".join(map(cell_text, cell))
+    if cell is MISSING:
+        return repr(cell)
     return f"{cell:,}" if type(cell) is int else str(cell)

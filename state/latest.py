@@ -46,15 +46,15 @@ class Latest:
         elif slot.kind == "close":
             self._close(slot.evidence, is_kept=record.value == KEPT)
 
-    def at(self, place: Place, depth: int) -> dict[str, object]:
-        """The values that are valid in so many parts of a place."""
+    def at(self, place: Place, depth: int) -> dict[str, Record]:
+        """The writes that are valid in so many parts of a place."""
         found = {}
         for name, (record, held) in self._held.items():
             scope = record.slot.scope
             parts = PLACED.get(scope, 0)
             is_told = any(opened == scope for opened, _, _ in self._open)
             if parts <= depth and (is_told or held[:parts] == place[:parts]):
-                found[name] = record.value
+                found[name] = record
         return found
 
     def _close(self, scope: str, *, is_kept: bool) -> None:

@@ -14,6 +14,7 @@ from state.profile import Spent, profile
 from state.records import FORGETS, Record, Records
 from state.run_difference import RunDifference
 from state.tallies import Rate, Use
+from state.trace import Trace, write_trace
 
 if TYPE_CHECKING:
     from state.change_log import ChangeLog
@@ -123,6 +124,20 @@ class Questions:
     def profile(self) -> Grid[Spent]:
         """Where the time goes: each stage in the rounds that were timed, and what it takes beside those inside it."""
         return Grid(Spent._fields, profile(self._named()))
+
+    def to_trace(self, path: str | os.PathLike[str]) -> Trace:
+        """Write the run as a timeline in the JSON format of Chrome's tracing, to look at in Perfetto.
+
+        It has a slice for each batch and, in the rounds that were timed, for each stage and hook; a counter for each
+        field that is a float; and marks for what nobody declared, broke an invariant, is not finite, or did not end
+        well. The log keeps how long a stage took and when its round ended: what was timed is reckoned back from there,
+        in the order in which it ran, so that gaps between two stages stand where the log cannot tell.
+
+        Raises:
+            StateError: nothing was recorded.
+            OSError: the file cannot be written.
+        """
+        return write_trace(self._named(), path)
 
     def violations(self) -> Changes:
         """Every change that nobody declared, by whom it is known or by `external`, and every invariant that broke."""

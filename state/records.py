@@ -188,13 +188,14 @@ class Records:
             return self.store.times(asked, before)
         return Counter(template for _, _, template in self._rounds(asked=asked, before=before))
 
-    def durations(self) -> Iterator[tuple[str, int]]:
-        """Who was left after how many nanoseconds, for each time that was timed."""
-        wanted = self.wanted({number for number, slot in enumerate(self.slots) if slot.kind == "exit"})
-        for seq, _, _, template, values in self.store.segments(wanted):
+    def timed(self) -> Iterator[tuple[Place, str, int | None]]:
+        """Where who was entered (None) and left after how many nanoseconds, in order, for each time that was timed."""
+        wanted = self.wanted({number for number, slot in enumerate(self.slots) if slot.kind in ("enter", "exit")})
+        for seq, _, place, template, values in self.store.segments(wanted):
             for index, value in zip(wanted[template], values, strict=True):
-                if value[1] is not None and self.counts(seq + index):
-                    yield self.slots[self._templates[template][index]].actor, value[1]
+                slot = self.slots[self._templates[template][index]]
+                if self.counts(seq + index) and (slot.kind == "enter" or value[1] is not None):
+                    yield place, slot.actor, None if slot.kind == "enter" else value[1]
 
     @property
     def is_whole(self) -> bool:

@@ -57,7 +57,8 @@ JOIN actor ON actor.id = slot.actor
 JOIN field ON field.id = slot.field
 WHERE item.type = 'array' AND json_type(item.value, '$[0]') = 'integer' AND json_array_length(item.value) = 7;
 -- one row per time a stage was left: its outcome (ok, failed, cancelled and so on), how long it took (null if it was
--- not timed), and why it ended (null if ok): for a cancelled one who did it and what ends by it, 'actor (scope): why'
+-- not timed), and why it ended (null if ok): for a cancelled one who did it and what ends by it, 'actor (scope): why'.
+-- Where stages are timed, there is a row for each hook too, and for each look of the guard
 CREATE VIEW stage AS
 SELECT
     seq, t_ns, epoch, phase, batch, upd, actor, json_extract(value, '$[0]') AS outcome,

@@ -63,17 +63,18 @@ def digest(records: Records) -> str:
     """Sixty-four hexadecimal digits for what was written, by whom, where and in which order; times do not count."""
     found = sha256()
     told = records.wanted({number for number, slot in enumerate(records.slots) if slot.kind != "exit"})
-    kinds, forms = {}, {}
-    for template in records.wanted():
-        slots = [records.slots_in(template)[index] for index in told.get(template, ())]
+    kinds, heads = {}, {}
+    for template, indices in told.items():
+        slots = [records.slots_in(template)[index] for index in indices]
         kinds[template] = [slot.kind for slot in slots]
-        heads = [repr((*slot[:3], slot.evidence))[:-1].replace("%", "%%") for slot in slots]
-        forms[template] = f"(%r, [{', '.join(f'{head}, %r)' for head in heads)}])"
-    for seq, _, place, template, values in records.store.segments({**dict.fromkeys(forms, ()), **told}):
+        heads[template] = [repr((*slot[:3], slot.evidence)) for slot in slots]
+    for seq, _, place, template, values in records.store.segments(told):
         if records.counts(seq):
+            where = repr(place)  # of each record: where a round is cut in two depends on who read the log meanwhile
             pairs = zip(kinds[template], values, strict=True)
             shown = [value if type(value) is not list else records.value(kind, value) for kind, value in pairs]
-            found.update((forms[template] % (place, *shown)).encode())
+            rows = zip(heads[template], shown, strict=True)
+            found.update("".join([f"{where}{head}{value!r}" for head, value in rows]).encode())
     return found.hexdigest()
 
 

@@ -109,3 +109,24 @@ def test_tied_weights_and_views_are_told_apart() -> None:
 
     found = {alias.names: alias.kind for alias in two_layers(tie).aliases()}
     assert found == {("model.0.weight", "model.3.weight"): "same", ("model.0.bias", "model.2.bias"): "shared"}
+
+
+def test_learner_and_all_that_it_answers_are_tables_in_a_notebook() -> None:
+    learner = toy_learner()
+    learner.fit(epochs=1)
+    log = learner.log
+    for answer in (learner, learner.fields, learner.history, log, log.history("loss"), log.profile(), log.between("0")):
+        shown = answer._repr_html_()  # type: ignore[attr-defined]
+        assert "<table>" in shown and shown.count("<tr>") == shown.count("</tr>") > 1
+
+
+def test_tree_as_a_table_has_the_lines_of_the_text() -> None:
+    learner = toy_learner()
+
+    def look(state: Any) -> None: ...
+
+    learner.after("update", every="2 batches")(look)
+    shown = learner._repr_html_()
+    assert "after look (observer, every 2 batches)" in shown and "reads -&gt; writes" in shown
+    labels = [line.split()[0] for line in repr(learner).splitlines() if line.split()[0] in ("fit", "fetch", "update")]
+    assert sum(shown.count(f"\u2003{label}<") for label in ("fit", "fetch", "update")) == len(labels) == 4

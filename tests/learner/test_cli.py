@@ -103,7 +103,8 @@ def test_log_says_what_to_ask_next_apart_from_its_answer(family: Path) -> None:
 
 def test_log_answers_in_json_with_twenty_records(family: Path) -> None:
     changes = answer("log", family)
-    assert [change["seq"] for change in changes] == list(range(changes[0]["seq"], changes[0]["seq"] + 20))
+    numbers = [change["seq"] for change in changes]
+    assert len(set(numbers)) == 20 and numbers == sorted(numbers)
     assert changes[-1]["after"].startswith("ok: fit(epochs=2), ")
 
 

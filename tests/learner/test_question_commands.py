@@ -85,6 +85,58 @@ def test_rates_writers_and_violations_are_tables(runs: Path) -> None:
         assert ask(command, runs).exit_code == OK
 
 
+def test_profile_has_rows_for_stages_hooks_and_what_is_ours(runs: Path) -> None:
+    rows = answer("profile", runs)
+    assert {row["sort"] for row in rows} == {"stage", "hook", "guard", "tree"}
+    assert f"{FORWARD}:after:spoil" in {row["actor"] for row in rows if row["sort"] == "hook"}
+    assert ask("profile", runs).stderr == f"next: learner rates {runs}\n"
+
+
+def test_at_shows_the_state_of_one_position_and_what_differs_between_two(runs: Path) -> None:
+    done = ask("at", f"{runs}@1", "0:fit:3")
+    assert done.exit_code == OK and done.stdout.startswith("field ")
+    assert answer("at", f"{runs}@1", "0:fit:3")["updates"] == 4
+    found = {row["field"]: row for row in answer("at", f"{runs}@1", "0:fit:3", "0:fit:4")}
+    assert (found["updates"]["there"], found["updates"]["here"], found["updates"]["known"]) == (4, 5, "by value")
+    assert found["updates"]["position"]["batch"] == 4
+    _, *words = ask("at", f"{runs}@1", "0:fit:3", "0:fit:4").stderr.removeprefix("next: ").split()
+    assert words[0] == "blame" and ask(*words).exit_code == OK
+
+
+def test_at_of_the_same_position_twice_says_that_nothing_differs(runs: Path) -> None:
+    done = ask("at", f"{runs}@1", "0:fit:3", "0:fit:3")
+    assert done.stdout == "Nothing that is on record differs.\n"
+    assert answer("at", f"{runs}@1", "0:fit:3", "0:fit:3") == []
+
+
+@pytest.mark.parametrize(("place", "told"), [("9", "no epoch 9"), ("no", "such as 19:fit:23"), ("0:fitt", "'fit'")])
+def test_at_refuses_what_is_no_position(place: str, told: str, runs: Path) -> None:
+    for words in ((place,), ("0", place), (place, "0")):
+        done = ask("at", runs, *words)
+        assert (done.exit_code, done.stdout) == (USAGE, "") and told in done.stderr
+
+
+def test_export_writes_a_trace_beside_the_log_or_where_it_is_told_to(runs: Path, tmp_path: Path) -> None:
+    done = ask("export", f"{runs}@1")
+    written = runs / "0001" / "trace.json"
+    assert done.exit_code == OK and done.stdout.startswith(f"{written}\n")
+    assert json.loads(written.read_text())["traceEvents"]
+    told = answer("export", f"{runs}@1", "--trace", tmp_path / "here.json")
+    assert told["size"] == (tmp_path / "here.json").stat().st_size and told["rounds"] >= 5
+    assert done.stderr == f"next: learner profile {runs}@1\n"
+
+
+def test_long_history_is_shown_by_cycles_and_in_json_write_by_write(tmp_path: Path) -> None:
+    learner = toy_learner(run_dir=tmp_path / "runs")
+    learner.fit(epochs=5)
+    learner.close()
+    done = ask("history", tmp_path / "runs", "loss")
+    assert [line.split()[3:5] for line in done.stdout.splitlines()[1:3]] == [["x", "40"], ["x", "10"]]
+    assert done.stdout.endswith("50 writes; -n 50 shows each\n")
+    assert len(ask("history", tmp_path / "runs", "loss", "-n", "50").stdout.splitlines()) == 51
+    assert len(answer("history", tmp_path / "runs", "loss")) == 50
+
+
 def test_violations_end_with_code_1_and_ask_for_the_first(tmp_path: Path) -> None:
     learner = toy_learner(run_dir=tmp_path / "runs")
 

@@ -65,3 +65,18 @@ def test_who_may_change_a_part_on_the_way_is_told_beside_who_writes_it() -> None
     assert uses["model.buffers"].touchers[0] == "train/epoch/fit/batch/gradient/forward"
     assert not set(uses["model.grads"].touchers) & set(uses["model.grads"].declared)
     assert not learner.log.where(kind=None, field="model.buffers"), "a declaration is no record"
+
+
+def test_digest_is_the_same_whether_somebody_reads_the_log_meanwhile_or_not() -> None:
+    def digest(read: bool) -> str:
+        learner = toy_learner()
+
+        @learner.after("gradient")
+        def look(state: Any) -> None:
+            if read:
+                len(learner.log)
+
+        learner.fit(batches=3)
+        return learner.log.digest()
+
+    assert digest(True) == digest(False)
