@@ -39,6 +39,20 @@ class Pair:
         """Whether they differ in more than where the random number generators are, from which nobody need draw."""
         return any(name != RNG for name in self.fields)
 
+    @property
+    def position(self) -> Position:
+        """The position that both stood at."""
+        return Position(*self.first.run()["position"])
+
+    def is_before(self, position: Position | None) -> bool:
+        """Whether a run that goes on from there comes to a batch."""
+        if position is None or position.epoch is None or position.batch is None:
+            return True
+        here = self.position
+        if here.epoch is None or here.batch is None:
+            return len(self.first.run()["history"]) <= position.epoch
+        return (here.epoch, here.batch) < (position.epoch, position.batch)
+
     def place(self) -> str:
         """Where both stood."""
         return describe(self.first.run())
@@ -68,7 +82,7 @@ def bisect(ctx: click.Context, first: str, second: str, as_json: bool) -> None:
         for line in _checkpoints_told(equal, parted):
             answers.show(line)
         if found or parted:
-            answers.show(_program(first, _position(found), equal))
+            answers.show(_program(found, equal if equal and equal.is_before(_position(found)) else None, parted))
             _show_next(first, second, found, parted)
     ctx.exit(FINDING if found or parted else 0)
 
@@ -115,21 +129,41 @@ def _position(found: RunDifference) -> Position | None:
     return change.position if change is not None and change.position.batch is not None else None
 
 
-def _program(first: str, position: Position | None, equal: Pair | None) -> str:
+def _program(found: RunDifference, equal: Pair | None, parted: Pair | None) -> str:
     """How to find the stage, in Python."""
-    limit: Any = None if equal is None else equal.first.run().get("limit")
-    resume = f", resume={str(equal.first.path)!r}" if equal is not None else ""
     lines = ["To find the stage, with `one` and `other` made as the programs of the two runs make their Learners:"]
-    if position is None or position.epoch is None:
+    batches = _batches(found, equal, parted)
+    if batches is None:  # from the weights there, over data in the order of a new pass
         lines += [f"  one.load({str(equal.first.path)!r})"] if equal is not None else []
         return "\n".join([*lines, "  print(one.bisect(one.capture(), other, 'fit'))"])
-    text = limit["text"] if isinstance(limit, dict) and "text" in limit else f"epochs={position.epoch + 1}"
-    lines += [
-        f"  capture = Capture(epoch={position.epoch}, batch={position.batch})  # in the callbacks= of `one`",
-        f"  one.fit({text}{resume})",
-        "  print(one.bisect(capture.captured, other))",
-    ]
-    return "\n".join(lines)
+    epoch, numbers = batches
+    limit: Any = None if equal is None else equal.first.run().get("limit")
+    text = limit["text"] if isinstance(limit, dict) and "text" in limit else f"epochs={epoch + 1}"
+    resume = f", resume={str(equal.first.path)!r}" if equal is not None else ""
+    if len(numbers) == 1:
+        lines += [f"  capture = Capture(epoch={epoch}, batch={numbers[0]})  # in the callbacks= of `one`"]
+        return "\n".join([*lines, f"  one.fit({text}{resume})", "  print(one.bisect(capture.captured, other))"])
+    several = f"range({numbers.start}, {numbers.stop})"
+    lines += [f"  captures = [Capture(epoch={epoch}, batch=number) for number in {several}]  # in its callbacks="]
+    first = "next(filter(None, (one.bisect(each.captured, other) for each in captures)), None)"
+    return "\n".join([*lines, f"  one.fit({text}{resume})", f"  print({first})"])
+
+
+def _batches(found: RunDifference, equal: Pair | None, parted: Pair | None) -> tuple[int, range] | None:
+    """The epoch and the batches in which the runs part; None if they are in several epochs, or not known.
+
+    Where the log does not have the bits of what was read, it may be the batch before that of the first record.
+    """
+    position, here = _position(found), Position() if equal is None else equal.position
+    is_sure = bool(found.inputs) and all(known.startswith("agrees by") for _, known in found.inputs)
+    last = position or (parted.position if parted is not None else Position())
+    if last.epoch is None or last.batch is None:
+        return None
+    first = 0 if here.epoch != last.epoch or here.batch is None else here.batch + 1
+    if position is not None:
+        return last.epoch, range(max(first, last.batch - (not is_sure)), last.batch + 1)
+    is_one_epoch = here.epoch == last.epoch or (equal is None and last.epoch == 0)
+    return (last.epoch, range(first, last.batch + 1)) if is_one_epoch else None
 
 
 def _show_next(first: str, second: str, found: RunDifference, parted: Pair | None) -> None:

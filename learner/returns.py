@@ -62,7 +62,8 @@ class Returns:
     ) -> Replayed:
         """Run a part of the tree again on what was captured, any number of times; State stays what it is.
 
-        Hooks that observe do not run, nor does the log record it.
+        Hooks that observe do not run, nor does the log record it. A field of the run that was not captured, such as a
+        setting of a stage in `swap`, has the value that it has now.
 
         Args:
             path: the part; by default the slot before which it was captured, without its before-hooks, which had run.
