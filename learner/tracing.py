@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from learner.replay import Captured, as_captured
-from stages.guard import Guard
+from stages.guard import Guard, Schedule
 from state.access import Access
 from state.contents import Seen
 from state.insides import COLLECTIONS, Inside, frozen, in_field, optimized
@@ -128,7 +128,7 @@ class Tracer(Guard):
             if self.wanted == number:
                 self.trace.contents = {name: dict(self._contents(name)) for name in self.names if name != RNG}
 
-    def compare_plain(self, before: Look, declared: Access) -> Look:
+    def compare_plain(self, before: Look, declared: Access, schedule: Schedule) -> Look:
         """Rounds are not compared."""
         return before
 
