@@ -87,7 +87,7 @@ class Asking:
                 "capture": the run goes on, and what State held before the batch of the first hit is kept, for
                 `learner.replay(watcher.captured)`. That costs a copy of all that State holds, in the memory of the CPU,
                 before each batch until there is a hit: about what a checkpoint of each batch would, without the disk.
-                A hit outside of the slot "batch", in whose place nothing could be replayed, does not count.
+                A hit outside of the slot "batch" does not count: running the batch again would not come to it.
 
         Returns:
             What `unwatch` takes. Looking at a tensor on an accelerator waits for it.
