@@ -94,9 +94,7 @@ def diff(ctx: click.Context, first: str, second: str, only: tuple[str, ...], tol
     if not only and is_run(first) and is_run(second):
         show_diff(ctx, first, second, tolerance, as_json)
     paths = [find_checkpoints(name)[-1].path for name in (first, second)]
-    bundles = [read_bundle(path) for path in paths]
-    _forget_lone_gradients(*bundles)
-    one, other = map(_by_field, bundles)
+    one, other = comparable(*paths)
     fields = list(dict.fromkeys([*one.tensors, *one.documents, *other.tensors, *other.documents]))
     for pattern in only:
         if not any(fnmatch(field, pattern) for field in fields):
@@ -148,6 +146,13 @@ def import_weights(file: Path, out: Path, key: str, strip: str, as_json: bool) -
 
 
 COMMANDS = (checkpoints, verify, diff, import_weights)
+
+
+def comparable(first: Path, second: Path) -> tuple[Bundle, Bundle]:
+    """Two checkpoints with what belongs to each field of State together, fit to be compared."""
+    one, other = read_bundle(first), read_bundle(second)
+    _forget_lone_gradients(one, other)
+    return _by_field(one), _by_field(other)
 
 
 def _row(kept: Kept, is_verifying: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import click
 
 from learner import answers, checkpoint_commands, question_commands
 from learner.answers import DAMAGED, FINDING, USAGE, as_json
+from learner.bisect_command import bisect
 from learner.errors import LearnerError, NoWeights
 from learner.loading import NotBuilt, load
 from learner.question_commands import opened, show_what_comes
@@ -241,5 +242,5 @@ def history(run: str, field: str, count: int | None, as_json: bool) -> None:
         answers.show_next("blame", run, str(last.field), *where)
 
 
-for command in (view, *checkpoint_commands.COMMANDS, *question_commands.COMMANDS):
+for command in (view, *checkpoint_commands.COMMANDS, *question_commands.COMMANDS, bisect):
     main.add_command(command)

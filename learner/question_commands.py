@@ -138,7 +138,7 @@ def violations(ctx: click.Context, run: str, as_json: bool) -> None:
         answers.show_json(found)
     elif found:
         answers.show_changes(found)
-        _show_next_blame(run, found[0])
+        show_next_blame(run, found[0])
     else:
         answers.show("No change that nobody declared is on record.", "green")
     ctx.exit(FINDING if found else 0)
@@ -161,11 +161,11 @@ def show_diff(ctx: click.Context, one: str, other: str, tolerance: float, as_jso
     """Say where two runs part. Exit code 1 if they do."""
     found = opened(one).diff(opened(other), tolerance=tolerance)
     if as_json:
-        answers.show_json({"first": one, "second": other, **_facts(found)})
+        answers.show_json({"first": one, "second": other, **facts_of(found)})
     else:
         answers.show(str(found), "" if found else "green")
         if found.ours is not None:
-            _show_next_blame(one, found.ours)
+            show_next_blame(one, found.ours)
         elif found:
             answers.show_next("writers", other)
     ctx.exit(FINDING if found else 0)
@@ -174,7 +174,8 @@ def show_diff(ctx: click.Context, one: str, other: str, tolerance: float, as_jso
 COMMANDS = (at_position, first, rates, writers, profile, violations, export)
 
 
-def _facts(found: RunDifference) -> dict[str, Any]:
+def facts_of(found: RunDifference) -> dict[str, Any]:
+    """A difference of two runs, for JSON."""
     inputs = [{"name": name, "known": known} for name, known in found.inputs]
     return {"kind": found.kind, "told": found.told, "ours": found.ours, "theirs": found.theirs, "inputs": inputs}
 
@@ -185,10 +186,11 @@ def _show_first(found: First | None, run: str, field: str | None) -> None:
         return
     answers.show(str(found))
     if found.upstream:
-        _show_next_blame(run, found.upstream[0])
+        show_next_blame(run, found.upstream[0])
 
 
-def _show_next_blame(run: str, change: Change) -> None:
+def show_next_blame(run: str, change: Change) -> None:
+    """Print the command that asks who wrote what a change tells of."""
     at = ("--at", answers.at(change)) if change.position.epoch is not None else ()
     answers.show_next("blame", run, str(change.field), *at)
 

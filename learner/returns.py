@@ -8,6 +8,7 @@ from filelock import FileLock
 from learner.bound import Bound
 from learner.latest import drop_run, latest_run, lock_run
 from learner.opening import Audit, reopen_recording
+from learner.parting import Parting, bisect
 from learner.recipes import Part
 from learner.replay import Captured, Replayed, replay
 from stages.limit import Limit
@@ -61,7 +62,8 @@ class Returns:
     ) -> Replayed:
         """Run a part of the tree again on what was captured, any number of times; State stays what it is.
 
-        Hooks that observe do not run, nor does the log record it.
+        Hooks that observe do not run, nor does the log record it. A field of the run that was not captured, such as a
+        setting of a stage in `swap`, has the value that it has now.
 
         Args:
             path: the part; by default the slot before which it was captured, without its before-hooks, which had run.
@@ -69,8 +71,43 @@ class Returns:
 
         Raises:
             GraphError: a stage does not fit there. Nothing has changed.
+            ArgumentError: the part would run epochs for ever, as the whole tree would.
         """
         return replay(self._bound, captured, path, swap or {})
+
+    def bisect(
+        self,
+        captured: Captured,
+        other: "Returns | None" = None,
+        path: str | None = None,
+        *,
+        swap: Mapping[str, Part] | None = None,
+        batches: int | None = None,
+    ) -> Parting:
+        """Find the first stage or hook that leaves something else in another tree that runs on the same.
+
+        Both trees are run on what was captured, as `replay` runs them, and all of State is looked at after each stage
+        and hook, whatever they declare: by its bits where these are few, by 64 bits of a fingerprint where they are
+        more than 64 KiB. Slots are matched by their paths. States stay what they are. With neither `other` nor `swap`
+        the tree runs twice, which tells whether it agrees with itself.
+
+        It takes a look at all of State for each stage, and a second run of both trees where they part.
+
+        Args:
+            captured: by `Capture`, by a watcher or by `capture`, of this Learner.
+            other: a Learner with another tree; its State takes what was captured meanwhile. A field that only one of
+                the two has stays what it is.
+            path: the part of the trees; by default the slot before which it was captured. `learner.capture()` and
+                "fit" compare a whole pass over the data, and so tell the first batch in which they part.
+            swap: other stages for slots of the second tree: {"loss": other_loss}.
+            batches: end the run after so many batches of training; needed where `path` is the whole tree.
+
+        Raises:
+            GraphError: a stage of `swap` does not fit. Nothing has changed.
+            SnapshotError: the State of `other` does not take what was captured. Nothing has changed.
+            ArgumentError: the part would run epochs for ever, as the whole tree would without `batches`.
+        """
+        return bisect(self._bound, captured, (other or self)._bound, path, swap or {}, batches)
 
     def _take_up(self, path: Path, limit: Limit) -> None:
         """Take a checkpoint up, for a `fit` with this limit."""

@@ -9,7 +9,7 @@ StageError
 |   `-- UndeclaredChange   one that changed in place what it does not declare
 |-- Misuse             a stage run, set or entered where that has no meaning
 |-- InvariantBroken    something that is always so, and is not
-|-- WatchHit           a value that `learner.watch` waited for
+|-- WatchHit           a value that `learner.watch` waited for, or a slot with a breakpoint
 |-- LimitError         a `fit` that could not end (also a ValueError)
 `-- BatchError         a loader or a batch that cannot be used (also a ValueError)
 
@@ -24,7 +24,7 @@ from state.errors import nearest, suggestion
 
 if TYPE_CHECKING:
     from stages.finding import Finding
-    from stages.watching import Hit
+    from stages.watching import Hit, Stopped
     from state.watch import Moved
 
 
@@ -153,13 +153,13 @@ def _nearest_slot(slot: str, paths: Sequence[str]) -> str | None:
 
 
 class WatchHit(StageError):
-    """A write that `learner.watch(...)` waited for.
+    """A write that `learner.watch(...)` waited for, or a slot with a `learner.breakpoint(...)`.
 
     Attributes:
-        hit: what was written, by whom, where.
+        hit: what was written, by whom, where; or the slot, and where in the run.
     """
 
-    def __init__(self, hit: "Hit") -> None:
+    def __init__(self, hit: "Hit | Stopped") -> None:
         self.hit = hit
         super().__init__(str(hit))
 

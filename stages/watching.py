@@ -1,13 +1,14 @@
-"""Watching: stops where a field or a part gets a value that somebody waits for, with its writer still running."""
+"""Watching: stops where a value comes up that somebody waits for, or at a slot, with who is there still running."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from stages.cancel import Outcome
 from stages.errors import WatchHit
 from state.changes import cell
 from state.fields import MISSING
@@ -16,7 +17,9 @@ from state.position import Position
 if TYPE_CHECKING:
     from stages.node import Actor
 
-Then = Literal["raise", "break"] | Callable[["Hit"], object]
+Event = TypeVar("Event", "Hit", "Stopped")
+
+Then = Literal["raise", "break"] | Callable[[Event], object]
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,43 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class Stopped:
+    """A slot where a breakpoint stands, which the run came to.
+
+    Attributes:
+        side, path: "before" or "after", and the slot.
+        position: where in the run.
+        outcome: how its stage ended; ok before it.
+        state: all of State, to read.
+    """
+
+    side: str
+    path: str
+    position: Position
+    outcome: Outcome
+    state: Any
+
+    def __str__(self) -> str:
+        how = "" if self.outcome.ok else f", which ended {self.outcome}"
+        return f"{self.side} {self.path} at {self.position}{how}"
+
+
+def do(then: "Then[Event]", event: Event) -> None:
+    """What was asked for.
+
+    Raises:
+        WatchHit: that was asked for.
+    """
+    if then == "raise":
+        raise WatchHit(event)
+    if then == "break":
+        print(event)
+        breakpoint()  # noqa: T100  who is there is further up
+        return
+    then(event)
+
+
+@dataclass(frozen=True)
 class Watcher:
     """Waits for a value of a field, or of the tensors in a part.
 
@@ -62,7 +102,7 @@ class Watcher:
     below: float | None
     nonfinite: bool
     when: Callable[[Any], object] | None
-    then: Then
+    then: "Then[Hit]"
 
     def see(self, actor: "Actor", name: str, before: Any, value: Any) -> None:
         """A value was written."""
@@ -71,13 +111,7 @@ class Watcher:
             return
         position = Position(*actor.runner.read_position())
         hit = Hit(name, told, actor.path, actor.source, position, before, value)
-        if self.then == "raise":
-            raise WatchHit(hit)
-        if self.then == "break":
-            print(hit)
-            breakpoint()  # noqa: T100  the writer is further up
-            return
-        self.then(hit)
+        do(self.then, hit)
 
     def _told(self, value: Any) -> str:
         if self.when is not None:

@@ -1,6 +1,6 @@
 """Differences: what two checkpoints do not have in common, tensor by tensor and value by value."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def differences(one: Bundle, other: Bundle) -> list[Difference]:
     for group in one.tensors | other.tensors:
         file = f"{group}.safetensors"
         if group in one.tensors and group in other.tensors:
-            found += _of_tensors(file, one.tensors[group], other.tensors[group])
+            found += of_tensors(file, one.tensors[group], other.tensors[group])
         else:
             left_has, right_has = (_count(bundle.tensors.get(group)) for bundle in (one, other))
             found.append(Difference(file, "", left_has, right_has))
@@ -71,8 +71,9 @@ def differences(one: Bundle, other: Bundle) -> list[Difference]:
     return found
 
 
-def _of_tensors(file: str, left: dict[str, Tensor], right: dict[str, Tensor]) -> Iterator[Difference]:
-    for name in left | right:
+def of_tensors(file: str, left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Iterator[Difference]:
+    """All differences of two groups of dense tensors."""
+    for name in {**left, **right}:
         one, other = left.get(name, _NOTHING), right.get(name, _NOTHING)
         plain = _shown(file, name, one, other)
         if plain.left != plain.right:

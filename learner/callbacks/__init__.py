@@ -2,6 +2,7 @@
 
 from learner.callbacks.accuracy import Accuracy
 from learner.callbacks.autocast import Autocast
+from learner.callbacks.breakpoint import Breakpoint
 from learner.callbacks.capture import Capture
 from learner.callbacks.checkpoint import Checkpoint
 from learner.callbacks.clip_gradients import ClipGradients
@@ -16,6 +17,7 @@ from learner.callbacks.stop_on_non_finite import StopOnNonFinite
 __all__ = [
     "Accuracy",
     "Autocast",
+    "Breakpoint",
     "Capture",
     "Checkpoint",
     "ClipGradients",

@@ -20,6 +20,7 @@ from learner import Callback, GraphError, Learner, supervised
 from learner.callbacks import (
     Accuracy,
     Autocast,
+    Breakpoint,
     Capture,
     Checkpoint,
     ClipGradients,
@@ -31,6 +32,7 @@ from learner.callbacks import (
     Schedule,
     StopOnNonFinite,
 )
+from learner.callbacks.capture import CaptureHit
 from learner.errors import ArgumentError
 from learner.history import History, RecordHistory
 
@@ -39,7 +41,9 @@ metrics = pytest.importorskip("torchmetrics.classification", reason="needs the e
 MAKE: dict[type[Callback], Callable[..., Callback]] = {
     Accuracy: Accuracy,
     Autocast: Autocast,
+    Breakpoint: lambda: Breakpoint(before="update", then=lambda stopped: None),
     Capture: lambda: Capture(epoch=1, batch=0),
+    CaptureHit: lambda: CaptureHit("batch"),
     Checkpoint: lambda: Checkpoint(every="1 updates", keep=2),
     ClipGradients: lambda: ClipGradients(0.1),
     EarlyStopping: lambda **given: EarlyStopping(patience=5, **given),
