@@ -128,7 +128,9 @@ INVARIANTS: tuple[Invariant, ...] = (
         sampled=True,
     ),
     Invariant("random numbers do not come again", _redraws.begin, before=TrainingPhase, then="warn", sampled=True),
-    Invariant("random numbers do not come again", _redraws.end, after=TrainingPhase, then="warn", sampled=True),
+    Invariant(
+        "random numbers do not come again", _redraws.end, after=TrainingPhase, then="warn", hooks=False, sampled=True
+    ),
     Invariant(
         "random numbers do not come again",
         Redraws("forward pass").drew,
