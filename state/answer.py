@@ -49,6 +49,16 @@ class Answer(Sequence[Change]):
     def __iter__(self) -> Iterator[Change]:
         return iter(self._all() if self._made is not None else in_one_pass(*self._question(), self._end))
 
+    def latest(self, count: int) -> list[Change]:
+        """The last so many of them, without what they replaced, which takes longer to find."""
+        found = list(islice(self._read(backward=True), count))
+        return [change_of(record, None) for record in reversed(found)]
+
+    def looked_back(self, change: Change) -> Change:
+        """One of them, with what it replaced."""
+        found = self._records.read(self._chosen, asked=self._asked, before=change.seq + 1, backward=True)
+        return with_before(self._records, next(found))
+
     def _between(self, first: int, end: int) -> list[Change]:
         self._looked_at += end - first
         if self._made is not None or self._looked_at * _RARE > self._end:

@@ -1,11 +1,12 @@
 """Cycles: the history of a field, with rounds that write the same told as one."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import isfinite
 from typing import Any, NamedTuple
 
+from state.answer import Answer
 from state.changes import Change, Changes, cell
 from state.grid import as_html, as_text
 from state.position import Place
@@ -16,6 +17,9 @@ WHOLE = 20
 
 SHOWN = 60
 """How many rows of a longer one are shown."""
+
+LONG = 5_000
+"""So many writes, the last ones, are put together for the table of a history that is longer than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +81,26 @@ class FieldHistory(Changes):
         First the batches of a pass are put together, then epochs in which that comes out the same. A round that does
         otherwise, by a hook that fired or a batch that was cancelled, stands apart.
         """
-        rounds = (_Run(_where(place), tuple(group)) for place, group in groupby(self, key=_round_of))
-        passes = _joined(rounds)
-        by_epoch = [tuple(group) for _, group in groupby(passes, key=lambda run: run.epoch)]
-        return [cycle for runs in _joined_epochs(by_epoch) for run in runs for cycle in run.cycles()]
+        return _cycles(self)
 
     def table(self, limit: int = SHOWN) -> "Table":
-        """The table as it is shown: its last rows; without the column of times where each row is one write."""
+        """The table as it is shown: its last rows; without the column of times where each row is one write.
+
+        Of a history of more than LONG writes these are the cycles of the last ones.
+        """
+        answer = self._changes
+        if len(self) > LONG and isinstance(answer, Answer):
+            last = _cycles(answer.latest(LONG))[-limit:]
+            shown = [replace(cycle, first=answer.looked_back(cycle.first)) for cycle in last]
+            return self._table_of(shown)
         if len(self) > WHOLE:
-            cycles = self.cycles()
-            rows = tuple(cycle.row for cycle in cycles[-limit:])
-            return Table(self._columns, rows, sum(cycle.times for cycle in cycles[:-limit]))
+            return self._table_of(self.cycles()[-limit:])
         rows = tuple(_cycle((change,)).row for change in self)
         return Table(_without_times(self._columns), tuple(map(_without_times, rows)), 0)
+
+    def _table_of(self, shown: list[Cycle]) -> "Table":
+        rows = tuple(cycle.row for cycle in shown)
+        return Table(self._columns, rows, len(self) - sum(cycle.times for cycle in shown))
 
     def __repr__(self) -> str:
         columns, rows, earlier = self.table()
@@ -126,6 +137,13 @@ class _Run:
     def cycles(self) -> Iterator[Cycle]:
         """A cycle for each write of a round."""
         return map(_cycle, zip(*self.rounds, strict=True))
+
+
+def _cycles(changes: Iterable[Change]) -> list[Cycle]:
+    rounds = (_Run(_where(place), tuple(group)) for place, group in groupby(changes, key=_round_of))
+    passes = _joined(rounds)
+    by_epoch = [tuple(group) for _, group in groupby(passes, key=lambda run: run.epoch)]
+    return [cycle for runs in _joined_epochs(by_epoch) for run in runs for cycle in run.cycles()]
 
 
 def _joined(runs: Iterable[_Run]) -> list[_Run]:

@@ -4,6 +4,7 @@ from collections import Counter
 from hashlib import sha256
 from typing import NamedTuple
 
+from state.position import Place
 from state.records import NamedSlot, Records
 
 _BATCHES, _UPDATES = "batches_seen", "updates"
@@ -63,18 +64,20 @@ def digest(records: Records) -> str:
     """Sixty-four hexadecimal digits for what was written, by whom, where and in which order; times do not count."""
     found = sha256()
     told = records.wanted({number for number, slot in enumerate(records.slots) if slot.kind != "exit"})
-    kinds, heads = {}, {}
+    kinds, forms = {}, {}
+    where: Place | None = None
     for template, indices in told.items():
         slots = [records.slots_in(template)[index] for index in indices]
         kinds[template] = [slot.kind for slot in slots]
-        heads[template] = [repr((*slot[:3], slot.evidence)) for slot in slots]
+        forms[template] = "".join(f"{(*slot[:3], slot.evidence)!r}".replace("%", "%%") + "%r" for slot in slots)
     for seq, _, place, template, values in records.store.segments(told):
         if records.counts(seq):
-            where = repr(place)  # of each record: where a round is cut in two depends on who read the log meanwhile
+            if place != where:  # not for each segment: a round is cut in two by who reads the log meanwhile
+                where = place
+                found.update(repr(place).encode())
             pairs = zip(kinds[template], values, strict=True)
             shown = [value if type(value) is not list else records.value(kind, value) for kind, value in pairs]
-            rows = zip(heads[template], shown, strict=True)
-            found.update("".join([f"{where}{head}{value!r}" for head, value in rows]).encode())
+            found.update((forms[template] % tuple(shown)).encode())
     return found.hexdigest()
 
 

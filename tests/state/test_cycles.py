@@ -3,7 +3,10 @@
 import math
 from collections.abc import Iterable
 
-from state import ABSENT, Change, Position
+import pytest
+
+from learner.testing import toy_learner
+from state import ABSENT, Change, Position, cycles
 from state.cycles import FieldHistory
 from state.statistics import Summary
 
@@ -94,3 +97,14 @@ def test_table_of_many_cycles_shows_the_last_and_counts_the_writes_before() -> N
 def test_no_name_or_value_becomes_markup() -> None:
     history = FieldHistory(batches(0, ["<script>"] * 30, "<b>"))
     assert "<script>" not in history._repr_html_() and "<b>" not in history._repr_html_()
+
+
+def test_table_of_a_long_history_is_that_of_its_last_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = toy_learner()
+    learner.fit(epochs=6)
+    history = learner.log.history("loss")
+    whole = list(history)
+    monkeypatch.setattr(cycles, "LONG", 25)
+    assert history.table().rows == FieldHistory(whole[-25:]).table().rows, "also what the first of each replaced"
+    assert history.table().earlier == len(whole) - 25 and f"after {len(whole) - 25} earlier ones" in repr(history)
+    assert len(history.cycles()) == len(FieldHistory(whole).cycles())
