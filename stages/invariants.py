@@ -271,12 +271,17 @@ class Rule:
         return last.actor, last.source, f"wrote {last.field!r} last"
 
     def _last_write(self, name: str) -> Change | None:
-        """The last one by somebody in the phase that this is in, or else by anybody."""
-        log, phase = self._log(), self._node.place.phase
-        above = [place.path for place in self._node.place.ancestors() if place.stage is phase]
-        inside = log.where(actor=f"{above[-1]}*", field=name) if above else ()
-        found = inside or log.where(field=name)
-        return found[-1] if found else None
+        """The last one; if that was in another phase, rather the last one in the phase that this is in."""
+        log, own = self._log(), self._node.place.phase
+        found = log.where(field=name)
+        if not found or own is None:
+            return found[-1] if found else None
+        phases = [(place.path, place.stage) for place in self._runner.assembly.places if _is_phase(type(place.stage))]
+        around = [stage for path, stage in phases if found[-1].actor.startswith(f"{path}/")]
+        if around and around[-1] is not own:
+            inside = log.where(actor=f"{next(path for path, stage in phases if stage is own)}/*", field=name)
+            found = inside or found
+        return found[-1]
 
     def _log(self) -> ChangeLog:
         recording = self._runner.recording

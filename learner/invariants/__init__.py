@@ -106,7 +106,7 @@ INVARIANTS: tuple[Invariant, ...] = (
         around=Writes("outputs"),
         within=TrainingPhase,
         compares=("*.buffers",),
-        then="warn",
+        then="record",
         hooks=False,
         sampled=True,
     ),

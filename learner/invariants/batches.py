@@ -48,31 +48,37 @@ class Repeats:
 
 
 class Redraws:
-    """The random numbers that one forward pass draws, or one pass over the data, are not those of an earlier one."""
+    """The random numbers that one forward pass draws, or one pass over the data, are not those of an earlier one.
+
+    A run that was taken back to an earlier point draws what it had drawn from there.
+    """
 
     def __init__(self, unit: str) -> None:
         self._unit = unit
         self._start = b""
-        self._count = 0
-        self._seen: dict[bytes, int] = {}
+        self._total = 0
+        self._seen: set[bytes] = set()
 
-    def begin(self) -> None:
+    def begin(self, batches_seen: int) -> None:
         """One begins."""
+        if batches_seen < self._total:
+            self._seen.clear()
         self._start = _random_state()
 
-    def drew(self, changed: tuple[str, ...], place: Place) -> str | None:
+    def drew(self, changed: tuple[str, ...], place: Place, batches_seen: int) -> str | None:
         """One has ended, and changed the generators or did not."""
-        self._start = b"" if changed else _random_state()
-        return self.end(place)
+        self.begin(batches_seen)
+        self._start = b"" if changed else self._start
+        return self.end(place, batches_seen)
 
-    def end(self, place: Place) -> str | None:
+    def end(self, place: Place, batches_seen: int) -> str | None:
         """One has ended."""
+        self._total = batches_seen
         now = _random_state()
-        self._count += 1
         if now == self._start:
             return None
-        before = self._seen.setdefault(now, self._count)
-        if before == self._count:
+        if now not in self._seen:
+            self._seen.add(now)
             return None
         may = [path for path, access in actors([*place.ancestors()][-1].walk()) if "rng" in access.touches]
         own = [path for path in may if ":" in path] or may

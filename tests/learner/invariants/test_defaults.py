@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -344,3 +345,12 @@ def test_its_near_miss_is_no_finding(build: Build, name: str, culprit: str, is_d
 
 def test_every_invariant_has_a_program() -> None:
     assert {program.values[1] for program in PROGRAMS} == {one.name for one in INVARIANTS}
+
+
+def test_run_that_is_taken_back_may_draw_again_what_it_drew(tmp_path: Path) -> None:
+    learner = learner_of(network(nn.Dropout(0.5)), run_dir=tmp_path / "run")
+    learner.save(tmp_path / "start")
+    learner.fit(epochs=1)
+    learner.load(tmp_path / "start")
+    learner.fit(epochs=1)
+    assert not learner.log.violations()
