@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -17,25 +18,45 @@ _DECIDING = (LRScheduler, Optimizer, GradScaler, torch.Generator)
 
 
 def kept_outside(assembly: Assembly, state: State) -> list[Finding]:
-    """A warning for each scheduler, optimizer, scaler or generator that a stage or hook has and State has not.
+    """A warning for each scheduler, optimizer, scaler or generator that a stage or hook has and State has not, and for
+    each module that a model uses and does not register.
 
     What a function closes over counts, and so do the globals that it names and the attributes of its object.
     """
     held = set(map(id, state.__dict__.values()))
-    found = []
+    found = list(_unregistered(state))
     for path, source, things in _actors(assembly):
         for name, thing in things:
             if isinstance(thing, _DECIDING) and id(thing) not in held:
-                told = (
-                    f"{path} keeps {name!r}, a {type(thing).__name__}, which is not in State: no checkpoint has it, and"
+                told = f"{path} keeps {name!r}, a {type(thing).__name__}, which is not in State"
+                missing = "no checkpoint has it, and the log does not tell what it does"
+                is_moved = isinstance(thing, LRScheduler)
+                ways = "Write Schedule(lambda optimizer: ...)." if is_moved else "Bring it as a field: fields()."
+                found.append(
+                    Finding("warning", "kept outside", (path,), f"{told}: {missing}. {ways} Its code: {source}.")
                 )
-                ways = (
-                    "the log does not tell what it does. Give it a field: fields() of the callback or stage brings one."
-                )
-                if isinstance(thing, LRScheduler):
-                    ways = "the log does not tell where it is. Write Schedule(lambda optimizer: ...) instead."
-                found.append(Finding("warning", "kept outside", (path,), f"{told} {ways} Its code: {source}."))
     return found
+
+
+def _unregistered(state: State) -> Iterator[Finding]:
+    """Modules and parameters that wait to be trained in a plain list or dictionary of a module."""
+    for field, root in state.components(nn.Module).items():
+        known = {id(one) for one in (*root.modules(), *root.parameters())}
+        for path, module in root.named_modules():
+            for name, value in vars(module).items():
+                things = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+                hidden = [one for one in things if isinstance(one, nn.Module | nn.Parameter) and id(one) not in known]
+                if not name.startswith("_") and any(_is_trained(one) for one in hidden):
+                    full = ".".join(part for part in (field, path, name) if part)
+                    told = f"{full} is a {type(value).__name__} with {len(hidden)} modules or parameters to be trained"
+                    missing = "PyTorch does not find them there: no optimizer, no checkpoint, no device"
+                    ways = "Use nn.ModuleList, nn.ModuleDict or nn.ParameterList."
+                    yield Finding("warning", "kept outside", (field,), f"{told}: {missing}. {ways}")
+
+
+def _is_trained(one: nn.Module | nn.Parameter) -> bool:
+    parameters = one.parameters() if isinstance(one, nn.Module) else [one]
+    return any(parameter.requires_grad for parameter in parameters)
 
 
 def _actors(assembly: Assembly) -> Iterator[tuple[str, str, list[tuple[str, Any]]]]:

@@ -1,8 +1,8 @@
 """The invariants that a Learner has unless it is told otherwise: what is so in any training, whoever wrote it."""
 
 from learner.invariants.batches import Redraws, Repeats, Untouched, same_length
-from learner.invariants.gradients import Ungraded, kept_numbers, unused_gradients
-from learner.invariants.modes import frozen_statistics, in_eval_mode, in_train_mode, left_as_found
+from learner.invariants.gradients import Leaks, Ungraded, kept_numbers, unused_gradients
+from learner.invariants.modes import frozen_statistics, in_eval_mode, in_train_mode, left_as_found, stale_statistics
 from learner.invariants.updates import (
     Rivals,
     moves_what_it_should,
@@ -67,6 +67,16 @@ INVARIANTS: tuple[Invariant, ...] = (
         sampled=True,
     ),
     Invariant(
+        "an update uses gradients that were made for it",
+        Leaks(),
+        around=Writes("*.grads"),
+        within=TrainingPhase,
+        compares=("*.grads",),
+        then="warn",
+        hooks=False,
+        sampled=True,
+    ),
+    Invariant(
         "what gets a gradient is updated", unused_gradients, before=Writes("*.state"), then="record", sampled=True
     ),
     Invariant(
@@ -101,12 +111,19 @@ INVARIANTS: tuple[Invariant, ...] = (
         sampled=True,
     ),
     Invariant(
+        "statistics follow the parameters that they belong to",
+        stale_statistics,
+        before=EvaluationPhase,
+        then="warn",
+        sampled=True,
+    ),
+    Invariant(
         "a frozen layer keeps its statistics",
         frozen_statistics,
         around=Writes("outputs"),
         within=TrainingPhase,
         compares=("*.buffers",),
-        then="record",
+        then="warn",
         hooks=False,
         sampled=True,
     ),
@@ -127,7 +144,9 @@ INVARIANTS: tuple[Invariant, ...] = (
         then="warn",
         sampled=True,
     ),
-    Invariant("random numbers do not come again", _redraws.begin, before=TrainingPhase, then="warn", sampled=True),
+    Invariant(
+        "random numbers do not come again", _redraws.begin, before=TrainingPhase, then="warn", hooks=False, sampled=True
+    ),
     Invariant(
         "random numbers do not come again", _redraws.end, after=TrainingPhase, then="warn", hooks=False, sampled=True
     ),

@@ -65,13 +65,13 @@ class Redraws:
             self._seen.clear()
         self._start = _random_state()
 
-    def drew(self, changed: tuple[str, ...], place: Place, batches_seen: int) -> str | None:
+    def drew(self, changed: tuple[str, ...], place: Place, batches_seen: int) -> Wrong | None:
         """One has ended, and changed the generators or did not."""
         self.begin(batches_seen)
         self._start = b"" if changed else self._start
         return self.end(place, batches_seen)
 
-    def end(self, place: Place, batches_seen: int) -> str | None:
+    def end(self, place: Place, batches_seen: int) -> Wrong | None:
         """One has ended."""
         self._total = batches_seen
         now = _random_state()
@@ -83,7 +83,7 @@ class Redraws:
         may = [path for path, access in actors([*place.ancestors()][-1].walk()) if "rng" in access.touches]
         own = [path for path in may if ":" in path] or may
         told = f"one {self._unit} drew what an earlier one had drawn: is a generator seeded again and again?"
-        return f"{told} These may change it: {', '.join(own)}"
+        return Wrong(f"{told} These may change it: {', '.join(own)}", ("rng",))
 
 
 class Untouched:

@@ -49,6 +49,24 @@ class Ungraded:
         return f"{_shown(without)} {told}" if without else None
 
 
+class Leaks:
+    """Gradients that another loss has left, by somebody who only touches them, are cleared before any are added."""
+
+    def __init__(self) -> None:
+        self._left: dict[str, str] = {}
+
+    def __call__(self, state: Any, changed: tuple[str, ...], place: Place) -> str | None:
+        written = {name.partition(".")[0] for name in place.access.writes if name.endswith(".grads")}
+        for field in written & self._left.keys():
+            gradients = [p.grad for p in state.components(nn.Module)[field].parameters()]
+            who = self._left.pop(field)
+            if who != place.path and any(has_any(gradient) for gradient in gradients):
+                return f"{field}.grads still had what {who} left there: clear them first"
+        for field in {name.partition(".")[0] for name in changed} - written:
+            self._left[field] = place.path
+        return None
+
+
 def unused_gradients(state: Any) -> str | None:
     """Whatever gets a gradient is updated by an optimizer of State."""
     optimizers = state.components(Optimizer).values()

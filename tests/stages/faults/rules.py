@@ -232,7 +232,7 @@ RULES = {
         lambda: keeping(list),
         ("train/epoch/fit/batch/update:after:keep",),
         "train/epoch/fit/batch/update:after:keep keeps 'kept', a SGD, which is not in State: no checkpoint has it",
-        "Give it a field: fields() of the callback or stage brings one.",
+        "Bring it as a field: fields().",
         severity="warning",
     ),
     "not built": Case(
