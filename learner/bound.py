@@ -11,16 +11,16 @@ from learner.callbacks.checkpoint import Checkpoint
 from learner.callbacks.mean import Mean
 from learner.checkpoints import Checkpoints
 from learner.components import check_loader, check_optimizers
-from learner.errors import ArgumentError, ResumeWarning
+from learner.errors import ArgumentError
 from learner.history import History, RecordHistory, has_batches, has_epochs, numbers_of
 from learner.invariants import INVARIANTS
 from learner.keeping import Keeper
 from learner.opening import seed_everything, tell_setup
-from learner.outside import kept_outside
 from learner.passes import CountedLoader
 from learner.precision import DTYPES, Precision, autocasts, check_precision, refuse_uncast
 from learner.recipes import predict, scaled
 from learner.stopping import stoppable
+from learner.suspects import suspect
 from stages import Composite, EvaluationPhase, Runner, assemble
 from stages.assembly import Assembly, refuse_orphans
 from stages.batch import joined
@@ -28,6 +28,7 @@ from stages.callbacks import Callback, FunctionCallback, HookMethod, Options, Po
 from stages.check import actors, key_of
 from stages.composing import values_brought
 from stages.describing import tell_edit
+from stages.errors import InvariantWarning
 from stages.graph import refuse_starving
 from stages.guard import GuardLevel
 from stages.invariants import Invariant, placed
@@ -311,10 +312,10 @@ class Bound:
         self.runner = Runner(assembly, self.state, self.recording, before, "off", self.watchers, invariants)
         self.debug(self._is_debugging)
         self.keeper.follow(self.runner)
-        self.outside = kept_outside(assembly, self.state)
-        for finding in [one for one in self.outside if one.message not in self._told]:
+        self.suspects = suspect(assembly, self.state)
+        for finding in [one for one in self.suspects if one.message not in self._told]:
             self._told.add(finding.message)
-            warnings.warn(ResumeWarning(finding.message), stacklevel=6)
+            warnings.warn(InvariantWarning(finding.message), stacklevel=6)
         owner: Callable[[], object | None] = self._owner
         explain = weakref.WeakMethod(self.explain)  # a State that is kept does not keep the Learner
         self.state._link = Link(owner, self.recording, lambda name: _ask(explain(), name))

@@ -53,5 +53,5 @@ class PositionError(LearnerError, ValueError):
 
 
 class ResumeWarning(UserWarning):
-    """A run goes on in a program that differs from the one that began it, or has what no checkpoint will have. What it
-    is is named; it goes on all the same."""
+    """A run goes on in a program that differs from the one that began it. What differs is named; it goes on all the
+    same."""

@@ -204,7 +204,7 @@ class Learner(Asking, Edits, Returns):
 
     def check(self) -> list[Finding]:
         """What the check finds in the tree as it stands: no errors, or it would not stand, but warnings and notes."""
-        return [*self.assembly.findings, *self._bound.outside]
+        return [*self.assembly.findings, *self._bound.suspects]
 
     def debug(self, on: bool = True) -> None:
         """Look at everything at every boundary in every batch, and raise on any undeclared change. Slow; for debugging.

@@ -14,7 +14,7 @@ StageError
 `-- BatchError         a loader or a batch that cannot be used (also a ValueError)
 
 GuardWarning           an undeclared change in a round where it does not raise (a UserWarning)
-InvariantWarning       an invariant that does not hold and warns (a UserWarning)
+InvariantWarning       an invariant that does not hold and warns, or a tree that nobody means (a UserWarning)
 """
 
 from collections.abc import Iterable, Sequence
@@ -135,7 +135,7 @@ class GuardWarning(UserWarning):
 
 
 class InvariantWarning(UserWarning):
-    """An invariant does not hold, and says so by a warning."""
+    """An invariant does not hold, or a tree is put together as hardly anybody means it; the run goes on."""
 
 
 def listed(names: Sequence[str], before: str = "", after: str = "", limit: int = 3) -> str:

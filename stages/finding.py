@@ -7,6 +7,7 @@ Severity = Literal["error", "warning", "note"]
 
 Kind = Literal[
     "cannot be saved",
+    "carried over",
     "clashing pairs",
     "cycle",
     "endless loop",

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from learner import ChangeLog, supervised
+from learner import ChangeLog, InvariantWarning, supervised
 from learner.callbacks import Schedule
-from learner.errors import ResumeWarning
 from learner.testing import toy_learner
 from stages import Cancel
 
@@ -37,7 +36,7 @@ def test_schedule_that_steps_on_every_batch_shows_beside_the_updates() -> None:
     def step(state: Any) -> None:
         scheduler.step()
 
-    with pytest.warns(ResumeWarning, match="step keeps 'scheduler', a StepLR, which is not in State"):
+    with pytest.warns(InvariantWarning, match="step keeps 'scheduler', a StepLR, which is not in State"):
         learner.after("fit/window/batch", writes=("optimizer.hyper.lr",))(step)
     with warnings.catch_warnings(action="ignore"):  # of torch: the first step comes before an update; and of ours
         learner.fit(epochs=1)

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from learner import Learner, LearnerError, StageError, StateError
-from learner.errors import ResumeWarning
 from stages import GraphError, GuardWarning, InvariantWarning
 from state import Change, LogWarning
 
@@ -35,7 +34,7 @@ Mode = Literal["plain", "debug", "unguarded"]
 
 NOTHING = "nothing"
 OURS = (StateError, StageError, LearnerError)
-OUR_WARNINGS = (GuardWarning, InvariantWarning, LogWarning, ResumeWarning)
+OUR_WARNINGS = (GuardWarning, InvariantWarning, LogWarning)
 PLACE = re.compile(r"([\w-]+\.py):\d+")
 
 

@@ -20,6 +20,7 @@ from tests.stages.faults.trees import (
     Uses,
     Values,
     Volatile,
+    counting,
     found,
     hook,
     itself,
@@ -225,6 +226,15 @@ RULES = {
         ("train/epoch/fit/batch/gradient/loss:after:hook",),
         "hook stands at 'train/epoch/fit/batch/gradient/loss', which 'swap gradient' takes away.",
         "List inline=('loss',) in the new stage and enter it there, or remove the hook first.",
+    ),
+    "carried over": Case(
+        "carried over",
+        lambda: counting("run"),
+        lambda: counting("phase"),
+        ("train/epoch/validate/batch:after:Counting.count",),
+        "adds to 'seen' in every batch of train/epoch/validate, and nobody sets it back",
+        "Let it begin anew: field(scope='phase').",
+        severity="warning",
     ),
     "kept outside": Case(
         "kept outside",

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from learner import Callback, GraphError, TrainState, after, field
-from learner.errors import ResumeWarning
+from learner import Callback, GraphError, InvariantWarning, TrainState, after, field
 from learner.loading import NotBuilt
 from learner.testing import toy_learner
 from stages import Chain, Composite, Fetch, Finding, Fit, Stage, Window, assemble
@@ -131,6 +130,22 @@ def trained(*callbacks: Any, **settings: Any) -> list[Finding]:
         return list(error.findings)
 
 
+def counting(scope: str) -> list[Finding]:
+    """What it says of a Learner that counts in its validation."""
+
+    class Counting(Callback):
+        def fields(self) -> dict[str, Any]:
+            return {"seen": (int, field(default=0, scope=scope))}
+
+        @after("validate/batch", writes=("seen",))
+        def count(self, seen: int) -> int:
+            return seen + 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InvariantWarning)
+        return trained(Counting())
+
+
 def keeping(make: Callable[[], object]) -> list[Finding]:
     """What it says of a Learner with a hook that has something for itself."""
     kept = make()
@@ -140,7 +155,7 @@ def keeping(make: Callable[[], object]) -> list[Finding]:
         assert kept is not None
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResumeWarning)
+        warnings.simplefilter("ignore", InvariantWarning)
         return trained(keep)
 
 

@@ -1,4 +1,4 @@
-"""Outside: what decides the result of a run and is kept by a stage or hook instead of by State."""
+"""Suspects: what can be run and hardly anybody means, found when a Learner is put together."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -10,21 +10,22 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stages import Assembly, Finding
+from stages import Assembly, EvaluationPhase, Finding
+from stages.check import actors
 from stages.stage import FunctionStage, Stage
 from state import State
 
 _DECIDING = (LRScheduler, Optimizer, GradScaler, torch.Generator)
 
 
-def kept_outside(assembly: Assembly, state: State) -> list[Finding]:
-    """A warning for each scheduler, optimizer, scaler or generator that a stage or hook has and State has not, and for
-    each module that a model uses and does not register.
+def suspect(assembly: Assembly, state: State) -> list[Finding]:
+    """A warning for each scheduler, optimizer, scaler or generator that a stage or hook has and State has not, for each
+    module that a model uses and does not register, and for what an evaluation carries over to the next one.
 
     What a function closes over counts, and so do the globals that it names and the attributes of its object.
     """
     held = set(map(id, state.__dict__.values()))
-    found = list(_unregistered(state))
+    found = [*_unregistered(state), *_carried_over(assembly)]
     for path, source, things in _actors(assembly):
         for name, thing in things:
             if isinstance(thing, _DECIDING) and id(thing) not in held:
@@ -32,10 +33,27 @@ def kept_outside(assembly: Assembly, state: State) -> list[Finding]:
                 missing = "no checkpoint has it, and the log does not tell what it does"
                 is_moved = isinstance(thing, LRScheduler)
                 ways = "Write Schedule(lambda optimizer: ...)." if is_moved else "Bring it as a field: fields()."
-                found.append(
-                    Finding("warning", "kept outside", (path,), f"{told}: {missing}. {ways} Its code: {source}.")
-                )
+                told += f": {missing}. {ways} Its code: {source}."
+                found.append(Finding("warning", "kept outside", (path,), told))
     return found
+
+
+def _carried_over(assembly: Assembly) -> Iterator[Finding]:
+    """What an evaluation adds up batch by batch, and nobody sets back before the next one."""
+    sources = {place.path: place.contract.source for place in assembly.places}
+    sources |= {hung.path: hung.hook.contract.source for place in assembly.places for hung in place.hooks}
+    evaluations = [one for one in assembly.places if one.kind == "stage" and isinstance(one.stage, EvaluationPhase)]
+    for phase in evaluations:
+        below = [place for child in phase.children.values() for place in child.walk()]
+        outside = [one for one in assembly.places if one not in below]
+        written = {name for _, access in actors(outside) for name in access.field_writes}
+        for path, access in actors(below):
+            for name in access.field_writes:
+                spec = assembly.names.get(name)
+                if spec is not None and spec.scope == "run" and name in access.reads and name not in written:
+                    told = f"{path} adds to {name!r} in every batch of {phase.path}, and nobody sets it back:"
+                    ways = "the next evaluation goes on from this one. Let it begin anew: field(scope='phase')."
+                    yield Finding("warning", "carried over", (path,), f"{told} {ways} Its code: {sources[path]}.")
 
 
 def _unregistered(state: State) -> Iterator[Finding]:
