@@ -33,15 +33,14 @@ def killed(script: str, folder: Path, kills: int, *rest: object) -> dict[str, An
     ids=["twenty", "a thousand"],
 )
 def test_killed_run_goes_on_from_a_whole_checkpoint_and_ends_with_the_same_bits(
-    kills: int, epochs: int, batches: int, tmp_path: Path, capsys: Any
+    kills: int, epochs: int, batches: int, tmp_path: Path, record_property: Any
 ) -> None:
     report = killed("killing", tmp_path, kills, epochs)
     distinct = len({tuple(one) for one in report["batches"]})
-    with capsys.disabled():
-        told = (
-            f"{report['in_a_save']} inside a save, {distinct} distinct batches, {report['unstarted']} before the first"
-        )
-        print(f"\n{report['kills']} kills in {report['seconds']} s: {told}; {report['runs']} runs to their end")
+    told = f"{report['in_a_save']} inside a save, {distinct} distinct batches, {report['unstarted']} before the first"
+    record_property(
+        "told", f"{report['kills']} kills in {report['seconds']} s: {told}; {report['runs']} runs to their end"
+    )
     assert report["kills"] == kills
     assert report["in_a_save"] >= kills / 3 and distinct >= batches, "else the kills prove little"
     assert report["unsound"] == [], "at all times there is a whole checkpoint, and a log that can be read"
@@ -50,10 +49,11 @@ def test_killed_run_goes_on_from_a_whole_checkpoint_and_ends_with_the_same_bits(
 
 @pytest.mark.parametrize("level", ["stats", "full"])
 @pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.slow)], ids=["ten", "two hundred"])
-def test_log_of_a_killed_run_opens_and_lacks_little(level: str, kills: int, tmp_path: Path, capsys: Any) -> None:
+def test_log_of_a_killed_run_opens_and_lacks_little(
+    level: str, kills: int, tmp_path: Path, record_property: Any
+) -> None:
     report = killed("killing_logs", tmp_path, kills, level)
-    with capsys.disabled():
-        told = f"{report['lost']} records missing of {report['batches']} batches, {report['seconds']:.2f} s at most"
-        print(f"\n{report['kills']} kills at {level}: {told}")
+    told = f"{report['lost']} records missing of {report['batches']} batches, {report['seconds']:.2f} s at most"
+    record_property("told", f"{report['kills']} kills at {level}: {told}")
     assert report["kills"] == kills and report["batches"] > kills, "else the kills prove little"
     assert report["unsound"] == [], "every log opens, and lacks at most half a second or a thousand records"

@@ -30,14 +30,13 @@ def signalled(folder: Path, signals: int, epochs: int) -> dict[str, Any]:
     ids=["twenty", "two hundred"],
 )
 def test_run_that_is_asked_to_end_does_so_after_the_batch_in_hand_and_goes_on_to_the_same_bits(
-    signals: int, epochs: int, tmp_path: Path, capsys: Any
+    signals: int, epochs: int, tmp_path: Path, record_property: Any
 ) -> None:
     report = signalled(tmp_path, signals, epochs)
-    with capsys.disabled():
-        where = f"{report['in_a_save']} inside a save, {report['behind']} of them behind the run"
-        where += f", {report['in_validation']} inside validation, {report['unstarted']} before the first batch"
-        told = f"{where}, {report['distinct']} distinct batches; {report['runs']} runs to their end"
-        print(f"\n{signals} signals, {report['interrupts']} Ctrl-C, in {report['seconds']:.1f} s: {told}")
+    where = f"{report['in_a_save']} inside a save, {report['behind']} of them behind the run"
+    where += f", {report['in_validation']} inside validation, {report['unstarted']} before the first batch"
+    told = f"{where}, {report['distinct']} distinct batches; {report['runs']} runs to their end"
+    record_property("told", f"{signals} signals, {report['interrupts']} Ctrl-C, in {report['seconds']:.1f} s: {told}")
     assert report["kills"] == signals
     few = signals // 20
     assert report["in_a_save"] >= 3 * few and report["distinct"] >= 8 * few**0.5, "else the signals prove little"
