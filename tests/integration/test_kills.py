@@ -48,7 +48,7 @@ def test_killed_run_goes_on_from_a_whole_checkpoint_and_ends_with_the_same_bits(
 
 
 @pytest.mark.parametrize("level", ["stats", "full"])
-@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.slow)], ids=["ten", "two hundred"])
+@pytest.mark.parametrize("kills", [5, pytest.param(200, marks=pytest.mark.slow)], ids=["five", "two hundred"])
 def test_log_of_a_killed_run_opens_and_lacks_little(
     level: str, kills: int, tmp_path: Path, record_property: Any
 ) -> None:
