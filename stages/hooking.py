@@ -10,7 +10,7 @@ from stages.errors import ContractBroken
 from stages.notes import noted
 from stages.pairs import Around
 from stages.place import forbidden_in
-from stages.telling import tell_parts_of, watched_parts, watching
+from stages.telling import nothing, tell_parts_of, watched_parts, watching
 from stages.timing import tell_time
 from state.access import View
 from state.errors import FieldNotReady
@@ -36,7 +36,7 @@ def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
     watched = watched_parts(actor)
     if watched:
         inner = watching(inner, watched)
-    has_parts = bool(placed.access.part_writes)
+    has_parts = tell_parts is not nothing
     takes_outcome = any(parameter.name == "outcome" for parameter in hook.contract.parameters)
     is_told = takes_outcome or bool(placed.access.field_writes)  # for what it owes
     needed = (placed.access.readable - placed.access.optional) & actor.known.keys()

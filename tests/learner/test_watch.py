@@ -144,3 +144,15 @@ def test_question_that_cannot_be_asked_is_refused(asked: dict[str, Any], told: s
 def test_slip_in_a_name_gets_the_nearest() -> None:
     with pytest.raises(UnknownField, match="Did you mean 'loss'"):
         toy_learner().watch("los", above=1)
+
+
+def test_hook_that_only_touches_a_part_is_watched_too() -> None:
+    learner = toy_learner()
+
+    @learner.after("fit/batch", touches=("model.params",))
+    def grow(model: Any) -> None:
+        model.weight.data.fill_(100.0)
+
+    learner.watch("model.params.weight", above=50)
+    with pytest.raises(WatchHit, match="fit/batch:after:grow at .* wrote model.params.weight, which is above 50: 100"):
+        learner.fit(epochs=1)

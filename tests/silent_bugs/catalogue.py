@@ -66,7 +66,7 @@ def counts() -> Iterator[Row]:
     shares = {
         "refused before the first batch": [bug for bug in BUGS if bug.said == "refused"],
         "raised in the run": [bug for bug in BUGS if bug.said == "raised"],
-        "recorded as nobody's doing, without being asked": [bug for bug in BUGS if bug.said == "recorded"],
+        "warned of, or on record as wrong, without being asked": [bug for bug in BUGS if bug.said == "recorded"],
         "prevented: the loop does what was meant": [bug for bug in BUGS if bug.said == "prevented"],
         "pinned by a question to the log": [bug for bug in BUGS if bug.said == "asked"],
         "found, all together": found,

@@ -1,0 +1,140 @@
+"""Programs that break what is so of batches, modes and evaluations, each with its near miss."""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learner import (
+    Callback,
+    Learner,
+    TrainState,
+    after,
+    around,
+    before,
+    field,
+)
+from tests.learner.invariants.breaking import breaks, learner_of, network
+
+
+@breaks("a batch that comes again is what it was", "train/epoch/fit/batch/unpack:after:Mask.mask")
+def inputs_that_are_masked_in_the_loaders_memory(is_bad: bool) -> Learner:
+    class Mask(Callback):
+        @after("fit/batch/unpack", writes=("inputs",))
+        def mask(self, inputs: Tensor) -> Tensor:
+            inputs = inputs if is_bad else inputs.clone()
+            inputs[:, 0] *= 0.9
+            return inputs
+
+    return learner_of(network(), Mask())
+
+
+@breaks("random numbers do not come again", "train/epoch/fit")
+def seed_that_is_set_after_every_epoch(is_bad: bool) -> Learner:
+    class Sample(Callback):
+        @after("epoch", touches=("rng",))
+        def draw(self, model: nn.Module) -> None:
+            torch.manual_seed(0 if is_bad else torch.seed())
+
+    return learner_of(network(nn.Dropout(0.5)), Sample())
+
+
+@breaks("a model is trained in train mode", "train/epoch/fit/batch/update:after:Look.look")
+def look_inside_an_epoch_that_leaves_eval_mode(is_bad: bool) -> Learner:
+    class Look(Callback):
+        @after("update", every="4 updates", writes=("model.mode",))
+        def look(self, model: nn.Module, inputs: Tensor) -> None:
+            model.eval()
+            with torch.no_grad():
+                model(inputs)
+            model.train(not is_bad)
+
+    return learner_of(network(nn.Dropout(0.1)), Look())
+
+
+@breaks("a model is evaluated in eval mode", "train/epoch/validate/batch:before:Wake.wake")
+def evaluation_in_train_mode(is_bad: bool) -> Learner:
+    class Wake(Callback):
+        @before("validate/batch", writes=("model.mode",))
+        def wake(self, model: nn.Module) -> None:
+            model.train(is_bad)
+
+    return learner_of(network(nn.Dropout(0.1)), Wake())
+
+
+@breaks("an evaluation leaves the models as it finds them", "train/epoch/validate:before:Rounded.down")
+def weights_that_are_rounded_for_validation(is_bad: bool) -> Learner:
+    class Rounded(Callback):
+        def fields(self) -> dict[str, Any]:
+            kept = field(default=None, saved="volatile", because="of one validation")
+            return {"kept": (dict[str, Any] | None, kept)}
+
+        @before("validate", writes=("model.params", "kept"))
+        def down(self, state: Any) -> None:
+            state.kept = {name: value.clone() for name, value in state.model.state_dict().items()}
+            with torch.no_grad():
+                for parameter in state.model.parameters():
+                    parameter.round_(decimals=1)
+
+    class Round(Rounded):
+        @after("validate", reads=("kept",), writes=("model.params",))
+        def back(self, state: Any) -> None:
+            state.model.load_state_dict(state.kept)
+
+    return learner_of(network(), Rounded() if is_bad else Round())
+
+
+@breaks("statistics follow the parameters that they belong to", "train/epoch/fit/batch/update:after:Ema.follow")
+def average_without_its_statistics(is_bad: bool) -> Learner:
+    class EmaState(TrainState):
+        ema: nn.Module = field(factory=lambda state: deepcopy(state.model))
+
+    class Ema(Callback):
+        @after("update", state=EmaState, writes=("ema.params",) if is_bad else ("ema.params", "ema.buffers"))
+        def follow(self, ema: nn.Module, model: nn.Module) -> None:
+            with torch.no_grad():
+                for slow, fast in zip(ema.parameters(), model.parameters(), strict=True):
+                    slow.lerp_(fast, 0.1)
+                for slow, fast in zip(ema.buffers(), model.buffers(), strict=True):
+                    slow.copy_(slow if is_bad else fast)
+
+    return learner_of(network(nn.BatchNorm1d(8)), Ema())
+
+
+@breaks("a frozen layer keeps its statistics", "train/epoch/fit/batch/gradient/forward")
+def frozen_batch_norm_in_train_mode(is_bad: bool) -> Learner:
+    model = network(nn.BatchNorm1d(8))
+    model[:2].requires_grad_(False)
+    model.train()
+    model[1].train(is_bad)
+    return learner_of(model)
+
+
+@breaks("there is an output for every target", "train/epoch/fit/batch/gradient/forward:after:Pool.pool")
+def outputs_of_half_the_batch(is_bad: bool) -> Learner:
+    class Pool(Callback):
+        @after("fit/batch/gradient/forward", writes=("outputs",))
+        def pool(self, outputs: Tensor) -> Tensor:
+            return outputs.mean(0, keepdim=True).expand(1 if is_bad else 8, 1)
+
+    return learner_of(network(), Pool(), loss_fn=lambda outputs, targets: (outputs - targets).square().mean())
+
+
+@breaks("the batches of a pass differ", "train/epoch/fit/fetch")
+def loader_that_gives_copies_of_one_batch(is_bad: bool) -> Learner:
+    inputs = torch.randn(8, 4)
+    one = (inputs, inputs.sum(1, keepdim=True))
+    copies = [tuple(part.clone() for part in one) if is_bad else one for _ in range(6)]
+    return learner_of(network(), train=copies)
+
+
+@breaks("random numbers do not come again", "train/epoch/fit/batch/gradient/forward")
+def seed_that_is_set_before_every_batch(is_bad: bool) -> Learner:
+    class Seeded(Callback):
+        @around("fit/batch", first=None if is_bad else "1 batch", touches=("rng",))
+        def seed(self, model: nn.Module) -> Any:
+            torch.manual_seed(0)
+            yield
+
+    return learner_of(network(nn.Dropout(0.5)), Seeded())

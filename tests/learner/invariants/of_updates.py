@@ -1,0 +1,203 @@
+"""Programs that break what is so of updates and gradients, each with its near miss."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import ExponentialLR
+
+from learner import (
+    Callback,
+    Learner,
+    TrainState,
+    after,
+    field,
+    stage,
+    supervised,
+)
+from learner.callbacks import Schedule
+from stages import Chain, ClearGradients, Epoch, Fetch, Fit, FitBatch, Forward, Loss, Train, Unpack, Update
+from tests.learner.invariants.breaking import breaks, learner_of, network
+
+
+@breaks("an update changes what has a gradient, and nothing that is frozen", "train/epoch/fit/batch/update")
+def frozen_layer_that_weight_decay_changes(is_bad: bool) -> Learner:
+    class Decaying(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            with torch.no_grad():
+                for parameter in self.param_groups[0]["params"]:
+                    if is_bad or parameter.requires_grad:
+                        parameter.mul_(0.99)
+            return super().step(closure)
+
+    model = network()
+    model[0].requires_grad_(False)
+    return learner_of(model, optimizer=Decaying(model.parameters(), lr=0.05))
+
+
+@breaks("an update changes what has a gradient, and nothing that is frozen", "train/epoch/fit/batch/update")
+def optimizer_that_forgets_its_last_group(is_bad: bool) -> Learner:
+    class Forgetting(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            groups = self.param_groups
+            self.param_groups = groups[:1] if is_bad else groups
+            try:
+                return super().step(closure)
+            finally:
+                self.param_groups = groups
+
+    model = network()
+    groups = [{"params": model[0].parameters()}, {"params": model[2].parameters()}]
+    return learner_of(model, optimizer=Forgetting(groups, lr=0.05))
+
+
+@breaks("an optimizer updates what State holds", "train/epoch/fit/batch:after:Exchange.renew")
+def layer_that_is_exchanged_in_the_run(is_bad: bool) -> Learner:
+    class Exchange(Callback):
+        @after(
+            "fit/batch", first="1 batch", writes=("model.params", "model.grads", "optimizer.hyper"), touches=("rng",)
+        )
+        def renew(self, model: nn.Sequential, optimizer: torch.optim.SGD) -> None:
+            model[2] = nn.Linear(8, 1)
+            if not is_bad:
+                optimizer.param_groups[0]["params"] = [*model.parameters()]
+
+    return learner_of(network(), Exchange())
+
+
+@breaks("what is kept does not change with the parameters", "train/epoch/fit/batch:after:Best.keep")
+def best_weights_that_are_the_live_ones(is_bad: bool) -> Learner:
+    class Best(Callback):
+        def fields(self) -> dict[str, Any]:
+            return {"best": (dict[str, Any], field(default={}, description="the weights to go back to"))}
+
+        @after("fit/batch", first="1 batch", writes=("best",))
+        def keep(self, model: nn.Module) -> dict[str, Tensor]:
+            return {name: value if is_bad else value.clone() for name, value in model.state_dict().items()}
+
+    return learner_of(network(), Best())
+
+
+@breaks("a hyper-parameter is used before its writer replaces it", "train/epoch/fit/window/batch:after:Fall.fall")
+def rate_that_falls_with_every_batch_of_a_window(is_bad: bool) -> Learner:
+    class Fall(Callback):
+        @after("window/batch" if is_bad else "update", writes=("optimizer.hyper",))
+        def fall(self, optimizer: torch.optim.SGD) -> None:
+            optimizer.param_groups[0]["lr"] *= 0.9
+
+    return learner_of(network(), Fall(), stages=supervised(accumulate=2))
+
+
+@breaks("what is to be trained gets gradients", "train/epoch/fit/batch/update")
+def encoder_that_is_cut_off(is_bad: bool) -> Learner:
+    class Cut(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs.detach() if is_bad else inputs
+
+    return learner_of(network(Cut()))
+
+
+@breaks("what gets a gradient is updated", "train/epoch/fit/batch/update")
+def head_that_no_optimizer_has(is_bad: bool) -> Learner:
+    model = network()
+    if not is_bad:
+        model[2].requires_grad_(False)
+    return learner_of(model, optimizer=torch.optim.SGD(model[0].parameters(), lr=0.05))
+
+
+@breaks(
+    "a number that outlives its batch has no graph, and is not in half precision", "train/epoch/fit/batch:after:Sum.add"
+)
+def sum_of_losses_with_all_their_graphs(is_bad: bool) -> Learner:
+    class Sum(Callback):
+        def fields(self) -> dict[str, Any]:
+            return {"total": (Tensor, field(factory=lambda state: torch.zeros(()), scope="epoch"))}
+
+        @after("fit/batch", writes=("total",))
+        def add(self, total: Tensor, loss: Tensor) -> Tensor:
+            return total + (loss if is_bad else loss.detach())
+
+    return learner_of(network(), Sum())
+
+
+@breaks(
+    "a number that outlives its batch has no graph, and is not in half precision",
+    "train/epoch/validate/batch:after:Hits.count",
+)
+def hits_that_are_counted_in_half_precision(is_bad: bool) -> Learner:
+    class Hits(Callback):
+        def fields(self) -> dict[str, Any]:
+            return {"hits": (Tensor | None, field(default=None, scope="phase"))}
+
+        @after("validate/batch", writes=("hits",))
+        def count(self, hits: Tensor | None, outputs: Tensor) -> Tensor:
+            kind = torch.bfloat16 if is_bad else torch.float32
+            before = torch.zeros((), dtype=kind) if hits is None else hits
+            return before + (outputs > 0).sum().type_as(before)
+
+    return learner_of(network(), Hits())
+
+
+@breaks("a parameter is changed by one optimizer", "train/epoch/fit/batch/second")
+def layer_that_two_optimizers_hold(is_bad: bool) -> Learner:
+    model = network()
+    second = torch.optim.SGD((model if is_bad else model[2]).parameters(), lr=0.01)
+
+    class Two(TrainState):
+        second_optimizer: torch.optim.Optimizer
+
+    @stage(state=Two, writes=("model.params", "second_optimizer.state"), reads=("model.grads",))
+    def step(second_optimizer: torch.optim.Optimizer) -> None:
+        second_optimizer.step()
+
+    first = torch.optim.SGD(model[0].parameters(), lr=0.05)
+    tree = supervised().insert(step, after="update", slot="second")
+    return learner_of(model, optimizer={"optimizer": first, "second_optimizer": second}, stages=tree)
+
+
+@breaks("a scheduler moves an optimizer of State", "train/epoch/fit/batch:after:Renew.renew")
+def schedule_of_an_optimizer_that_was_replaced(is_bad: bool) -> Learner:
+    class Renew(Callback):
+        @after("fit/batch", first="1 batch", reads=("model", "schedule"), writes=("optimizer", "schedule"))
+        def renew(self, state: Any) -> None:
+            state.optimizer = torch.optim.SGD(state.model.parameters(), lr=0.05)
+            state.schedule = state.schedule if is_bad else ExponentialLR(state.optimizer, 0.9)
+
+    return learner_of(network(), Schedule(lambda optimizer: ExponentialLR(optimizer, 0.9)), Renew())
+
+
+@breaks("an update uses gradients that were made for it", "train/epoch/fit/batch/backward")
+def gradients_of_a_penalty_that_nobody_clears(is_bad: bool) -> Learner:
+    class TwoState(TrainState):
+        probe: nn.Module
+        probe_optimizer: torch.optim.Optimizer
+        probe_loss: Tensor = field(scope="batch")
+
+    @stage(state=TwoState, writes=("probe_loss",))
+    def probing(probe: nn.Module, model: nn.Module, inputs: Tensor) -> Tensor:
+        return probe(model(inputs)).square().mean()
+
+    @stage(state=TwoState, writes=("probe.grads",), touches=("*.grads",))
+    def probe_backward(probe_loss: Tensor, probe: nn.Module) -> None:
+        probe_loss.backward()
+
+    @stage(writes=("model.grads",), touches=("*.grads",))
+    def backward(loss: Tensor, model: nn.Module) -> None:
+        loss.backward()
+
+    own = {"model": "probe", "optimizer": "probe_optimizer"}
+    extra = Chain(clear=ClearGradients().bind(**own), probing=probing, back=probe_backward)
+    first = [ClearGradients(), Forward(), Loss(), backward, Update()]
+    last = [Forward(), Loss(), backward, Update(), ClearGradients()]
+    tree = Train(Epoch(Fit(Fetch(), FitBatch(Unpack(), *(last if is_bad else first), extra=extra))))
+    model, probe = network(), nn.Linear(1, 1)
+    state = TwoState(
+        model=model,
+        probe=probe,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+        probe_optimizer=torch.optim.SGD(probe.parameters(), lr=0.01),
+        loss_fn=F.mse_loss,
+    )
+    inputs = torch.randn(6, 8, 4)
+    return Learner.from_state(state, tree, train=[(batch, batch.sum(1, keepdim=True)) for batch in inputs])
