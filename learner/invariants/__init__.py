@@ -1,7 +1,7 @@
 """The invariants that a Learner has unless it is told otherwise: what is so in any training, whoever wrote it."""
 
 from learner.invariants.batches import Redraws, Repeats, Untouched, same_length
-from learner.invariants.gradients import Leaks, Ungraded, kept_numbers, unused_gradients
+from learner.invariants.gradients import Leaks, Thawed, Ungraded, kept_numbers, unused_gradients
 from learner.invariants.modes import frozen_statistics, in_eval_mode, in_train_mode, left_as_found, stale_statistics
 from learner.invariants.updates import (
     Rivals,
@@ -79,6 +79,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant(
         "what gets a gradient is updated", unused_gradients, before=Writes("*.state"), then="record", sampled=True
     ),
+    Invariant("what is thawed is updated", Thawed(), before=Writes("*.state"), then="warn", sampled=True),
     Invariant(
         "a number that outlives its batch has no graph, and is not in half precision",
         kept_numbers,

@@ -69,19 +69,41 @@ class Leaks:
 
 def unused_gradients(state: Any) -> str | None:
     """Whatever gets a gradient is updated by an optimizer of State."""
-    optimizers = state.components(Optimizer).values()
-    updated = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    if not updated:
-        return None
-    found = [
-        f"{field}.{name}"
-        for field, module in state.components(nn.Module).items()
-        for name, p in module.named_parameters()
-        if p.requires_grad and p.grad is not None and id(p) not in updated and has_any(p.grad)
-    ]
+    found = [name for name, parameter in _not_updated(state).items() if has_any(parameter.grad)]
     return (
         f"{_shown(found)} got a gradient, and no optimizer updates it: add it to one, or freeze it" if found else None
     )
+
+
+class Thawed:
+    """Whatever is to be trained from some batch on is updated from then on."""
+
+    def __init__(self) -> None:
+        self._known: set[str] | None = None
+
+    def __call__(self, state: Any) -> Wrong | None:
+        now = _not_updated(state)
+        known, self._known = self._known, {*now, *(self._known or ())}
+        found = [name for name in now if known is not None and name not in known]
+        if not found:
+            return None
+        fields = dict.fromkeys(f"{name.partition('.')[0]}.mode.frozen" for name in found)
+        return Wrong(
+            f"{_shown(found)} is to be trained now, and no optimizer has it: add_param_group(...)", tuple(fields)
+        )
+
+
+def _not_updated(state: Any) -> dict[str, nn.Parameter]:
+    """The parameters that are to be trained and that no optimizer has, by name; none where there is no optimizer."""
+    optimizers = state.components(Optimizer).values()
+    updated = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    modules = state.components(nn.Module).items() if updated else ()
+    return {
+        f"{field}.{name}": parameter
+        for field, module in modules
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and id(parameter) not in updated
+    }
 
 
 def kept_numbers(state: Any) -> Wrong | None:

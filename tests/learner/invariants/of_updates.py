@@ -201,3 +201,17 @@ def gradients_of_a_penalty_that_nobody_clears(is_bad: bool) -> Learner:
     )
     inputs = torch.randn(6, 8, 4)
     return Learner.from_state(state, tree, train=[(batch, batch.sum(1, keepdim=True)) for batch in inputs])
+
+
+@breaks("what is thawed is updated", "train/epoch:after:Thaw.thaw")
+def layer_that_is_thawed_and_in_no_optimizer(is_bad: bool) -> Learner:
+    class Thaw(Callback):
+        @after("epoch", first="1 epoch", writes=("model.mode", "optimizer.hyper"))
+        def thaw(self, model: nn.Sequential, optimizer: torch.optim.SGD) -> None:
+            model[0].requires_grad_(True)
+            if not is_bad:
+                optimizer.add_param_group({"params": [*model[0].parameters()]})
+
+    model = network()
+    model[0].requires_grad_(False)
+    return learner_of(model, Thaw(), optimizer=torch.optim.SGD(model[2].parameters(), lr=0.05))
