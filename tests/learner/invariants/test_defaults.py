@@ -48,7 +48,8 @@ def violations(learner: Learner) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("build", "name", "culprit"), PROGRAMS)
 def test_it_is_found_once_with_its_culprit(build: Build, name: str, culprit: str) -> None:
-    assert violations(build(True)) == [(name, culprit)]
+    quiet = {one.name for one in INVARIANTS if one.then == "record"} - {name}
+    assert [one for one in violations(build(True)) if one[0] not in quiet] == [(name, culprit)]
 
 
 @pytest.mark.parametrize(("build", "name", "culprit"), PROGRAMS)
