@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from learner.invariants import INVARIANTS
+from learner.invariants import defaults
 from learner.testing import toy_learner
 from stages.check import Readiness
 from stages.place import CHECKPOINT
@@ -199,10 +199,11 @@ def silent_bugs() -> str:
 def invariants() -> str:
     """What every Learner holds to."""
     rows: list[Row] = [("it is always so that", "asked", "compares", "otherwise")]
-    for one in INVARIANTS:
+    for one in defaults():
         side = next(which for which in ("before", "after", "around") if getattr(one, which) is not None)
-        target = one.target.__name__ if isinstance(one.target, type) else f"who writes {names(one.target.names)}"
-        within = f" in a {one.within.__name__}" if isinstance(one.within, type) else ""
+        target = f"`{one.target}`" if isinstance(one.target, str) else getattr(one.target, "__name__", "")
+        target = target or f"who writes {names(one.target.names)}"
+        within = f" within {one.within.__name__}" if isinstance(one.within, type) else ""
         rows.append((one.name, f"{side} {target}{within}", names(one.compares), one.then))
     return table(rows)
 

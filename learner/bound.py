@@ -13,7 +13,7 @@ from learner.checkpoints import Checkpoints
 from learner.components import check_loader, check_optimizers
 from learner.errors import ArgumentError
 from learner.history import History, RecordHistory, has_batches, has_epochs, numbers_of
-from learner.invariants import INVARIANTS
+from learner.invariants import defaults
 from learner.keeping import Keeper
 from learner.opening import seed_everything, tell_setup
 from learner.passes import CountedLoader
@@ -80,7 +80,7 @@ class Bound:
         self._guard: GuardLevel = guard
         self._is_debugging = False
         self.watchers: dict[str, list[Watcher]] = {}
-        self.invariants = INVARIANTS if invariants is None else tuple(invariants)
+        self.invariants = defaults() if invariants is None else tuple(invariants)
         self._means = [Mean("loss")] if {"loss", "batch"} <= state.specs.keys() else []  # one, so that its name stays
         self._data = data
         self._given = frozenset(state.specs)  # fields of the user's own
@@ -315,7 +315,8 @@ class Bound:
         self.suspects = suspect(assembly, self.state)
         for finding in [one for one in self.suspects if one.message not in self._told]:
             self._told.add(finding.message)
-            warnings.warn(InvariantWarning(finding.message), stacklevel=6)
+            if self.invariants:
+                warnings.warn(InvariantWarning(finding.message), stacklevel=6)
         owner: Callable[[], object | None] = self._owner
         explain = weakref.WeakMethod(self.explain)  # a State that is kept does not keep the Learner
         self.state._link = Link(owner, self.recording, lambda name: _ask(explain(), name))

@@ -50,7 +50,7 @@ class Learner(Asking, Edits, Returns):
             (also what moves no version counter). See docs/explanation/guard.md for when it looks.
         audit: what the change log keeps: "off", "writes", "summary", "stats" (also numbers for elements), "full" (also
             a fingerprint), "full/20" in one batch of 20; or one of these per field, "*" for the rest.
-        invariants: what is always so; by default `learner.invariants.INVARIANTS`. See docs/explanation/invariants.md.
+        invariants: what is always so; by default `learner.invariants.defaults()`. See docs/explanation/invariants.md.
 
     Attributes:
         state: the live State.

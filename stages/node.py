@@ -136,8 +136,8 @@ class Node(Actor):
             point = self.children.get(CHECKPOINT)
             if point is not None and point.place.kind == CHECKPOINT and point.place.hooks:
                 self.round.point = point
-        is_always_asked = any(not rule.invariant.sampled for rule in rules)
-        self.is_bare = not (place.hooks or self.opens or self.count or is_always_asked)
+        self.is_always_asked = any(not rule.invariant.sampled for rule in rules)
+        self.is_bare = not (place.hooks or self.opens or self.count or self.is_always_asked)
         self.run_children = children_body(self)
         self.body = stage_body(self)
 
@@ -218,11 +218,12 @@ class Node(Actor):
             self.started.append(0)
         if self.opens is not None:
             self.hidden.append(runner.open(self))
-        for rule in self.outer_rules:
+        is_asked = runner.audited or self.is_always_asked
+        for rule in self.outer_rules if is_asked else ():
             rule.begin()
         for hook in self.before:
             hook(OK)
-        for rule in self.inner_rules:
+        for rule in self.inner_rules if is_asked else ():
             rule.begin()
         if runner.resumption is not None:
             runner.resumption.refill(runner.scopes.is_open)
@@ -248,7 +249,8 @@ class Node(Actor):
                 around.leave(running, before, self._outcome(error))
             except BaseException as raised:
                 error = _heavier(self.runner, error, noted(self.runner, raised, self), around.actor.path)
-        for rule in self.inner_rules:
+        is_asked = self.runner.audited or self.is_always_asked
+        for rule in self.inner_rules if is_asked else ():
             error = self._ask(rule, error)
         if self.count is not None:
             self.count(error)
@@ -258,7 +260,7 @@ class Node(Actor):
             except BaseException as raised:
                 who = self.place.after[self.after.index(hook)].path
                 error = _heavier(self.runner, error, noted(self.runner, raised, self), who)
-        for rule in self.outer_rules:
+        for rule in self.outer_rules if is_asked else ():
             error = self._ask(rule, error)
         started = self.started.pop() if self.started else 0  # Ctrl-C may come before `begin` got that far
         if started or error is not None:

@@ -70,6 +70,7 @@ class Runner:
         self.assembly = assembly
         self.watchers: Watchers = watchers or {}
         self.invariants = invariants or {}
+        self.warned: set[tuple[str, str]] = before.warned if before is not None else set()  # invariant and culprit
         self.scalars: Scalars = before.scalars if before is not None else Scalars(state, recording)
         self.state: State = state
         self.values: dict[str, Any] = state.__dict__

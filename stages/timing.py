@@ -5,7 +5,8 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, TypeVar
 
 from stages.guard import Guard, GuardLevel
-from stages.invariants import Invariant, Rule
+from stages.invariants import Invariant
+from stages.upholding import Rule
 from state.profile import GUARD
 from state.watch import Look
 

@@ -2,7 +2,7 @@
 
 from learner.invariants.batches import Redraws, Repeats, Untouched, same_length
 from learner.invariants.gradients import Leaks, Thawed, Ungraded, kept_numbers, unused_gradients
-from learner.invariants.modes import frozen_statistics, in_eval_mode, in_train_mode, left_as_found, stale_statistics
+from learner.invariants.modes import FrozenStatistics, in_eval_mode, in_train_mode, left_as_found, stale_statistics
 from learner.invariants.updates import (
     Rivals,
     moves_what_it_should,
@@ -12,154 +12,192 @@ from learner.invariants.updates import (
     used_rates,
 )
 from stages import EvaluationPhase, Invariant, TrainingPhase, Writes
+from stages.place import ROOT
 
 _UPDATE = Writes("*.params", "*.state")
-_redraws = Redraws("pass over the data")
 
-INVARIANTS: tuple[Invariant, ...] = (
-    Invariant(
-        "an update changes what has a gradient, and nothing that is frozen",
-        moves_what_it_should,
-        around=_UPDATE,
-        compares=("*.params",),
-        hooks=False,
-        sampled=True,
-    ),
-    Invariant("an optimizer updates what State holds", updates_what_is_held, before=Writes("*.state"), sampled=True),
-    Invariant(
-        "a parameter is changed by one optimizer",
-        Rivals(),
-        around=_UPDATE,
-        compares=("*.params",),
-        then="warn",
-        hooks=False,
-        sampled=True,
-    ),
-    Invariant(
-        "a scheduler moves an optimizer of State",
-        refers_to_what_is_held,
-        before=Writes("*.state"),
-        then="warn",
-        sampled=True,
-    ),
-    Invariant(
-        "what is kept does not change with the parameters",
-        of_its_own,
-        around=_UPDATE,
-        compares=("*.params",),
-        then="warn",
-        hooks=False,
-        sampled=True,
-    ),
-    Invariant(
-        "a hyper-parameter is used before its writer replaces it",
-        used_rates,
-        after=TrainingPhase,
-        then="warn",
-        sampled=True,
-    ),
-    Invariant(
-        "what is to be trained gets gradients",
-        Ungraded(),
-        after=Writes("*.state"),
-        then="warn",
-        hooks=False,
-        sampled=True,
-    ),
-    Invariant(
-        "an update uses gradients that were made for it",
-        Leaks(),
-        around=Writes("*.grads"),
-        within=TrainingPhase,
-        compares=("*.grads",),
-        then="warn",
-        hooks=False,
-        sampled=True,
-    ),
-    Invariant(
-        "what gets a gradient is updated", unused_gradients, before=Writes("*.state"), then="record", sampled=True
-    ),
-    Invariant("what is thawed is updated", Thawed(), before=Writes("*.state"), then="warn", sampled=True),
-    Invariant(
-        "a number that outlives its batch has no graph, and is not in half precision",
-        kept_numbers,
-        before=Writes("batch"),
-        then="warn",
-        sampled=True,
-    ),
-    Invariant(
-        "a model is trained in train mode",
-        in_train_mode,
-        before=Writes("*.grads"),
-        within=TrainingPhase,
-        then="warn",
-        sampled=True,
-    ),
-    Invariant(
-        "a model is evaluated in eval mode",
-        in_eval_mode,
-        before=Writes("outputs"),
-        within=EvaluationPhase,
-        then="warn",
-        sampled=True,
-    ),
-    Invariant(
-        "an evaluation leaves the models as it finds them",
-        left_as_found,
-        around=EvaluationPhase,
-        compares=("*.params", "*.buffers"),
-        then="warn",
-        sampled=True,
-    ),
-    Invariant(
-        "statistics follow the parameters that they belong to",
-        stale_statistics,
-        before=EvaluationPhase,
-        then="warn",
-        sampled=True,
-    ),
-    Invariant(
-        "a frozen layer keeps its statistics",
-        frozen_statistics,
-        around=Writes("outputs"),
-        within=TrainingPhase,
-        compares=("*.buffers",),
-        then="warn",
-        hooks=False,
-        sampled=True,
-    ),
-    Invariant("there is an output for every target", same_length, after=Writes("outputs"), then="warn", sampled=True),
-    Invariant(
-        "the batches of a pass differ",
-        Repeats(),
-        after=Writes("batch"),
-        within=TrainingPhase,
-        then="warn",
-        sampled=True,
-    ),
-    Invariant(
-        "a batch that comes again is what it was",
-        Untouched(),
-        after=Writes("batch"),
-        within=TrainingPhase,
-        then="warn",
-        sampled=True,
-    ),
-    Invariant(
-        "random numbers do not come again", _redraws.begin, before=TrainingPhase, then="warn", hooks=False, sampled=True
-    ),
-    Invariant(
-        "random numbers do not come again", _redraws.end, after=TrainingPhase, then="warn", hooks=False, sampled=True
-    ),
-    Invariant(
-        "random numbers do not come again",
-        Redraws("forward pass").drew,
-        around=Writes("outputs"),
-        within=TrainingPhase,
-        compares=("rng",),
-        then="warn",
-        hooks=False,
-        sampled=True,
-    ),
-)
-"""In the rounds that the guard looks at; see docs/explanation/invariants.md."""
+
+def defaults() -> tuple[Invariant, ...]:
+    """New ones, as some keep what they saw. They are asked in the rounds that the guard looks at."""
+    passes, forwards = Redraws("pass over the data"), Redraws("forward pass")
+    untouched, ungraded = Untouched(), Ungraded()
+    return (
+        Invariant(
+            "an update changes what has a gradient, and nothing that is frozen",
+            moves_what_it_should,
+            around=_UPDATE,
+            compares=("*.params",),
+            then="warn",
+            hooks=False,
+            sampled=True,
+        ),
+        Invariant(
+            "an optimizer updates what State holds", updates_what_is_held, before=Writes("*.state"), sampled=True
+        ),
+        Invariant(
+            "a parameter is changed by one optimizer",
+            Rivals(),
+            around=_UPDATE,
+            compares=("*.params",),
+            then="warn",
+            hooks=False,
+            sampled=True,
+        ),
+        Invariant(
+            "a scheduler moves an optimizer of State",
+            refers_to_what_is_held,
+            before=Writes("*.state"),
+            then="warn",
+            sampled=True,
+        ),
+        Invariant(
+            "what is kept does not change with the parameters",
+            of_its_own,
+            around=_UPDATE,
+            compares=("*.params",),
+            then="warn",
+            hooks=False,
+            sampled=True,
+        ),
+        Invariant(
+            "a hyper-parameter is used before its writer replaces it",
+            used_rates,
+            after=TrainingPhase,
+            then="record",
+            sampled=True,
+        ),
+        Invariant(
+            "what is to be trained gets gradients",
+            ungraded.note,
+            after=Writes("*.state"),
+            then="warn",
+            hooks=False,
+            sampled=True,
+        ),
+        Invariant(
+            "what is to be trained gets gradients", ungraded.told, after=TrainingPhase, then="warn", sampled=True
+        ),
+        Invariant(
+            "an update uses gradients that were made for it",
+            Leaks(),
+            around=Writes("*.grads"),
+            within=TrainingPhase,
+            compares=("*.grads",),
+            then="warn",
+            hooks=False,
+            sampled=True,
+        ),
+        Invariant(
+            "what gets a gradient is updated", unused_gradients, before=Writes("*.state"), then="record", sampled=True
+        ),
+        Invariant(
+            "what is thawed is updated",
+            Thawed(),
+            before=Writes("*.state"),
+            then="warn",
+            sampled=True,
+        ),
+        Invariant(
+            "a number that outlives its batch has no graph, and is not in half precision",
+            kept_numbers,
+            before=Writes("batch"),
+            then="warn",
+            sampled=True,
+        ),
+        Invariant(
+            "a model is trained in train mode",
+            in_train_mode,
+            before=Writes("*.grads"),
+            within=TrainingPhase,
+            then="warn",
+            sampled=True,
+        ),
+        Invariant(
+            "a model is evaluated in eval mode",
+            in_eval_mode,
+            before=Writes("outputs"),
+            within=EvaluationPhase,
+            then="warn",
+            sampled=True,
+        ),
+        Invariant(
+            "an evaluation leaves the models as it finds them",
+            left_as_found,
+            around=EvaluationPhase,
+            compares=("*.params", "*.buffers"),
+            then="warn",
+            sampled=True,
+        ),
+        Invariant(
+            "statistics follow the parameters that they belong to",
+            stale_statistics,
+            before=EvaluationPhase,
+            then="warn",
+            sampled=True,
+        ),
+        Invariant(
+            "a frozen layer keeps its statistics",
+            FrozenStatistics(),
+            around=Writes("outputs"),
+            within=TrainingPhase,
+            compares=("*.buffers",),
+            then="warn",
+            hooks=False,
+            sampled=True,
+        ),
+        Invariant(
+            "there is an output for every target", same_length, after=Writes("outputs"), then="warn", sampled=True
+        ),
+        Invariant(
+            "the batches of a pass differ",
+            Repeats(),
+            after=Writes("batch"),
+            within=TrainingPhase,
+            then="warn",
+            sampled=True,
+        ),
+        Invariant(
+            "a batch that comes again is what it was",
+            untouched.ended,
+            before=Writes("batch"),
+            within=TrainingPhase,
+            then="warn",
+            sampled=True,
+        ),
+        Invariant(
+            "a batch that comes again is what it was",
+            untouched.fetched,
+            after=Writes("batch"),
+            within=TrainingPhase,
+            then="warn",
+            sampled=True,
+        ),
+        Invariant("random numbers do not come again", passes.forget, before=ROOT, then="warn"),
+        Invariant("random numbers do not come again", forwards.forget, before=ROOT, then="warn"),
+        Invariant(
+            "random numbers do not come again",
+            passes.begin,
+            before=TrainingPhase,
+            then="warn",
+            hooks=False,
+            sampled=True,
+        ),
+        Invariant(
+            "random numbers do not come again",
+            passes.end,
+            after=TrainingPhase,
+            then="warn",
+            hooks=False,
+            sampled=True,
+        ),
+        Invariant(
+            "random numbers do not come again",
+            forwards.drew,
+            around=Writes("outputs"),
+            within=TrainingPhase,
+            compares=("rng",),
+            then="warn",
+            hooks=False,
+            sampled=True,
+        ),
+    )

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from learner.invariants.updates import shown
 from stages.check import actors
 from stages.invariants import Wrong
 from stages.place import Place
@@ -14,13 +15,13 @@ from state.insides import COLLECTIONS, in_field
 
 
 def same_length(outputs: Any, targets: Any) -> str | None:
-    """There are as many outputs as targets, or so many for each: several views, or all positions of a sequence."""
+    """It is not one output alone that is compared with several targets, which broadcasting would hide."""
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor) or not outputs.dim() or not targets.dim():
         return None
     count, wanted = len(outputs), len(targets)
-    if not count or not wanted or count % wanted == 0 or count == targets.numel():
+    if count != 1 or wanted < 2 or wanted in outputs.shape:
         return None
-    return f"there are {count} outputs for {wanted} targets: shapes {tuple(outputs.shape)} and {tuple(targets.shape)}"
+    return f"there is 1 output for {wanted} targets: shapes {tuple(outputs.shape)} and {tuple(targets.shape)}"
 
 
 class Repeats:
@@ -42,7 +43,8 @@ class Repeats:
             return None
         bits, memory = _bits(held), tuple(one.data_ptr() for one in held)
         before = self._seen.setdefault(bits, (batch_index, memory))
-        if before[0] == batch_index or before[1] == memory:
+        is_neighbour = abs(before[0] - batch_index) == 1 and all(len(one) > 1 for one in held if one.dim())
+        if not is_neighbour or before[1] == memory:
             return None
         return f"batches {before[0]} and {batch_index} have the same content: do all workers draw alike?"
 
@@ -57,7 +59,11 @@ class Redraws:
         self._unit = unit
         self._start = b""
         self._total = 0
-        self._seen: set[bytes] = set()
+        self._seen: set[int] = set()  # hashes: a state has 5 KB
+
+    def forget(self) -> None:
+        """Another run begins, maybe with the same seed."""
+        self._seen.clear()
 
     def begin(self, batches_seen: int) -> None:
         """One begins."""
@@ -66,9 +72,9 @@ class Redraws:
         self._start = _random_state()
 
     def drew(self, changed: tuple[str, ...], place: Place, batches_seen: int) -> Wrong | None:
-        """One has ended, and changed the generators or did not."""
+        """One has ended, and changed the generator of torch or did not."""
         self.begin(batches_seen)
-        self._start = b"" if changed else self._start
+        self._start = b"" if "rng.torch" in changed else self._start
         return self.end(place, batches_seen)
 
     def end(self, place: Place, batches_seen: int) -> Wrong | None:
@@ -77,37 +83,46 @@ class Redraws:
         now = _random_state()
         if now == self._start:
             return None
-        if now not in self._seen:
-            self._seen.add(now)
+        if hash(now) not in self._seen:
+            self._seen.add(hash(now))
             return None
         may = [path for path, access in actors([*place.ancestors()][-1].walk()) if "rng" in access.touches]
         own = [path for path in may if ":" in path] or may
         told = f"one {self._unit} drew what an earlier one had drawn: is a generator seeded again and again?"
-        return Wrong(f"{told} These may change it: {', '.join(own)}", ("rng",))
+        return Wrong(f"{told} These may change it: {shown(own)}", ("rng",))
 
 
 class Untouched:
-    """A batch that a loader holds, and gives again, is what it was when it gave it before."""
+    """A batch that a loader holds, and gives again, is what it was before: nobody has changed it since."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, tuple[weakref.ref[Tensor], Any, int]] = {}
+        self._given: dict[int, tuple[weakref.ref[Tensor], Any]] = {}  # with what was in it when it was fetched
+        self._spoilt: dict[int, tuple[weakref.ref[Tensor], Any]] = {}  # with what was in it when its batch was over
 
-    def __call__(self, batch: Any, batches_seen: int) -> Wrong | None:
+    def ended(self) -> None:
+        """The batch before is over."""
+        for key, (ref, bits) in self._given.items():
+            tensor = ref()
+            if tensor is not None and _bits([tensor]) != bits:
+                self._spoilt[key] = ref, _bits([tensor])
+        self._given.clear()
+
+    def fetched(self, batch: Any) -> Wrong | None:
+        """Another one is there."""
         for tensor in _tensors(batch):
-            (bits,) = _bits([tensor])
-            ref, before, when = self._seen.get(id(tensor), (None, None, 0))
-            if ref is not None and ref() is tensor and before != bits:
-                told = (
-                    f"what was batch {when} of the run comes again with other content: a loader keeps its batches, so"
-                )
-                return Wrong(f"{told} change a copy, not the batch itself", ("inputs", "targets"))
-            self._seen[id(tensor)] = weakref.ref(tensor), bits, batches_seen
+            bits = _bits([tensor])
+            ref, spoilt = self._spoilt.get(id(tensor), (None, None))
+            if ref is not None and ref() is tensor and spoilt == bits:
+                told = "it comes again as it was left, changed: a loader keeps its batches, so change a copy of them"
+                return Wrong(told, ("inputs", "targets"))
+            self._given[id(tensor)] = weakref.ref(tensor), bits
         return None
 
 
 def _tensors(batch: Any) -> list[Tensor]:
     inside = in_field(batch) if isinstance(batch, (Tensor, *COLLECTIONS)) else None
-    return [one for one in inside.values if isinstance(one, Tensor)] if inside is not None else []
+    tensors = [one for one in inside.values if isinstance(one, Tensor)] if inside is not None else []
+    return [one for one in tensors if one.layout == torch.strided and not one.is_nested and not one.is_meta]
 
 
 def _bits(tensors: list[Tensor]) -> tuple[Any, ...]:
@@ -123,6 +138,4 @@ def _random_state() -> bytes:
 
 
 def _varies(tensor: Tensor) -> bool:
-    if tensor.layout != torch.strided or tensor.numel() < 2 or tensor.is_meta:
-        return False
-    return bool((tensor != tensor.flatten()[0]).any())
+    return tensor.numel() > 1 and bool((tensor != tensor.flatten()[0]).any())

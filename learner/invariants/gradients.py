@@ -4,49 +4,49 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from learner.invariants.updates import stepped
+from learner.invariants.updates import names_of_parameters, shown, stepped, updated_by_optimizers
 from stages.invariants import Wrong
 from stages.place import Place
 
 UPDATES = 3
-"""So many updates of an optimizer are waited for."""
+"""So many updates there have to be at least."""
 
 
 class Ungraded:
-    """Whatever an optimizer is to train has a gradient in one of its first updates, and one of them is not zero."""
+    """Whatever an optimizer is to train has a gradient in some update of the first pass over the data.
+
+    Those that have none in the updates that are looked at, and whose version counter has not moved since the first one,
+    have had none.
+    """
 
     def __init__(self) -> None:
-        self._seen: dict[str, int] = {}
         self._graded: set[int] = set()  # by any update: an optimizer may hold what another one trains
-        self._has_any: dict[str, bool] = {}
+        self._versions: dict[int, tuple[nn.Parameter, int]] = {}
+        self._updates = 0
 
-    def __call__(self, state: Any, place: Place) -> str | None:
-        count = self._seen.get(place.path, 0)
-        if count >= UPDATES:
+    def note(self, state: Any, place: Place) -> None:
+        """After an update."""
+        groups = [group for optimizer in stepped(state, place) for group in optimizer.param_groups]
+        trained = [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
+        self._graded.update(id(one) for one in trained if one.grad is not None)
+        self._updates += any(one.grad is not None for one in trained)  # else they are cleared already
+        for one in trained:
+            self._versions.setdefault(id(one), (one, one._version))
+
+    def told(self, state: Any) -> str | None:
+        """After a pass."""
+        if self._updates < UPDATES:
             return None
-        trained = [
-            parameter
-            for optimizer in stepped(state, place)
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-            if parameter.requires_grad
+        versions, self._versions, self._updates = self._versions, {}, -1_000_000  # once is enough
+        names = names_of_parameters(state)
+        without = [
+            names.get(key, (f"a parameter of shape {tuple(one.shape)}",))[0]
+            for key, (one, version) in versions.items()
+            if key not in self._graded and one._version == version and one.requires_grad
         ]
-        with_one = [parameter for parameter in trained if parameter.grad is not None]
-        if not with_one:  # cleared already
-            return None
-        self._seen[place.path] = count + 1
-        self._graded.update(map(id, with_one))
-        self._has_any[place.path] = self._has_any.get(place.path, False) or any(has_any(one.grad) for one in with_one)
-        if count + 1 < UPDATES:
-            return None
-        if not self._has_any[place.path]:
-            return f"all its gradients were zero in {UPDATES} updates"
-        names = {id(p): f"{f}.{n}" for f, m in state.components(nn.Module).items() for n, p in m.named_parameters()}
-        without = [names.get(id(one), f"of shape {tuple(one.shape)}") for one in trained if id(one) not in self._graded]
-        told = f"had no gradient in {UPDATES} updates: is something detached, or not used?"
-        return f"{_shown(without)} {told}" if without else None
+        told = "had no gradient in this pass: is something detached, or not used?"
+        return f"{shown(without)} {told}" if without else None
 
 
 class Leaks:
@@ -70,9 +70,7 @@ class Leaks:
 def unused_gradients(state: Any) -> str | None:
     """Whatever gets a gradient is updated by an optimizer of State."""
     found = [name for name, parameter in _not_updated(state).items() if has_any(parameter.grad)]
-    return (
-        f"{_shown(found)} got a gradient, and no optimizer updates it: add it to one, or freeze it" if found else None
-    )
+    return f"{shown(found)} got a gradient, and no optimizer updates it: add it to one, or freeze it" if found else None
 
 
 class Thawed:
@@ -89,14 +87,13 @@ class Thawed:
             return None
         fields = dict.fromkeys(f"{name.partition('.')[0]}.mode.frozen" for name in found)
         return Wrong(
-            f"{_shown(found)} is to be trained now, and no optimizer has it: add_param_group(...)", tuple(fields)
+            f"{shown(found)} is to be trained now, and no optimizer has it: add_param_group(...)", tuple(fields)
         )
 
 
 def _not_updated(state: Any) -> dict[str, nn.Parameter]:
     """The parameters that are to be trained and that no optimizer has, by name; none where there is no optimizer."""
-    optimizers = state.components(Optimizer).values()
-    updated = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    updated = updated_by_optimizers(state)
     modules = state.components(nn.Module).items() if updated else ()
     return {
         f"{field}.{name}": parameter
@@ -110,7 +107,7 @@ def kept_numbers(state: Any) -> Wrong | None:
     """A number that outlives its batch has no graph, and digits enough: a sum in half precision stops growing."""
     for scope in ("run", "epoch", "phase"):
         for name, value in state.values_of(scope).items():
-            if not isinstance(value, Tensor) or value.numel() != 1:
+            if not isinstance(value, Tensor) or isinstance(value, nn.Parameter) or value.numel() != 1:
                 continue
             if value.grad_fn is not None:
                 told = f"{name!r} outlives the batch and has a graph, which keeps that of every batch: detach it"
@@ -123,9 +120,8 @@ def kept_numbers(state: Any) -> Wrong | None:
 
 def has_any(gradient: Tensor | None) -> bool:
     """Whether an element is other than zero; so it is taken to be where that cannot be known."""
-    return gradient is not None and (gradient.is_meta or bool((gradient != 0).any()))
-
-
-def _shown(names: list[str], limit: int = 3) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    if gradient is None:
+        return False
+    if gradient.is_meta or gradient.layout != torch.strided:
+        return True
+    return bool((gradient != 0).any())

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
+from learner.invariants.updates import shown, updated_by_optimizers
 from stages.check import actors
 from stages.invariants import Wrong
 from stages.place import Place
@@ -14,8 +14,7 @@ from state import ChangeLog
 
 def in_train_mode(state: Any, place: Place) -> Wrong | None:
     """Who writes the gradients of a model that is trained finds it in train mode. Only the flag of the whole counts."""
-    optimizers = state.components(Optimizer).values()
-    updated = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    updated = updated_by_optimizers(state)
     written = {name.partition(".")[0] for name in place.access.writes if name.endswith(".grads")}
     for name, module in state.components(nn.Module).items():
         if name in written and not module.training and any(id(p) in updated for p in module.parameters()):
@@ -32,18 +31,23 @@ def in_eval_mode(state: Any, place: Place) -> Wrong | None:
     return None
 
 
-def left_as_found(changed: tuple[str, ...], place: Place, log: ChangeLog) -> Wrong | None:
+def left_as_found(state: Any, changed: tuple[str, ...], place: Place, log: ChangeLog) -> Wrong | None:
     """An evaluation, with what stands before and around it, gives the models back as it found them.
 
-    Who stands after it may know from it what to put there, such as the best weights so far.
+    Who stands after it may know from it what to put there, such as the best weights so far. A module without parameters
+    may count something.
     """
+    modules = state.components(nn.Module)
     parts = dict.fromkeys(".".join(name.split(".")[:2]) for name in changed)
-    left = [part for part in parts if not log.blame(part).actor.startswith(f"{place.path}:after:")]
-    if not left:
-        return None
+    held = [part for part in parts if any(True for _ in modules[part.partition(".")[0]].parameters())]
+    left = [part for part in held if not log.where(field=part)[-1:] or not _is_after(log, part, place)]
     names = [name for name in changed if any(name.startswith(f"{part}.") for part in left)]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return Wrong(f"{', '.join(names[:3])}{more} changed", tuple(left))
+    return Wrong(f"{shown(names)} changed", tuple(left)) if left else None
+
+
+def _is_after(log: ChangeLog, part: str, place: Place) -> bool:
+    """Whether a hook after the place wrote a part last."""
+    return log.where(field=part)[-1].actor.startswith(f"{place.path}:after:")
 
 
 def stale_statistics(state: Any, place: Place, log: ChangeLog) -> Wrong | None:
@@ -52,8 +56,12 @@ def stale_statistics(state: Any, place: Place, log: ChangeLog) -> Wrong | None:
     root = [*place.ancestors()][-1]
     access = [one for _, one in actors(root.walk())]
     may = {name for one in access for name in (*one.writes, *one.touches)}
-    updated = {id(p) for o in state.components(Optimizer).values() for group in o.param_groups for p in group["params"]}
+    updated = updated_by_optimizers(state)
+    below = [*place.walk()]
+    read = {name.partition(".")[0] for _, one in actors(below) for name in (*one.reads, *one.restores)}
     for name, module in modules.items():
+        if name not in read:
+            continue
         is_averaged = f"{name}.params" in may and not any(id(p) in updated for p in module.parameters())
         if not is_averaged or not _statistics(module) or f"{name}.buffers" in may or any(one.unsafe for one in access):
             continue
@@ -72,14 +80,28 @@ def _statistics(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: one for name, one in module.named_buffers() if one.is_floating_point() and not one.is_meta}
 
 
-def frozen_statistics(state: Any, changed: tuple[str, ...]) -> Wrong | None:
-    """A layer with parameters, all of which are frozen, keeps its statistics too."""
-    modules = state.components(nn.Module)
-    for name in changed:
-        field, _, below = name.split(".", 2)
-        layer = modules[field].get_submodule(below.rpartition(".")[0])
-        own = list(layer.parameters(recurse=False))
-        if own and not any(parameter.requires_grad for parameter in own):
-            told = f"{name} changed, and the parameters of that layer are frozen: put it into eval mode to keep it"
-            return Wrong(told, (f"{field}.mode.frozen",))
-    return None
+class FrozenStatistics:
+    """A layer whose parameters are all frozen, and were so in every batch, keeps its running mean and variance too.
+
+    Of a model that no optimizer has anything of, such as a slow copy of another one, nothing is asked.
+    """
+
+    def __init__(self) -> None:
+        self._trained: set[str] = set()
+
+    def __call__(self, state: Any, changed: tuple[str, ...]) -> Wrong | None:
+        updated, modules = updated_by_optimizers(state), state.components(nn.Module)
+        for field, module in modules.items():
+            for path, layer in module.named_modules():
+                if any(parameter.requires_grad for parameter in layer.parameters(recurse=False)):
+                    self._trained.add(f"{field}.{path}")
+        for name in changed:
+            field, _, below = name.split(".", 2)
+            path, _, buffer = below.rpartition(".")
+            layer, is_known = modules[field].get_submodule(path), f"{field}.{path}" in self._trained
+            own = list(layer.parameters(recurse=False))
+            is_ours = any(id(parameter) in updated for parameter in modules[field].parameters())
+            if own and not is_known and is_ours and buffer in ("running_mean", "running_var"):
+                told = f"{name} changed, and the parameters of that layer are frozen: put it into eval mode to keep it"
+                return Wrong(told, (f"{field}.mode.frozen",))
+        return None

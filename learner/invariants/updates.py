@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from learner.components import lost_tensors
+from stages import Update
 from stages.check import actors
 from stages.invariants import Wrong
 from stages.place import Place
@@ -19,33 +20,29 @@ from state.insides import COLLECTIONS, in_field
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
 """A gradient counts if an element is more than so much of the largest of its optimizer, and that more than so much."""
 
+_MAY_STAY = (torch.optim.LBFGS, torch.optim.Rprop)
+
 
 def moves_what_it_should(state: Any, changed: tuple[str, ...], place: Place) -> str | None:
-    """An update changes what has a gradient, and nothing that is frozen. LBFGS may decide to stay where it is.
+    """An update changes what has a gradient, and nothing that is frozen.
 
-    A gradient is left out that is sparse, small beside the largest one, or too small for `lr * grad` to make any
-    difference; an optimizer with one that is not finite, whose update may have been skipped.
+    Where an optimizer changed nothing at all, it was not stepped. What is small beside the others, or below what its
+    type can hold at this rate, may stay; so may what LBFGS and Rprop have, and all where a gradient is not finite.
     """
-    names = _names(state)
-    moved, wrong = set(changed), []
+    names, moved, wrong = names_of_parameters(state), set(changed), []
     for optimizer in stepped(state, place):
-        largest = max((_largest(p) for p, _ in _rated(optimizer)), default=0.0)
-        if largest == float("inf") or isinstance(optimizer, torch.optim.LBFGS):
-            continue
-        for parameter, rate in _rated(optimizer):
-            called = names.get(id(parameter), ())
-            if not called:
-                continue
+        rated = [(p, rate, names[id(p)]) for p, rate in _rated(optimizer) if id(p) in names]
+        largest = max((_largest(p) for p, _, _ in rated), default=0.0)
+        is_stepped = any(not moved.isdisjoint(called) for _, _, called in rated) and isinstance(place.stage, Update)
+        may_stay = not is_stepped or largest == float("inf") or isinstance(optimizer, _MAY_STAY)
+        for parameter, rate, called in rated:
             is_moved = not moved.isdisjoint(called)
-            if is_moved and not parameter.requires_grad:
+            if is_moved and not parameter.requires_grad and parameter.grad is None:
                 wrong.append(f"{called[0]} is frozen and changed")
-            elif not is_moved and parameter.requires_grad and _largest(parameter) > max(RELATIVE * largest, ABSOLUTE):
-                assert parameter.grad is not None
-                with torch.no_grad():
-                    is_felt = (parameter - rate * parameter.grad != parameter) & parameter.isfinite()
-                if bool(is_felt.any()):
-                    wrong.append(f"{called[0]} has a gradient and did not change")
-    return _shown(wrong)
+            is_large = _largest(parameter) > max(RELATIVE * largest, ABSOLUTE)
+            if not (is_moved or may_stay) and parameter.requires_grad and is_large and _is_felt(parameter, rate):
+                wrong.append(f"{called[0]} has a gradient and did not change")
+    return shown(wrong)
 
 
 def updates_what_is_held(state: Any, place: Place) -> Wrong | None:
@@ -90,7 +87,7 @@ def refers_to_what_is_held(state: Any) -> Wrong | None:
 
 def of_its_own(state: Any, changed: tuple[str, ...]) -> Wrong | None:
     """What was written to a field that outlives the batch is no view of parameters, which change with each update."""
-    names = _names(state)
+    names = names_of_parameters(state)
     memory = {
         parameter.untyped_storage().data_ptr(): names[id(parameter)][0]
         for module in state.components(nn.Module).values()
@@ -157,8 +154,18 @@ def _largest(parameter: Tensor) -> float:
     return largest if largest < float("inf") else float("inf")
 
 
-def _names(state: Any) -> dict[int, tuple[str, ...]]:
-    """What each parameter is called, as `changed` has it; a tied one has several names."""
+def _is_felt(parameter: Tensor, rate: Any) -> bool:
+    """Whether an update at this rate can make a difference to an element: one by the gradient, and one by the rate."""
+    if not isinstance(rate, int | float | Tensor) or parameter.grad is None or not parameter.is_floating_point():
+        return False
+    with torch.no_grad():
+        by_gradient = parameter - rate * parameter.grad != parameter
+        by_rate = rate > 2 * torch.finfo(parameter.dtype).eps * parameter.abs()
+        return bool((by_gradient & by_rate & parameter.isfinite()).any())
+
+
+def names_of_parameters(state: Any) -> dict[int, tuple[str, ...]]:
+    """What each parameter is called, as `changed` has it, by its identity; a tied one has several names."""
     names: dict[int, tuple[str, ...]] = {}
     for field, module in state.components(nn.Module).items():
         for name, parameter in module.named_parameters(remove_duplicate=False):
@@ -166,6 +173,13 @@ def _names(state: Any) -> dict[int, tuple[str, ...]]:
     return names
 
 
-def _shown(wrong: list[str], limit: int = 3) -> str | None:
-    more = f", and {len(wrong) - limit} more" if len(wrong) > limit else ""
-    return ", ".join(wrong[:limit]) + more if wrong else None
+def updated_by_optimizers(state: Any) -> set[int]:
+    """The parameters that the optimizers of State have, by their identities."""
+    optimizers = state.components(Optimizer).values()
+    return {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+
+
+def shown(names: list[str], limit: int = 3) -> str | None:
+    """The first of these, and how many more; None for none."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more if names else None

@@ -109,7 +109,7 @@ class Kernel(Optimizer):
     "9",
     "the optimizer's kernel writes nothing for weights that are not contiguous",
     "elanapearl.github.io 2025",
-    said="raised",
+    said="recorded",
     line=(
         "train/epoch/fit/batch/update wrote 'model.params' last, and it does not hold that an update changes what has a"
     ),

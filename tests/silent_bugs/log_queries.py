@@ -176,7 +176,7 @@ class Rate(TrainState):
     *("accelerate#963", "h2o-llmstudio#663"),
     plain="UserWarning: scheduler before optimizer, at the first step",
     said="recorded",
-    line="train/epoch/fit/window/batch:after:anneal wrote 'optimizer.hyper.lr' last, and it does not hold at",
+    line="train/epoch/fit/window/batch:after:anneal at epoch 0, update 2: broken optimizer.hyper.lr = 0.095 ",
     culprit="train/epoch/fit/window/batch:after:anneal",
     is_located=True,
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from learner import Cancel, Invariant, InvariantBroken, InvariantWarning, Learner, TrainingPhase
-from learner.invariants import INVARIANTS
+from learner.invariants import defaults
 from learner.testing import toy_learner
 from stages.errors import DeclarationError, UnknownSlot
 from stages.invariants import Writes, Wrong
@@ -155,21 +155,22 @@ def test_phase_class_and_within_narrow_where_it_stands() -> None:
     assert paths == [f"{BATCH}/gradient/forward"] * 8 + ["train/epoch/fit"]
 
 
-def test_check_that_keeps_what_it_saw_starts_anew_with_each_learner() -> None:
-    class Counting:
-        def __init__(self) -> None:
-            self.count = 0
+def test_check_of_many_elements_holds_where_all_of_them_do() -> None:
+    rule = Invariant("outputs are small", lambda outputs: outputs.abs() < 1e-9, after="fit/batch/gradient")
+    with pytest.raises(InvariantBroken, match="its check says no"):
+        with_rule(rule).fit(batches=3)
+    with_rule(Invariant("finite", lambda outputs: outputs.isfinite(), after="fit/batch/gradient")).fit(batches=3)
 
-        def __call__(self) -> str | None:
-            self.count += 1
-            return f"asked {self.count} times" if self.count > 3 else None
 
-    rule = Invariant("asked three times", Counting(), after="fit/batch")
-    for _ in range(2):
-        learner = with_rule(rule)
-        with pytest.raises(InvariantBroken, match="asked 4 times"):
-            learner.fit(batches=5)
-        assert learner.state.updates == 4
+def test_check_that_fails_says_which_and_a_sampled_one_does_not_end_the_run() -> None:
+    wrong = lambda loss: loss.no_such_thing  # noqa: E731
+    with pytest.raises(AttributeError) as caught:
+        with_rule(Invariant("typo", wrong, after="fit/batch")).fit(batches=1)
+    assert "While Invariant('typo') was asked at train/epoch/fit/batch." in caught.value.__notes__
+    learner = with_rule(Invariant("typo", wrong, after="fit/batch", sampled=True))
+    with pytest.warns(InvariantWarning, match="Invariant.'typo'. cannot be asked at") as warned:
+        learner.fit(batches=3)
+    assert len(warned) == 1 and learner.state.updates == 3
 
 
 def test_sampled_one_is_asked_when_the_guard_looks_and_never_without_it() -> None:
@@ -226,6 +227,7 @@ def test_what_a_check_says_it_is_about_decides_who_is_named() -> None:
         ({"after": "fit", "compares": ("*.params",)}, "around= and compares= belong together"),
         ({"after": "fit", "then": "rise"}, "then='rise' is none of"),
         ({"after": "fit", "check": lambda changed: None}, "takes 'changed', and nothing is compared"),
+        ({"after": "fit", "check": max}, "its check does not tell its parameters"),
         ({"after": "fit", "check": lambda **given: None}, "takes .args, ..kwargs or keywords"),
     ],
 )
@@ -237,6 +239,8 @@ def test_one_that_cannot_be_used_is_refused_when_it_is_made(arguments: dict[str,
 def test_one_that_fits_no_learner_is_refused_before_anything_has_changed() -> None:
     with pytest.raises(UnknownField, match=r"'los'. Did you mean 'loss'"):
         with_rule(Invariant("typo", lambda los: True, after="fit/batch"))
+    with pytest.raises(UnknownField, match="teacher.params"):
+        with_rule(Invariant("still", lambda changed: not changed, around="fit", compares=("teacher.params",)))
     with pytest.raises(DeclarationError, match="invariants: got 'loss > 0'. Write Invariant"):
         toy_learner(invariants=["loss > 0"])
     learner = with_rule(Invariant("there", lambda: True, after="fit/batch/update"))
@@ -250,7 +254,7 @@ def test_one_that_fits_no_learner_is_refused_before_anything_has_changed() -> No
 def test_default_set_stands_in_the_default_tree_and_can_be_left_out() -> None:
     nodes = toy_learner()._bound.runner.nodes.values()
     standing = {rule.invariant.name for node in nodes for rule in (*node.outer_rules, *node.inner_rules)}
-    assert standing == {one.name for one in INVARIANTS}
+    assert standing == {one.name for one in defaults()}
     assert not any(
         node.outer_rules or node.inner_rules for node in toy_learner(invariants=())._bound.runner.nodes.values()
     )

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from learner import (
     Learner,
 )
-from learner.invariants import INVARIANTS
+from learner.invariants import defaults
 
 Build = Callable[[bool], Learner]
 Program = tuple[Build, str, str]
@@ -23,7 +23,7 @@ def breaks(name: str, culprit: str) -> Callable[[Build], Build]:
     """A function that makes a Learner that breaks the invariant of this name, or its near miss."""
 
     def add(build: Build) -> Build:
-        assert name in {one.name for one in INVARIANTS}
+        assert name in {one.name for one in defaults()}
         PROGRAMS.append(pytest.param(build, name, culprit, id=build.__name__))
         return build
 

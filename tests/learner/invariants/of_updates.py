@@ -89,7 +89,7 @@ def rate_that_falls_with_every_batch_of_a_window(is_bad: bool) -> Learner:
     return learner_of(network(), Fall(), stages=supervised(accumulate=2))
 
 
-@breaks("what is to be trained gets gradients", "train/epoch/fit/batch/update")
+@breaks("what is to be trained gets gradients", "train/epoch/fit")
 def encoder_that_is_cut_off(is_bad: bool) -> Learner:
     class Cut(nn.Module):
         def forward(self, inputs: Tensor) -> Tensor:

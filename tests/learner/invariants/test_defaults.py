@@ -14,7 +14,7 @@ from learner import (
     Learner,
     after,
 )
-from learner.invariants import INVARIANTS
+from learner.invariants import defaults
 from tests.learner.invariants import of_phases, of_updates  # noqa: F401  # they add their programs
 from tests.learner.invariants.breaking import PROGRAMS, Build, learner_of, network
 
@@ -48,7 +48,7 @@ def violations(learner: Learner) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("build", "name", "culprit"), PROGRAMS)
 def test_it_is_found_once_with_its_culprit(build: Build, name: str, culprit: str) -> None:
-    quiet = {one.name for one in INVARIANTS if one.then == "record"} - {name}
+    quiet = {one.name for one in defaults() if one.then == "record"} - {name}
     assert [one for one in violations(build(True)) if one[0] not in quiet] == [(name, culprit)]
 
 
@@ -62,7 +62,7 @@ def test_its_near_miss_is_no_finding(build: Build, name: str, culprit: str, is_d
 
 
 def test_every_invariant_has_a_program() -> None:
-    assert {program.values[1] for program in PROGRAMS} == {one.name for one in INVARIANTS}
+    assert {program.values[1] for program in PROGRAMS} == {one.name for one in defaults()}
 
 
 def test_run_that_is_taken_back_may_draw_again_what_it_drew(tmp_path: Path) -> None:

@@ -1,0 +1,169 @@
+"""Upholding: one invariant at one place of a tree that runs: when it is asked, and what is told of who broke it."""
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from stages.check import key_of
+from stages.errors import InvariantBroken, InvariantWarning
+from stages.invariants import OURS, Invariant, Wrong, is_among, is_phase
+from state import Change, ChangeLog
+from state.errors import StateError
+from state.watch import Look, moved
+
+if TYPE_CHECKING:
+    from stages.node import Node
+    from stages.runner import Runner
+
+_NOBODY = ("setup", "external", "user")
+
+_ROOT = Path(__file__).parents[1]
+_LIBRARY = tuple(f"{_ROOT / package}{os.sep}" for package in ("state", "stages", "learner"))
+
+
+class Rule:
+    """One invariant at one node."""
+
+    def __init__(self, node: "Node", invariant: Invariant) -> None:
+        self._node = node
+        self._runner: Runner = node.runner
+        self.invariant = invariant
+        names = node.place.names
+        self._needs = [names.get(one, one) for one in invariant.parameters if one not in OURS]
+        self._compares = [one for one in self._runner.assembly.names if is_among(one, invariant.compares)]
+        self._looks: list[Look | None] = []
+
+    def begin(self) -> None:
+        """The slot begins.
+
+        Raises:
+            InvariantBroken: it does not hold.
+        """
+        is_due = self._runner.audited or not self.invariant.sampled
+        if self.invariant.around is not None:
+            self._looks.append(self._look() if is_due else None)
+        elif self.invariant.before is not None and is_due:
+            self._hold()
+
+    def end(self, error: BaseException | None) -> None:
+        """The slot has ended; if not well, nothing is asked.
+
+        Raises:
+            InvariantBroken: it does not hold.
+        """
+        before = self._looks.pop() if self._looks else None
+        if error is not None:
+            return
+        if before is not None:
+            found = moved(before, self._look())
+            self._hold(tuple(f"{one.name}.{below}" for one in found for below in one.inside))
+        elif self.invariant.after is not None and (self._runner.audited or not self.invariant.sampled):
+            self._hold()
+
+    def _look(self) -> Look:
+        return self._runner.parts.look_at(self._compares, contents=True)
+
+    def _hold(self, changed: tuple[str, ...] = ()) -> None:
+        runner, values = self._runner, self._runner.values
+        if any(name not in values for name in self._needs):
+            return
+        wanted = self.invariant.parameters
+        if "log" in wanted and runner.recording is None:
+            return
+        place = self._node.place
+        ours: dict[str, Callable[[], Any]] = {
+            "state": lambda: runner.observer_view(runner.external),
+            "changed": lambda: changed,
+            "place": lambda: place,
+            "log": self._log,
+        }
+        given = [ours[one]() if one in ours else values[place.names.get(one, one)] for one in wanted]
+        try:
+            said = self.invariant.check(*given)
+            if isinstance(said, Tensor):
+                said = bool(said.all())
+        except Exception as error:
+            error.add_note(f"While Invariant({self.invariant.name!r}) was asked at {place.path}.")
+            if not self.invariant.sampled:
+                raise
+            self._warn("", f"Invariant({self.invariant.name!r}) cannot be asked at {place.path}: {error}")
+            return
+        about = self.invariant.about or tuple(dict.fromkeys(map(key_of, changed)))
+        if isinstance(said, Wrong):
+            self._break(said.told, said.about or about)
+        elif isinstance(said, str) and said:
+            self._break(said, about)
+        elif not isinstance(said, str) and said is not None and not bool(said):
+            self._break("its check says no", about)
+
+    def _break(self, told: str, about: tuple[str, ...]) -> None:
+        runner, invariant = self._runner, self.invariant
+        actor, source, did = self._culprit(about or tuple(self._needs), goes_up=not about)
+        recording = runner.recording
+        slot = None if recording is None else recording.slot(actor, "broken", None, invariant.name)
+        if recording is not None and slot is not None:
+            recording.mark(slot, told)
+        error = InvariantBroken(invariant.name, actor, source, did, told, self._node.path)
+        guard = runner.guard
+        is_early = not invariant.sampled or guard is None or guard.raises or guard.is_debugging
+        if invariant.then == "raise" and is_early:
+            raise error
+        if invariant.then != "record":
+            self._warn(actor, f"{error} It is on record, and warned of once.")
+
+    def _warn(self, actor: str, told: str) -> None:
+        """Warn once for each culprit."""
+        key = (self.invariant.name, actor)
+        if key not in self._runner.warned:
+            self._runner.warned.add(key)
+            warnings.warn(InvariantWarning(told), stacklevel=3)
+
+    def _culprit(self, about: tuple[str, ...], *, goes_up: bool) -> tuple[str, str, str]:
+        """Who wrote last what it is about, where the code of that stands, and what was done.
+
+        With `goes_up`, where that was a stage of this library, rather who wrote last what it was made of and is none.
+        """
+        found = []
+        for name in about if self._runner.recording is not None else ():
+            try:
+                found.append(self._last_write(name))
+            except StateError:  # it is not recorded
+                continue
+        known = [one for one in found if one is not None and one.actor not in _NOBODY]
+        if not known:
+            return self._node.path, self._node.source, ""
+        last = max(known, key=lambda one: one.seq)
+        if goes_up and _is_ours(last):
+            made_of = self._log().upstream(last)
+            of_others = [one for one in made_of if one.actor not in _NOBODY and not _is_ours(one)]
+            if of_others:
+                first = max(of_others, key=lambda one: one.seq)
+                return first.actor, first.source, f"wrote {first.field!r}, of which {last.field!r} was made"
+        return last.actor, last.source, f"wrote {last.field!r} last"
+
+    def _last_write(self, name: str) -> Change | None:
+        """The last one; if that was in another phase, rather the last one in the phase that this is in."""
+        log, own = self._log(), self._node.place.phase
+        found = log.where(field=name)
+        if not found or own is None:
+            return found[-1] if found else None
+        phases = [(place.path, place.stage) for place in self._runner.assembly.places if is_phase(type(place.stage))]
+        around = [stage for path, stage in phases if found[-1].actor.startswith(f"{path}/")]
+        if around and around[-1] is not own:
+            inside = log.where(actor=f"{next(path for path, stage in phases if stage is own)}/*", field=name)
+            found = inside or found
+        return found[-1]
+
+    def _log(self) -> ChangeLog:
+        recording = self._runner.recording
+        assert recording is not None
+        return ChangeLog(recording.store, recording)
+
+
+def _is_ours(change: Change) -> bool:
+    """Whether a stage or hook of this library did it."""
+    return change.source.rpartition(" ")[2].startswith(_LIBRARY)
