@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
@@ -15,11 +14,11 @@ from stages.check import actors
 from stages.stage import FunctionStage, Stage
 from state import State
 
-_DECIDING = (LRScheduler, Optimizer, GradScaler, torch.Generator)
+_DECIDING = (LRScheduler, Optimizer, GradScaler)
 
 
 def suspect(assembly: Assembly, state: State) -> list[Finding]:
-    """A warning for each scheduler, optimizer, scaler or generator that a stage or hook has and State has not, for each
+    """A warning for each scheduler, optimizer or scaler that a stage or hook has and State has not, for each
     module that a model uses and does not register, and for what an evaluation carries over to the next one.
 
     What a function closes over counts, and so do the globals that it names and the attributes of its object.
@@ -62,7 +61,13 @@ def _unregistered(state: State) -> Iterator[Finding]:
         known = {id(one) for one in (*root.modules(), *root.parameters())}
         for path, module in root.named_modules():
             for name, value in vars(module).items():
-                things = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+                things = (
+                    value.values()
+                    if isinstance(value, dict)
+                    else value
+                    if isinstance(value, list | tuple) and len(value) > 1
+                    else ()
+                )
                 hidden = [one for one in things if isinstance(one, nn.Module | nn.Parameter) and id(one) not in known]
                 if not name.startswith("_") and any(_is_trained(one) for one in hidden):
                     full = ".".join(part for part in (field, path, name) if part)

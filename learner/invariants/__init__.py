@@ -2,7 +2,7 @@
 
 from learner.invariants.batches import Redraws, Repeats, Untouched, same_length
 from learner.invariants.gradients import Leaks, Thawed, Ungraded, kept_numbers, unused_gradients
-from learner.invariants.modes import FrozenStatistics, in_eval_mode, in_train_mode, left_as_found, stale_statistics
+from learner.invariants.modes import frozen_statistics, in_eval_mode, in_train_mode, left_as_found, stale_statistics
 from learner.invariants.updates import (
     Rivals,
     moves_what_it_should,
@@ -137,7 +137,7 @@ def defaults() -> tuple[Invariant, ...]:
         ),
         Invariant(
             "a frozen layer keeps its statistics",
-            FrozenStatistics(),
+            frozen_statistics,
             around=Writes("outputs"),
             within=TrainingPhase,
             compares=("*.buffers",),

@@ -41,9 +41,9 @@ class Ungraded:
         versions, self._versions, self._updates = self._versions, {}, -1_000_000  # once is enough
         names = names_of_parameters(state)
         without = [
-            names.get(key, (f"a parameter of shape {tuple(one.shape)}",))[0]
+            names[key][0]
             for key, (one, version) in versions.items()
-            if key not in self._graded and one._version == version and one.requires_grad
+            if key in names and key not in self._graded and one._version == version and one.requires_grad
         ]
         told = "had no gradient in this pass: is something detached, or not used?"
         return f"{shown(without)} {told}" if without else None

@@ -58,7 +58,7 @@ def stale_statistics(state: Any, place: Place, log: ChangeLog) -> Wrong | None:
     may = {name for one in access for name in (*one.writes, *one.touches)}
     updated = updated_by_optimizers(state)
     below = [*place.walk()]
-    read = {name.partition(".")[0] for _, one in actors(below) for name in (*one.reads, *one.restores)}
+    read = {name.partition(".")[0] for _, one in actors(below) for name in one.reads}
     for name, module in modules.items():
         if name not in read:
             continue
@@ -80,28 +80,20 @@ def _statistics(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: one for name, one in module.named_buffers() if one.is_floating_point() and not one.is_meta}
 
 
-class FrozenStatistics:
-    """A layer whose parameters are all frozen, and were so in every batch, keeps its running mean and variance too.
+def frozen_statistics(state: Any, changed: tuple[str, ...], place: Place) -> Wrong | None:
+    """A layer whose parameters are all frozen, and in no optimizer, keeps its running mean and variance too.
 
-    Of a model that no optimizer has anything of, such as a slow copy of another one, nothing is asked.
+    Of a model whose parameters somebody else writes than updates, such as an average of another one, nothing is asked.
     """
-
-    def __init__(self) -> None:
-        self._trained: set[str] = set()
-
-    def __call__(self, state: Any, changed: tuple[str, ...]) -> Wrong | None:
-        updated, modules = updated_by_optimizers(state), state.components(nn.Module)
-        for field, module in modules.items():
-            for path, layer in module.named_modules():
-                if any(parameter.requires_grad for parameter in layer.parameters(recurse=False)):
-                    self._trained.add(f"{field}.{path}")
-        for name in changed:
-            field, _, below = name.split(".", 2)
-            path, _, buffer = below.rpartition(".")
-            layer, is_known = modules[field].get_submodule(path), f"{field}.{path}" in self._trained
-            own = list(layer.parameters(recurse=False))
-            is_ours = any(id(parameter) in updated for parameter in modules[field].parameters())
-            if own and not is_known and is_ours and buffer in ("running_mean", "running_var"):
-                told = f"{name} changed, and the parameters of that layer are frozen: put it into eval mode to keep it"
-                return Wrong(told, (f"{field}.mode.frozen",))
-        return None
+    updated, modules = updated_by_optimizers(state), state.components(nn.Module)
+    everyone = [one for _, one in actors([*place.ancestors()][-1].walk())]
+    others = {name for one in everyone if not any(w.endswith(".state") for w in one.writes) for name in one.writes}
+    for name in changed:
+        field, _, below = name.split(".", 2)
+        path, _, buffer = below.rpartition(".")
+        own = list(modules[field].get_submodule(path).parameters(recurse=False))
+        is_frozen = own and not any(parameter.requires_grad or id(parameter) in updated for parameter in own)
+        if is_frozen and buffer in ("running_mean", "running_var") and f"{field}.params" not in others:
+            told = f"{name} changed, and the parameters of that layer are frozen: put it into eval mode to keep it"
+            return Wrong(told, (f"{field}.mode.frozen",))
+    return None

@@ -99,6 +99,10 @@ def average_without_its_statistics(is_bad: bool) -> Learner:
                 for slow, fast in zip(ema.buffers(), model.buffers(), strict=True):
                     slow.copy_(slow if is_bad else fast)
 
+        @after("validate", state=EmaState)
+        def compare(self, ema: nn.Module) -> None:
+            assert next(ema.parameters()) is not None
+
     return learner_of(network(nn.BatchNorm1d(8)), Ema())
 
 
@@ -108,7 +112,7 @@ def frozen_batch_norm_in_train_mode(is_bad: bool) -> Learner:
     model[:2].requires_grad_(False)
     model.train()
     model[1].train(is_bad)
-    return learner_of(model)
+    return learner_of(model, optimizer=torch.optim.SGD(model[3].parameters(), lr=0.05))
 
 
 @breaks("there is an output for every target", "train/epoch/fit/batch/gradient/forward:after:Pool.pool")
