@@ -61,13 +61,8 @@ def _unregistered(state: State) -> Iterator[Finding]:
         known = {id(one) for one in (*root.modules(), *root.parameters())}
         for path, module in root.named_modules():
             for name, value in vars(module).items():
-                things = (
-                    value.values()
-                    if isinstance(value, dict)
-                    else value
-                    if isinstance(value, list | tuple) and len(value) > 1
-                    else ()
-                )
+                listed = value if isinstance(value, list | tuple) and len(value) > 1 else ()
+                things = value.values() if isinstance(value, dict) else listed
                 hidden = [one for one in things if isinstance(one, nn.Module | nn.Parameter) and id(one) not in known]
                 if not name.startswith("_") and any(_is_trained(one) for one in hidden):
                     full = ".".join(part for part in (field, path, name) if part)
