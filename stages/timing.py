@@ -71,18 +71,21 @@ class TimedGuard(Guard):
 
 
 class TimedRule(Rule):
-    """An invariant at one node that is timed where it is asked."""
+    """An invariant at one node that is timed where it is asked, if that is with the guard."""
 
     def __init__(self, node: "Node", invariant: Invariant) -> None:
         super().__init__(node, invariant)
         self._timed = Stopwatch(node.runner).timed
 
     def _look(self) -> Look:
-        return self._timed(super()._look)
+        return self._timed(super()._look) if self.invariant.sampled else super()._look()
 
     def _hold(self, changed: tuple[str, ...] = ()) -> None:
         inner = super()._hold
-        self._timed(lambda: inner(changed))
+        if self.invariant.sampled:
+            self._timed(lambda: inner(changed))
+        else:
+            inner(changed)
 
 
 def tell_time(actor: "Actor") -> Callable[[int], None]:
