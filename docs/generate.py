@@ -197,14 +197,19 @@ def silent_bugs() -> str:
 
 
 def invariants() -> str:
-    """What every Learner holds to."""
-    rows: list[Row] = [("it is always so that", "asked", "compares", "otherwise")]
+    """What every Learner holds to; what is asked at several places is one row."""
+    found: dict[str, tuple[list[str], list[str], str]] = {}
     for one in defaults():
         side = next(which for which in ("before", "after", "around") if getattr(one, which) is not None)
         target = f"`{one.target}`" if isinstance(one.target, str) else getattr(one.target, "__name__", "")
         target = target or f"who writes {names(one.target.names)}"
         within = f" within {one.within.__name__}" if isinstance(one.within, type) else ""
-        rows.append((one.name, f"{side} {target}{within}", names(one.compares), one.then))
+        places, compared, _ = found.setdefault(one.name, ([], [], one.then))
+        places.append(f"{side} {target}{within}")
+        compared.extend(one.compares)
+    rows: list[Row] = [("it is always so that", "asked", "compares", "otherwise")]
+    for name, (places, compared, then) in found.items():
+        rows.append((name, "; ".join(dict.fromkeys(places)), names(compared), then))
     return table(rows)
 
 
