@@ -1,5 +1,7 @@
 """The invariants that a Learner has unless it is told otherwise: what is so in any training, whoever wrote it."""
 
+from functools import partial
+
 from learner.invariants.batches import Redraws, Repeats, Untouched, same_length
 from learner.invariants.gradients import Leaks, Thawed, Ungraded, kept_numbers, unused_gradients
 from learner.invariants.modes import frozen_statistics, in_eval_mode, in_train_mode, left_as_found, stale_statistics
@@ -15,6 +17,7 @@ from stages import EvaluationPhase, Invariant, TrainingPhase, Writes
 from stages.place import ROOT
 
 _UPDATE = Writes("*.params", "*.state")
+_warned = partial(Invariant, then="warn", sampled=True)
 
 
 def defaults() -> tuple[Invariant, ...]:
@@ -22,182 +25,80 @@ def defaults() -> tuple[Invariant, ...]:
     passes, forwards = Redraws("pass over the data"), Redraws("forward pass")
     untouched, ungraded = Untouched(), Ungraded()
     return (
-        Invariant(
+        _warned(
             "an update changes what has a gradient, and nothing that is frozen",
             moves_what_it_should,
             around=_UPDATE,
             compares=("*.params",),
-            then="warn",
             hooks=False,
-            sampled=True,
         ),
-        Invariant(
-            "an optimizer updates what State holds", updates_what_is_held, before=Writes("*.state"), sampled=True
+        _warned("an optimizer updates what State holds", updates_what_is_held, before=Writes("*.state"), then="raise"),
+        _warned(
+            "a parameter is changed by one optimizer", Rivals(), around=_UPDATE, compares=("*.params",), hooks=False
         ),
-        Invariant(
-            "a parameter is changed by one optimizer",
-            Rivals(),
-            around=_UPDATE,
-            compares=("*.params",),
-            then="warn",
-            hooks=False,
-            sampled=True,
-        ),
-        Invariant(
-            "a scheduler moves an optimizer of State",
-            refers_to_what_is_held,
-            before=Writes("*.state"),
-            then="warn",
-            sampled=True,
-        ),
-        Invariant(
+        _warned("a scheduler moves an optimizer of State", refers_to_what_is_held, before=Writes("*.state")),
+        _warned(
             "what is kept does not change with the parameters",
             of_its_own,
             around=_UPDATE,
             compares=("*.params",),
-            then="warn",
             hooks=False,
-            sampled=True,
         ),
-        Invariant(
-            "a hyper-parameter is used before its writer replaces it",
-            used_rates,
-            after=TrainingPhase,
-            then="record",
-            sampled=True,
+        _warned(
+            "a hyper-parameter is used before its writer replaces it", used_rates, after=TrainingPhase, then="record"
         ),
-        Invariant(
-            "what is to be trained gets gradients",
-            ungraded.note,
-            after=Writes("*.state"),
-            then="warn",
-            hooks=False,
-            sampled=True,
-        ),
-        Invariant(
-            "what is to be trained gets gradients", ungraded.told, after=TrainingPhase, then="warn", sampled=True
-        ),
-        Invariant(
+        _warned("what is to be trained gets gradients", ungraded.note, after=Writes("*.state"), hooks=False),
+        _warned("what is to be trained gets gradients", ungraded.told, after=TrainingPhase),
+        _warned(
             "an update uses gradients that were made for it",
             Leaks(),
             around=Writes("*.grads"),
             within=TrainingPhase,
             compares=("*.grads",),
-            then="warn",
             hooks=False,
-            sampled=True,
         ),
-        Invariant(
-            "what gets a gradient is updated", unused_gradients, before=Writes("*.state"), then="record", sampled=True
-        ),
-        Invariant(
-            "what is thawed is updated",
-            Thawed(),
-            before=Writes("*.state"),
-            then="warn",
-            sampled=True,
-        ),
-        Invariant(
+        _warned("what gets a gradient is updated", unused_gradients, before=Writes("*.state"), then="record"),
+        _warned("what is thawed is updated", Thawed(), before=Writes("*.state")),
+        _warned(
             "a number that outlives its batch has no graph, and is not in half precision",
             kept_numbers,
             before=Writes("batch"),
-            then="warn",
-            sampled=True,
         ),
-        Invariant(
-            "a model is trained in train mode",
-            in_train_mode,
-            before=Writes("*.grads"),
-            within=TrainingPhase,
-            then="warn",
-            sampled=True,
-        ),
-        Invariant(
-            "a model is evaluated in eval mode",
-            in_eval_mode,
-            before=Writes("outputs"),
-            within=EvaluationPhase,
-            then="warn",
-            sampled=True,
-        ),
-        Invariant(
+        _warned("a model is trained in train mode", in_train_mode, before=Writes("*.grads"), within=TrainingPhase),
+        _warned("a model is evaluated in eval mode", in_eval_mode, before=Writes("outputs"), within=EvaluationPhase),
+        _warned(
             "an evaluation leaves the models as it finds them",
             left_as_found,
             around=EvaluationPhase,
             compares=("*.params", "*.buffers"),
-            then="warn",
-            sampled=True,
         ),
-        Invariant(
-            "statistics follow the parameters that they belong to",
-            stale_statistics,
-            before=EvaluationPhase,
-            then="warn",
-            sampled=True,
-        ),
-        Invariant(
+        _warned("statistics follow the parameters that they belong to", stale_statistics, before=EvaluationPhase),
+        _warned(
             "a frozen layer keeps its statistics",
             frozen_statistics,
             around=Writes("outputs"),
             within=TrainingPhase,
             compares=("*.buffers",),
-            then="warn",
             hooks=False,
-            sampled=True,
         ),
-        Invariant(
-            "there is an output for every target", same_length, after=Writes("outputs"), then="warn", sampled=True
+        _warned("there is an output for every target", same_length, after=Writes("outputs")),
+        _warned("the batches of a pass differ", Repeats(), after=Writes("batch"), within=TrainingPhase),
+        _warned(
+            "a batch that comes again is what it was", untouched.ended, before=Writes("batch"), within=TrainingPhase
         ),
-        Invariant(
-            "the batches of a pass differ",
-            Repeats(),
-            after=Writes("batch"),
-            within=TrainingPhase,
-            then="warn",
-            sampled=True,
+        _warned(
+            "a batch that comes again is what it was", untouched.fetched, after=Writes("batch"), within=TrainingPhase
         ),
-        Invariant(
-            "a batch that comes again is what it was",
-            untouched.ended,
-            before=Writes("batch"),
-            within=TrainingPhase,
-            then="warn",
-            sampled=True,
-        ),
-        Invariant(
-            "a batch that comes again is what it was",
-            untouched.fetched,
-            after=Writes("batch"),
-            within=TrainingPhase,
-            then="warn",
-            sampled=True,
-        ),
-        Invariant("random numbers do not come again", passes.forget, before=ROOT, then="warn"),
-        Invariant("random numbers do not come again", forwards.forget, before=ROOT, then="warn"),
-        Invariant(
-            "random numbers do not come again",
-            passes.begin,
-            before=TrainingPhase,
-            then="warn",
-            hooks=False,
-            sampled=True,
-        ),
-        Invariant(
-            "random numbers do not come again",
-            passes.end,
-            after=TrainingPhase,
-            then="warn",
-            hooks=False,
-            sampled=True,
-        ),
-        Invariant(
+        _warned("random numbers do not come again", passes.forget, before=ROOT, sampled=False),
+        _warned("random numbers do not come again", forwards.forget, before=ROOT, sampled=False),
+        _warned("random numbers do not come again", passes.begin, before=TrainingPhase, hooks=False),
+        _warned("random numbers do not come again", passes.end, after=TrainingPhase, hooks=False),
+        _warned(
             "random numbers do not come again",
             forwards.drew,
             around=Writes("outputs"),
             within=TrainingPhase,
             compares=("rng",),
-            then="warn",
             hooks=False,
-            sampled=True,
         ),
     )

@@ -72,3 +72,37 @@ def test_run_that_is_taken_back_may_draw_again_what_it_drew(tmp_path: Path) -> N
     learner.load(tmp_path / "start")
     learner.fit(epochs=1)
     assert not learner.log.where(kind="broken")
+
+
+def test_second_fit_with_the_same_seed_may_draw_what_the_first_drew() -> None:
+    learner = learner_of(network(nn.Dropout(0.5)))
+    for _ in range(2):
+        torch.manual_seed(7)
+        learner.fit(epochs=1)
+    assert not learner.log.where(kind="broken")
+
+
+def test_sparse_gradients_end_no_run() -> None:
+    model = nn.Sequential(nn.Embedding(10, 4, sparse=True), nn.Linear(4, 1))
+    batches = [(torch.randint(0, 10, (8,)), torch.randn(8, 1)) for _ in range(6)]
+    learner = learner_of(model, train=batches)
+    learner.debug()
+    learner.fit(batches=5)
+    assert learner.state.updates == 5 and not learner.log.violations()
+
+
+def test_without_invariants_nothing_is_said_of_modules_in_a_plain_list() -> None:
+    class Tower(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last, self.blocks = nn.Linear(4, 1), [nn.Linear(4, 4), nn.Linear(4, 4)]
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return torch.as_tensor(self.last(inputs))
+
+    with pytest.warns(InvariantWarning, match="model.blocks is a list with 2 modules or parameters to be trained"):
+        learner_of(Tower())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quiet = learner_of(Tower(), invariants=())
+    assert [one.kind for one in quiet.check()] == ["kept outside"]
