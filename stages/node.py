@@ -15,7 +15,7 @@ from stages.place import CHECKPOINT, INLINE, Place, forbidden_in
 from stages.round import Round
 from stages.stage import Composite, Stage
 from stages.stage_view import StageView
-from stages.timing import TimedRule
+from stages.timing import TimedRule, rules_of
 from stages.watching import watched
 from state.access import Access, Names, View, own_names, view_of
 from state.errors import FieldNotReady
@@ -123,9 +123,8 @@ class Node(Actor):
         self.around = tuple(around_of(runner, hook) for hook in place.around)
         self.after = tuple(hook_body(runner, hook) for hook in place.after)
         self.entered: list[tuple[Around, Entered, Look | None]] = []
-        rules = [TimedRule(self, one) for one in runner.invariants.get(place.path, ()) if is_stage]
-        self.outer_rules = [rule for rule in rules if rule.invariant.hooks]
-        self.inner_rules = [rule for rule in rules if not rule.invariant.hooks]
+        invariants = runner.invariants.get(place.path, []) if is_stage else []
+        self.outer_rules, self.inner_rules = rules_of(self, invariants)
         self.round: Round | None = None
         self.taken = OK
         if is_stage and isinstance(place.stage, Composite) and place.stage.each is not None:
@@ -136,7 +135,7 @@ class Node(Actor):
             point = self.children.get(CHECKPOINT)
             if point is not None and point.place.kind == CHECKPOINT and point.place.hooks:
                 self.round.point = point
-        self.is_always_asked = any(not rule.invariant.sampled for rule in rules)
+        self.is_always_asked = any(not one.sampled for one in invariants)
         self.is_bare = not (place.hooks or self.opens or self.count or self.is_always_asked)
         self.run_children = children_body(self)
         self.body = stage_body(self)

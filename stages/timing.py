@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from stages.guard import Guard, GuardLevel
 from stages.invariants import Invariant
-from stages.upholding import Rule
+from stages.upholding import Rule, share_sight
 from state.profile import GUARD
 from state.watch import Look
 
@@ -86,6 +86,15 @@ class TimedRule(Rule):
             self._timed(lambda: inner(changed))
         else:
             inner(changed)
+
+
+def rules_of(node: "Node", invariants: Iterable[Invariant]) -> tuple[list[TimedRule], list[TimedRule]]:
+    """These invariants at a node: those that are asked outside of its hooks, and those inside."""
+    rules = [TimedRule(node, one) for one in invariants]
+    outer, inner = ([one for one in rules if one.invariant.hooks is side] for side in (True, False))
+    for side in (outer, inner):
+        share_sight(side)
+    return outer, inner
 
 
 def tell_time(actor: "Actor") -> Callable[[int], None]:

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from stages.errors import InvariantBroken, InvariantWarning
 from stages.invariants import OURS, Invariant, Wrong, is_among, is_phase
 from state import Change, ChangeLog
 from state.errors import StateError
-from state.watch import Look, moved
+from state.watch import Look, Watch, moved
 
 if TYPE_CHECKING:
     from stages.node import Node
@@ -25,8 +25,35 @@ _ROOT = Path(__file__).parents[1]
 _LIBRARY = tuple(f"{_ROOT / package}{os.sep}" for package in ("state", "stages", "learner"))
 
 
+class Sight:
+    """What invariants that are asked at one boundary look at: the first of them looks for all.
+
+    It keeps no look of its own once the last of them has had it.
+    """
+
+    def __init__(self, rules: "list[Rule]") -> None:
+        """Those that compare something, of one side of a node, and are asked in the same rounds."""
+        self._first, self._last = rules[0], rules[-1]
+        self._names = {name for rule in rules for name in rule.compares}
+        self._look: Look | None = None
+
+    def look(self, asker: "Rule", watch: Watch) -> Look:
+        """What all of them compare, as it was when the first of them asked."""
+        if asker is self._first or self._look is None:
+            self._look = watch.look_at(self._names, contents=True)
+        found = self._look
+        if asker is self._last:
+            self._look = None
+        return found
+
+
 class Rule:
-    """One invariant at one node."""
+    """One invariant at one node.
+
+    Attributes:
+        compares: the names of the parts that it compares.
+        sight: what it looks with.
+    """
 
     def __init__(self, node: "Node", invariant: Invariant) -> None:
         self._node = node
@@ -34,7 +61,8 @@ class Rule:
         self.invariant = invariant
         names = node.place.names
         self._needs = [names.get(one, one) for one in invariant.parameters if one not in OURS]
-        self._compares = [one for one in self._runner.assembly.names if is_among(one, invariant.compares)]
+        self.compares = [one for one in self._runner.assembly.names if is_among(one, invariant.compares)]
+        self.sight = Sight([self])
         self._looks: list[Look | None] = []
 
     def begin(self) -> None:
@@ -59,13 +87,13 @@ class Rule:
         if error is not None:
             return
         if before is not None:
-            found = moved(before, self._look())
+            found = [one for one in moved(before, self._look()) if one.name in self.compares]
             self._hold(tuple(f"{one.name}.{below}" for one in found for below in one.inside))
         elif self.invariant.after is not None and (self._runner.audited or not self.invariant.sampled):
             self._hold()
 
     def _look(self) -> Look:
-        return self._runner.parts.look_at(self._compares, contents=True)
+        return self.sight.look(self, self._runner.parts)
 
     def _hold(self, changed: tuple[str, ...] = ()) -> None:
         runner, values = self._runner, self._runner.values
@@ -162,6 +190,14 @@ class Rule:
         recording = self._runner.recording
         assert recording is not None
         return ChangeLog(recording.store, recording)
+
+
+def share_sight(rules: "Sequence[Rule]") -> None:
+    """Let those of one side of a node that compare something look together, if they are asked in the same rounds."""
+    for sampled in (True, False):
+        together = [one for one in rules if one.invariant.compares and one.invariant.sampled is sampled]
+        for rule in together:
+            rule.sight = Sight(together) if rule is together[0] else together[0].sight
 
 
 def _is_ours(change: Change) -> bool:

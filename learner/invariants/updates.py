@@ -20,6 +20,9 @@ from state.insides import COLLECTIONS, in_field
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
 """A gradient counts if an element is more than so much of the largest of its optimizer, and that more than so much."""
 
+LATEST = 1_000
+"""So many rates, and updates, are looked back at."""
+
 _MAY_STAY = (torch.optim.LBFGS, torch.optim.Rprop)
 
 
@@ -85,7 +88,7 @@ def refers_to_what_is_held(state: Any) -> Wrong | None:
     return None
 
 
-def of_its_own(state: Any, changed: tuple[str, ...]) -> Wrong | None:
+def of_its_own(state: Any, changed: tuple[str, ...], place: Place) -> Wrong | None:
     """What was written to a field that outlives the batch is no view of parameters, which change with each update."""
     names = names_of_parameters(state)
     memory = {
@@ -94,8 +97,11 @@ def of_its_own(state: Any, changed: tuple[str, ...]) -> Wrong | None:
         for parameter in module.parameters()
         if not set(changed).isdisjoint(names[id(parameter)]) and parameter.layout == torch.strided
     }
+    written = {name for _, access in actors([*place.ancestors()][-1].walk()) for name in access.writes}
     for scope in ("run", "epoch", "phase"):
         for field, value in state.values_of(scope).items():
+            if field not in written:  # the batches of a run are many
+                continue
             inside = in_field(value) if isinstance(value, (Tensor, *COLLECTIONS)) else None
             for below, one in zip(*inside, strict=True) if inside is not None else ():
                 if not isinstance(one, Tensor) or isinstance(one, nn.Parameter) or one.layout != torch.strided:
@@ -114,10 +120,11 @@ def used_rates(place: Place, log: ChangeLog) -> Wrong | None:
     root = [*place.ancestors()][-1]
     if not any(".hyper" in name for _, access in actors(root.walk()) for name in access.writes):
         return None  # without a question to the log
-    rows = [*log.where(field="*.hyper.*")]
-    if not rows:
+    rates, updates = log.where(field="*.hyper.*")[-LATEST:], log.where(field="*.state")[-LATEST:]
+    if not rates:
         return None
-    rows = sorted([*rows, *log.where(field="*.state")], key=lambda row: row.seq)
+    begin = updates[0].seq if len(updates) == LATEST else 0  # before that some updates are not among these
+    rows = sorted([*(row for row in rates if row.seq >= begin), *updates], key=lambda row: row.seq)
     waiting: dict[tuple[str, str], Change] = {}
     for row in rows:
         owner, _, part = str(row.field).partition(".")

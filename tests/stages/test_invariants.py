@@ -1,6 +1,7 @@
 """Invariants: checked at their slots, told with the last writer, refused where they cannot stand."""
 
 import warnings
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from learner.testing import toy_learner
 from stages.errors import DeclarationError, UnknownSlot
 from stages.invariants import Writes, Wrong
 from state.errors import UnknownField
+from state.watch import Look, Watch
 
 BATCH = "train/epoch/fit/batch"
 
@@ -249,6 +251,34 @@ def test_one_that_fits_no_learner_is_refused_before_anything_has_changed() -> No
         learner.remove("update")
     assert repr(learner) == before
     assert learner.fit(batches=1) is not None and learner.state.updates == 1
+
+
+def test_those_that_compare_at_one_boundary_look_once_and_each_is_told_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: dict[str, tuple[str, ...]] = {}
+
+    def kept(name: str, compares: tuple[str, ...], *, sampled: bool = False) -> Invariant:
+        def keep(changed: tuple[str, ...]) -> None:
+            told[name] = changed
+
+        return Invariant(name, keep, around="fit/batch/update", compares=compares, hooks=False, sampled=sampled)
+
+    given = [kept("all", ("*.params",)), kept("state", ("optimizer.state",)), kept("now and then", ("*.params",), sampled=True)]
+    learner = with_rule(*given, optimizer=lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9))
+    looks: list[set[str]] = []
+
+    class Counted(Watch):
+        def look_at(self, names: Collection[str], *, contents: bool) -> Look:
+            looks.append({*names})
+            return super().look_at(names, contents=contents)
+
+    monkeypatch.setattr(learner._bound.runner, "parts", Counted(learner.state))
+    learner.fit(batches=1)
+    params, both = {"model.params"}, {"model.params", "optimizer.state"}
+    assert [one for one in looks if params <= one] == [both, params, both, params]
+    assert told["all"] == told["now and then"] == ("model.params.weight", "model.params.bias")
+    assert told["state"] and all(one.startswith("optimizer.state.") for one in told["state"])
 
 
 def test_default_set_stands_in_the_default_tree_and_can_be_left_out() -> None:
