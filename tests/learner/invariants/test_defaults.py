@@ -14,7 +14,7 @@ from learner import (
     Learner,
     after,
 )
-from learner.invariants import defaults
+from learner.invariants import defaults, updates
 from tests.learner.invariants import of_phases, of_updates  # noqa: F401  # they add their programs
 from tests.learner.invariants.breaking import PROGRAMS, Build, learner_of, network
 
@@ -106,3 +106,13 @@ def test_without_invariants_nothing_is_said_of_modules_in_a_plain_list() -> None
         warnings.simplefilter("error")
         quiet = learner_of(Tower(), invariants=())
     assert [one.kind for one in quiet.check()] == ["kept outside"]
+
+
+@pytest.mark.parametrize("latest", [1, 2, 3, 5])
+@pytest.mark.parametrize("is_bad", [True, False])
+def test_rates_are_looked_back_at_from_a_point_where_all_updates_are_known(
+    latest: int, is_bad: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(updates, "LATEST", latest)
+    found = violations(of_updates.rate_that_falls_with_every_batch_of_a_window(is_bad))
+    assert bool(found) is (is_bad and latest > 2)
