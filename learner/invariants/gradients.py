@@ -30,9 +30,11 @@ class Ungraded:
         groups = [group for optimizer in stepped(state, place) for group in optimizer.param_groups]
         trained = [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
         self._graded.update(id(one) for one in trained if one.grad is not None)
-        self._updates += any(one.grad is not None for one in trained)  # else they are cleared already
+        is_graded = any(one.grad is not None for one in trained)
         for one in trained:
             self._versions.setdefault(id(one), (one, one._version))
+        is_still = all(one._version == self._versions[id(one)][1] for one in trained)
+        self._updates += is_graded or is_still  # else their gradients are cleared already
 
     def told(self, state: Any) -> str | None:
         """After a pass."""

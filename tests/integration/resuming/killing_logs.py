@@ -77,8 +77,9 @@ def missing(run: Path, begun: dict[int, float]) -> tuple[float, int]:
     ended = sorted(begun)[:-1]
     counted = log.where(field="batches_seen", actor="*/fit")
     lost = [number for number in ended if number >= len(counted)]
-    rounds = log.where(kind=None, epoch=0, phase="fit", batch=len(counted) - 1) if len(counted) else ()
-    return (begun[max(begun)] - begun[lost[0]] if lost else 0.0), len(lost) * len(rounds)
+    last = counted[-1].position if len(counted) else None
+    in_one = log.where(kind=None, epoch=last.epoch, phase=last.phase, batch=last.batch) if last else ()
+    return (begun[max(begun)] - begun[lost[0]] if lost else 0.0), len(lost) * len(in_one)
 
 
 if __name__ == "__main__":
