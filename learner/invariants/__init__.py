@@ -47,7 +47,13 @@ def defaults() -> tuple[Invariant, ...]:
         _warned(
             "a hyper-parameter is used before its writer replaces it", used_rates, after=TrainingPhase, then="record"
         ),
-        _warned("what is to be trained gets gradients", ungraded.note, after=Writes("*.state"), hooks=False),
+        _warned(
+            "what is to be trained gets gradients",
+            ungraded.note,
+            around=Writes("*.state"),
+            compares=("*.params",),
+            hooks=False,
+        ),
         _warned("what is to be trained gets gradients", ungraded.told, after=TrainingPhase),
         _warned(
             "an update uses gradients that were made for it",

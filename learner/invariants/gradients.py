@@ -25,16 +25,15 @@ class Ungraded:
         self._versions: dict[int, tuple[nn.Parameter, int]] = {}
         self._updates = 0
 
-    def note(self, state: Any, place: Place) -> None:
-        """After an update."""
+    def note(self, state: Any, changed: tuple[str, ...], place: Place) -> None:
+        """After an update, which changed these."""
         groups = [group for optimizer in stepped(state, place) for group in optimizer.param_groups]
         trained = [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
         self._graded.update(id(one) for one in trained if one.grad is not None)
         is_graded = any(one.grad is not None for one in trained)
+        self._updates += is_graded or bool(trained and not changed)  # else their gradients are cleared already
         for one in trained:
             self._versions.setdefault(id(one), (one, one._version))
-        is_still = all(one._version == self._versions[id(one)][1] for one in trained)
-        self._updates += is_graded or is_still  # else their gradients are cleared already
 
     def told(self, state: Any) -> str | None:
         """After a pass."""

@@ -98,6 +98,12 @@ def encoder_that_is_cut_off(is_bad: bool) -> Learner:
     return learner_of(network(Cut()))
 
 
+@breaks("what is to be trained gets gradients", "train/epoch/fit")
+def loss_without_a_backward(is_bad: bool) -> Learner:
+    tree = supervised()
+    return learner_of(network(), stages=tree.remove("epoch/fit/batch/gradient/backward") if is_bad else tree)
+
+
 @breaks("what gets a gradient is updated", "train/epoch/fit/batch/update")
 def head_that_no_optimizer_has(is_bad: bool) -> Learner:
     model = network()
