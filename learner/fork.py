@@ -1,20 +1,20 @@
-"""Fork: where two traces part in what both have, and what is known of the values that were read there."""
+"""Fork: where two trails part in what both have, and what is known of the values that were read there."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from learner.tracing import Sight, Trace, Turn
+from learner.trail import Sight, Trail, Turn
 from stages.check import key_of
 
 
 @dataclass(frozen=True)
 class Fork:
-    """Where two traces part.
+    """Where two trails part.
 
     Attributes:
-        numbers: of the turn in each trace that left the first name; None where only the other one has a turn there.
+        numbers: of the turn in each trail that left the first name; None where only the other one has a turn there.
         names: the fields and parts that differ.
         before: what there was before it, in each.
     """
@@ -24,8 +24,8 @@ class Fork:
     before: tuple[Sight, Sight]
 
 
-def first_fork(ours: Trace, theirs: Trace) -> Fork | None:
-    """Where two traces part in what both have; None if they do not."""
+def first_fork(ours: Trail, theirs: Trail) -> Fork | None:
+    """Where two trails part in what both have; None if they do not."""
     sights = dict(ours.start), dict(theirs.start)
     apart = set(start_differences(ours, theirs))
     for one, other in aligned([turn.actor for turn in ours.turns], [turn.actor for turn in theirs.turns]):
@@ -44,7 +44,7 @@ def first_fork(ours: Trace, theirs: Trace) -> Fork | None:
     return None
 
 
-def start_differences(ours: Trace, theirs: Trace) -> list[str]:
+def start_differences(ours: Trail, theirs: Trail) -> list[str]:
     """The fields and parts that both have, and that differed from the start."""
     return [name for name, told in ours.start.items() if theirs.start.get(name, told) != told]
 
@@ -60,13 +60,13 @@ def aligned(ours: Sequence[str], theirs: Sequence[str]) -> Iterator[tuple[range,
         one, other = one + i, other + j
 
 
-def unread(ours: Trace, theirs: Trace) -> tuple[str, ...]:
+def unread(ours: Trail, theirs: Trail) -> tuple[str, ...]:
     """What could not be compared and is not the same object in both. What data come from is left out, as they count."""
     both = [name for name in ours.unread if name in theirs.unread and not isinstance(ours.unread[name], Iterable)]
     return tuple(sorted(name for name in both if not _is_same(ours, theirs, name)))
 
 
-def inputs(turns: Sequence[Turn], fork: Fork, ours: Trace, theirs: Trace) -> Iterator[tuple[str, str]]:
+def inputs(turns: Sequence[Turn], fork: Fork, ours: Trail, theirs: Trail) -> Iterator[tuple[str, str]]:
     """What those who ran read, and how it is known that it was the same in both."""
     accesses = [turn.access for turn in turns]
     reads = (name for one in accesses for name in (*one.reads, *one.touches, *one.part_writes))
@@ -80,7 +80,7 @@ def inputs(turns: Sequence[Turn], fork: Fork, ours: Trace, theirs: Trace) -> Ite
             yield name, known
 
 
-def _evidence(name: str, fork: Fork, ours: Trace, theirs: Trace) -> str:
+def _evidence(name: str, fork: Fork, ours: Trail, theirs: Trail) -> str:
     one, other = fork.before
     names = [key for key in {**one, **other} if key == name or key.startswith(f"{name}.")]
     if "." not in name:  # who reads a component does not read its gradients
@@ -98,7 +98,7 @@ def _evidence(name: str, fork: Fork, ours: Trace, theirs: Trace) -> str:
     return "is the same object" if _is_same(ours, theirs, name) else "was not compared"
 
 
-def _is_same(ours: Trace, theirs: Trace, name: str) -> bool:
+def _is_same(ours: Trail, theirs: Trail, name: str) -> bool:
     one: Any = ours.unread.get(name)
     return one is not None and one is theirs.unread.get(name)
 

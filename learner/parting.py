@@ -10,7 +10,7 @@ from torch import Tensor
 from learner.fork import Fork, first_fork, inputs, start_differences, unread
 from learner.recipes import Part
 from learner.replay import Captured
-from learner.tracing import Trace, Turn, trace
+from learner.trail import Trail, Turn, follow
 from state.differences import of_tensors
 from state.errors import short
 from state.position import Position
@@ -67,19 +67,19 @@ def bisect(
     one: "Bound", captured: Captured, other: "Bound", path: str | None, swap: Mapping[str, Part], batches: int | None
 ) -> Parting:
     """See `Learner.bisect`."""
-    ours, theirs = trace(one, captured, path, {}, batches), trace(other, captured, path, swap, batches)
+    ours, theirs = follow(one, captured, path, {}, batches), follow(other, captured, path, swap, batches)
     fork = first_fork(ours, theirs)
     if fork is None:
         told = f"The two trees left the same after each of {len(ours.turns)} stages and hooks, in all that both have."
         return Parting("none", (told, *_started(ours, theirs)), unread=unread(ours, theirs))
     runs = zip((one, other), ({}, swap), fork.numbers, strict=True)
     again = [
-        None if n is None else trace(bound, captured, path, swaps, batches, n, fork.names) for bound, swaps, n in runs
+        None if n is None else follow(bound, captured, path, swaps, batches, n, fork.names) for bound, swaps, n in runs
     ]
     return _parting(ours, theirs, fork, again)
 
 
-def _parting(ours: Trace, theirs: Trace, fork: Fork, again: Sequence[Trace | None]) -> Parting:
+def _parting(ours: Trail, theirs: Trail, fork: Fork, again: Sequence[Trail | None]) -> Parting:
     """What is told of a fork, with each tree run once more and the contents of the turn where it parts from the other.
 
     That is not said where a tree left something else there the second time.
@@ -110,7 +110,7 @@ def _parting(ours: Trace, theirs: Trace, fork: Fork, again: Sequence[Trace | Non
     )
 
 
-def _noise(word: str, turn: Turn, run: Trace) -> Parting:
+def _noise(word: str, turn: Turn, run: Trail) -> Parting:
     after = run.turns[0].changed if run.turns else {}
     names = tuple(name for name, told in turn.changed.items() if after.get(name) != told)
     what = f" left other {', '.join(names)}" if names else " ran elsewhere"
@@ -154,13 +154,13 @@ def _values_told(names: Sequence[str], first: Mapping[str, Any], second: Mapping
         yield f"and {len(names) - _MOST} more"
 
 
-def _contents(run: Trace | None, names: Sequence[str]) -> dict[str, Any]:
+def _contents(run: Trail | None, names: Sequence[str]) -> dict[str, Any]:
     """What a turn left in these fields and parts, by name down to single tensors."""
     found = {} if run is None else run.contents
     return {below: value for name in names for below, value in found.get(name, {}).items()}
 
 
-def _started(ours: Trace, theirs: Trace) -> list[str]:
+def _started(ours: Trail, theirs: Trail) -> list[str]:
     return [f"  {name} differed at the start" for name in start_differences(ours, theirs)]
 
 

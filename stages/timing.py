@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from stages.guard import Guard, GuardLevel
 from stages.invariants import Invariant
-from stages.upholding import Rule, share_sight
+from stages.upholding import Rule, share_glance
 from state.profile import GUARD
 from state.watch import Look
 
@@ -93,7 +93,7 @@ def rules_of(node: "Node", invariants: Iterable[Invariant]) -> tuple[list[TimedR
     rules = [TimedRule(node, one) for one in invariants]
     outer, inner = ([one for one in rules if one.invariant.hooks is side] for side in (True, False))
     for side in (outer, inner):
-        share_sight(side)
+        share_glance(side)
     return outer, inner
 
 

@@ -25,7 +25,7 @@ _ROOT = Path(__file__).parents[1]
 _LIBRARY = tuple(f"{_ROOT / package}{os.sep}" for package in ("state", "stages", "learner"))
 
 
-class Sight:
+class Glance:
     """What invariants that are asked at one boundary look at: the first of them looks for all.
 
     It keeps no look of its own once the last of them has had it.
@@ -52,7 +52,7 @@ class Rule:
 
     Attributes:
         compares: the names of the parts that it compares.
-        sight: what it looks with.
+        glance: what it looks with.
     """
 
     def __init__(self, node: "Node", invariant: Invariant) -> None:
@@ -62,7 +62,7 @@ class Rule:
         names = node.place.names
         self._needs = [names.get(one, one) for one in invariant.parameters if one not in OURS]
         self.compares = [one for one in self._runner.assembly.names if is_among(one, invariant.compares)]
-        self.sight = Sight([self])
+        self.glance = Glance([self])
         self._looks: list[Look | None] = []
 
     def begin(self) -> None:
@@ -93,7 +93,7 @@ class Rule:
             self._hold()
 
     def _look(self) -> Look:
-        return self.sight.look(self, self._runner.parts)
+        return self.glance.look(self, self._runner.parts)
 
     def _hold(self, changed: tuple[str, ...] = ()) -> None:
         runner, values = self._runner, self._runner.values
@@ -192,12 +192,12 @@ class Rule:
         return ChangeLog(recording.store, recording)
 
 
-def share_sight(rules: "Sequence[Rule]") -> None:
+def share_glance(rules: "Sequence[Rule]") -> None:
     """Let those of one side of a node that compare something look together, if they are asked in the same rounds."""
     for sampled in (True, False):
         together = [one for one in rules if one.invariant.compares and one.invariant.sampled is sampled]
         for rule in together:
-            rule.sight = Sight(together) if rule is together[0] else together[0].sight
+            rule.glance = Glance(together) if rule is together[0] else together[0].glance
 
 
 def _is_ours(change: Change) -> bool:

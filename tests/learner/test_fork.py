@@ -5,20 +5,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.fork import aligned, first_fork
-from learner.tracing import Trace, Turn
+from learner.trail import Trail, Turn
 from state.access import Access
 from state.position import Position
 
 ACTORS = st.text("abc", max_size=8)
 
 
-def trace(start: dict[str, int], *turns: tuple[str, dict[str, int]]) -> Trace:
-    """A trace in which a number stands for contents."""
+def trail(start: dict[str, int], *turns: tuple[str, dict[str, int]]) -> Trail:
+    """A trail in which a number stands for contents."""
 
     def sight(given: dict[str, int]) -> dict[str, bytes]:
         return {name: str(value).encode() for name, value in given.items()}
 
-    return Trace(sight(start), [Turn(actor, "", Position(), Access(), sight(left)) for actor, left in turns])
+    return Trail(sight(start), [Turn(actor, "", Position(), Access(), sight(left)) for actor, left in turns])
 
 
 @given(ACTORS, ACTORS)
@@ -55,12 +55,12 @@ def test_first_name_that_differs_and_who_left_it(
     names: tuple[str, ...],
 ) -> None:
     start = {"x": 0, "y": 0}
-    fork = first_fork(trace(start, *ours), trace(start, *theirs))
+    fork = first_fork(trail(start, *ours), trail(start, *theirs))
     assert fork is not None and (fork.numbers, fork.names) == (numbers, names)
 
 
 def test_what_differed_at_the_start_counts_only_after_it_has_agreed() -> None:
-    one = trace({"x": 1}, ("a", {"x": 2}), ("b", {"x": 3}), ("c", {"x": 4}))
-    other = trace({"x": 9}, ("a", {"x": 8}), ("b", {"x": 3}), ("c", {"x": 5}))
+    one = trail({"x": 1}, ("a", {"x": 2}), ("b", {"x": 3}), ("c", {"x": 4}))
+    other = trail({"x": 9}, ("a", {"x": 8}), ("b", {"x": 3}), ("c", {"x": 5}))
     fork = first_fork(one, other)
     assert fork is not None and fork.numbers == (2, 2)

@@ -264,7 +264,11 @@ def test_those_that_compare_at_one_boundary_look_once_and_each_is_told_of_its_ow
 
         return Invariant(name, keep, around="fit/batch/update", compares=compares, hooks=False, sampled=sampled)
 
-    given = [kept("all", ("*.params",)), kept("state", ("optimizer.state",)), kept("now and then", ("*.params",), sampled=True)]
+    given = [
+        kept("all", ("*.params",)),
+        kept("state", ("optimizer.state",)),
+        kept("now and then", ("*.params",), sampled=True),
+    ]
     learner = with_rule(*given, optimizer=lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9))
     looks: list[set[str]] = []
 

@@ -1,4 +1,4 @@
-"""Tracing: what each stage and hook changed while a part of a tree ran, told apart by the bits of all that State holds.
+"""Trail: what each stage and hook changed while a part of a tree ran, told apart by the bits of all that State holds.
 
 Looking is done at the boundaries where the guard looks: after a stage, after a hook, after both halves of an around. So
 what changed is held against who ran, whether declared or not.
@@ -55,7 +55,7 @@ class Turn:
 
 
 @dataclass
-class Trace:
+class Trail:
     """What ran, in the order in which it did.
 
     Attributes:
@@ -72,7 +72,7 @@ class Trace:
     contents: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def trace(
+def follow(
     bound: "Bound",
     captured: Captured,
     path: str | None,
@@ -80,7 +80,7 @@ def trace(
     batches: int | None = None,
     wanted: int | None = None,
     names: Iterable[str] = (),
-) -> Trace:
+) -> Trail:
     """Run a part of a tree on what was captured, as `replay` does, and look at all of State after each stage and hook.
 
     Args:
@@ -89,13 +89,13 @@ def trace(
         names: the fields and parts whose contents are kept after that turn.
     """
     with as_captured(bound, captured, path, swap, batches) as (runner, node):
-        tracer = Tracer(runner, wanted, names)
-        runner.guard, runner.timed, runner.audited = tracer, True, True
+        follower = Follower(runner, wanted, names)
+        runner.guard, runner.timed, runner.audited = follower, True, True
         node.execute()
-    return tracer.trace
+    return follower.trail
 
 
-class Tracer(Guard):
+class Follower(Guard):
     """Looks where the guard does, and keeps what it sees instead of judging it."""
 
     def __init__(self, runner: "Runner", wanted: int | None, names: Iterable[str]) -> None:
@@ -103,9 +103,9 @@ class Tracer(Guard):
         self.wanted = wanted
         self.names = names
         self.number = 0  # of the turn that ends next
-        self.trace = Trace()
+        self.trail = Trail()
         self.sight = self._sight()
-        self.trace.start = self.sight | self._kinds()
+        self.trail.start = self.sight | self._kinds()
         self.place = runner.read_position()
 
     def begin(self) -> None:
@@ -124,9 +124,9 @@ class Tracer(Guard):
         before, self.sight = self.sight, self._sight()
         if self.wanted in (None, number):
             changed = {name: told for name, told in self.sight.items() if before.get(name) != told}
-            self.trace.turns.append(Turn(actor.path, actor.source, Position(*self.place), actor.access, changed))
+            self.trail.turns.append(Turn(actor.path, actor.source, Position(*self.place), actor.access, changed))
             if self.wanted == number:
-                self.trace.contents = {name: dict(self._contents(name)) for name in self.names if name != RNG}
+                self.trail.contents = {name: dict(self._contents(name)) for name in self.names if name != RNG}
 
     def compare_plain(self, before: Look, declared: Access, schedule: Schedule) -> Look:
         """Rounds are not compared."""
@@ -143,7 +143,7 @@ class Tracer(Guard):
             if isinstance(value, _NAMED) or (isinstance(value, _PLAIN) and not is_data):
                 found[name] = repr(frozen(value)).encode()
             else:  # data and the iterators over it, functions, what anybody may write into
-                self.trace.unread[name] = value
+                self.trail.unread[name] = value
         return found
 
     def _kinds(self) -> Sight:
@@ -162,7 +162,7 @@ class Tracer(Guard):
                 continue
             told.update(f"{below}: {value.form[0]} {value.form[1]} ".encode())
             if value.bits is None:
-                self.trace.unread[name] = None
+                self.trail.unread[name] = None
             else:
                 told.update(value.bits)
         return told.digest()
