@@ -25,6 +25,9 @@ OURS = ("state", "changed", "place", "log")
 class Writes:
     """As the target of an Invariant: the stages, but for composites, that declare to write all of these names.
 
+    Raises:
+        DeclarationError: there is no name.
+
     Example:
         >>> from stages.invariants import Writes
         >>> Writes("*.params", "*.state")
@@ -34,6 +37,8 @@ class Writes:
     names: tuple[str, ...]
 
     def __init__(self, *names: str) -> None:
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise DeclarationError("Writes", f"got {short(names)}. Name what is written: Writes('*.params').")
         object.__setattr__(self, "names", names)
 
     def fits(self, place: Place) -> bool:
@@ -114,6 +119,9 @@ class Invariant:
         if not isinstance(self.target, str | Writes) and not is_phase(self.target):
             told = "Name a slot, 'fit/batch/update', a class of phases, or Writes('*.params')."
             raise DeclarationError(owner, f"{given[0]}={short(self.target)} is no place. {told}")
+        if not (self.within is None or isinstance(self.within, str) or is_phase(self.within)):
+            told = "Name a class of phases, or a path: 'fit'."
+            raise DeclarationError(owner, f"within={short(self.within)} is no place. {told}")
         if isinstance(self.compares, str) or isinstance(self.about, str):
             raise DeclarationError(
                 owner, "compares= and about= are tuples. Write compares=('*.params',), with the comma."
@@ -161,14 +169,15 @@ def placed(
 ) -> dict[str, list[Invariant]]:
     """The invariants by the paths of the places where they stand.
 
-    One whose target is a slot has to have its place and its fields. One for phases or writers stands wherever they are.
+    One whose target is a slot has to have its place and its fields. One for phases or writers stands wherever they are,
+    within a path that there is.
 
     Args:
         known: the names of all fields and parts.
 
     Raises:
         DeclarationError: something is no Invariant.
-        UnknownSlot, UnknownField: one of a slot asks for what there is not.
+        UnknownSlot, UnknownField: one of a slot, or within one, asks for what there is not.
     """
     places, known, invariants = list(places), set(known), list(invariants)
     found: dict[str, list[Invariant]] = {}
@@ -179,6 +188,9 @@ def placed(
     for invariant in invariants:
         here = [place for place in places if invariant.stands_at(place)]
         who, is_general = f"Invariant({invariant.name!r})", not isinstance(invariant.target, str)
+        within = invariant.within
+        if isinstance(within, str) and not any(matches(place, within, None) for place in places):
+            raise UnknownSlot(within, [place.path for place in places if place.kind == "stage"], who)
         if not here and not is_general:
             raise UnknownSlot(invariant.target, [place.path for place in places if place.kind == "stage"], who)
         fields = [one for one in invariant.parameters if one not in OURS]

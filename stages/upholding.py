@@ -202,4 +202,4 @@ def share_glance(rules: "Sequence[Rule]") -> None:
 
 def _is_ours(change: Change) -> bool:
     """Whether a stage or hook of this library did it."""
-    return change.source.rpartition(" ")[2].startswith(_LIBRARY)
+    return change.source.partition(" ")[2].startswith(_LIBRARY)

@@ -225,6 +225,8 @@ def test_what_a_check_says_it_is_about_decides_who_is_named() -> None:
         ({"after": "fit", "before": "fit"}, "Say one of before=, after= and around="),
         ({"after": nn.Linear}, "is no place. Name a slot"),
         ({"around": "fit", "compares": "*.params"}, "with the comma"),
+        ({"after": "fit", "within": 3}, "within=3 is no place. Name a class of phases, or a path"),
+        ({"after": "fit", "within": nn.Linear}, "is no place. Name a class of phases"),
         ({"around": "fit"}, "around= and compares= belong together"),
         ({"after": "fit", "compares": ("*.params",)}, "around= and compares= belong together"),
         ({"after": "fit", "then": "rise"}, "then='rise' is none of"),
@@ -241,6 +243,10 @@ def test_one_that_cannot_be_used_is_refused_when_it_is_made(arguments: dict[str,
 def test_one_that_fits_no_learner_is_refused_before_anything_has_changed() -> None:
     with pytest.raises(UnknownField, match=r"'los'. Did you mean 'loss'"):
         with_rule(Invariant("typo", lambda los: True, after="fit/batch"))
+    with pytest.raises(UnknownSlot, match="asks for 'fitt'.* Did you mean 'fit'"):
+        with_rule(Invariant("inside", lambda: True, after=Writes("loss"), within="fitt"))
+    with pytest.raises(DeclarationError, match="Name what is written: Writes"):
+        Writes()
     with pytest.raises(UnknownField, match="teacher.params"):
         with_rule(Invariant("still", lambda changed: not changed, around="fit", compares=("teacher.params",)))
     with pytest.raises(DeclarationError, match="invariants: got 'loss > 0'. Write Invariant"):
