@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-from learner import answers, checkpoint_commands, question_commands
+from learner import answers, checkpoint_commands, question_commands, tree_commands
 from learner.answers import DAMAGED, FINDING, USAGE, as_json
 from learner.bisect_command import bisect
 from learner.errors import LearnerError, NoWeights
-from learner.loading import NotBuilt, load
+from learner.loading import NotBuilt
 from learner.question_commands import opened, show_what_comes
 from learner.viewing import view
-from stages import Finding, StageError
+from stages import StageError
 from stages.draw import plain
 from state import Position, StateError
 from state.errors import CheckpointDamaged, LogDamaged
@@ -78,78 +78,6 @@ def demo(epochs: int, run_dir: str, as_json: bool) -> None:
     from learner.demo import run_demo
 
     run_demo(epochs, run_dir, as_json=as_json)
-
-
-@main.command()
-@click.argument("object")
-@click.option("--mermaid", is_flag=True, help="The tree as a Mermaid flowchart.")
-@as_json
-def graph(object: str, mermaid: bool, as_json: bool) -> None:
-    """Show the tree: slots, hooks, and what each reads and writes."""
-    from stages.draw import draw_mermaid
-
-    learner = load(object)
-    if as_json:
-        nodes = [{"id": node, **facts} for node, facts in learner.graph.nodes(data=True)]
-        edges = [{"from": a, "to": b, **facts} for a, b, facts in learner.graph.edges(data=True)]
-        answers.show_json({"nodes": nodes, "edges": edges})
-    elif mermaid:
-        click.echo(draw_mermaid(learner.assembly))
-    else:
-        answers.show_tree(repr(learner))
-        answers.show_next("fields", object)
-
-
-@main.command()
-@click.argument("object")
-@as_json
-def fields(object: str, as_json: bool) -> None:
-    """List the fields: type, scope, who writes and who reads each."""
-    from stages.tables import short_names
-
-    rows = load(object).fields
-    if as_json:
-        answers.show_json(rows)
-        return
-    short = short_names(path for row in rows for path in (*row.written_by, *row.read_by))
-    columns = {"name": "cyan", "type": "", "scope": "green", "written by": "", "read by": "", "description": "dim"}
-
-    def listed(paths: tuple[str, ...]) -> str:
-        return ", ".join(dict.fromkeys(short[path] for path in paths))
-
-    answers.show_table(
-        columns, [(r.name, r.type, r.scope, listed(r.written_by), listed(r.read_by), r.description) for r in rows]
-    )
-    answers.show_next("graph", object)
-
-
-@main.command()
-@click.argument("object")
-@as_json
-@click.pass_context
-def check(ctx: click.Context, object: str, as_json: bool) -> None:
-    """Check a tree before it runs. Exit code 1 if it cannot run."""
-    try:
-        learner = load(object)
-    except NotBuilt as refused:
-        findings: list[Finding] = list(refused.findings)
-        told = f"{object} cannot run."
-    else:
-        findings = learner.check()
-        stages = sum(place.kind == "stage" for place in learner.assembly.places)
-        told = f"{object} can run: {stages} stages, {len(learner.hooks)} hooks, {len(learner.state.specs)} fields."
-    failed = any(finding.severity == "error" for finding in findings)
-    if as_json:
-        answers.show_json({"ok": not failed, "findings": findings})
-    else:
-        for finding in findings:
-            style = {"error": "red", "warning": "yellow"}.get(finding.severity, "")
-            answers.show(f"{finding.severity}: {finding.kind}", style)
-            answers.show(f"  {finding.message}")
-        answers.show(told, "red" if failed else "green")
-        if not failed:
-            answers.show_next("graph", object)
-    ctx.exit(FINDING if failed else 0)
 
 
 @main.command()
@@ -242,5 +170,5 @@ def history(run: str, field: str, count: int | None, as_json: bool) -> None:
         answers.show_next("blame", run, str(last.field), *where)
 
 
-for command in (view, *checkpoint_commands.COMMANDS, *question_commands.COMMANDS, bisect):
+for command in (*tree_commands.COMMANDS, view, *checkpoint_commands.COMMANDS, *question_commands.COMMANDS, bisect):
     main.add_command(command)

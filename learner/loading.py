@@ -64,6 +64,19 @@ def load(target: str) -> Learner:
     raise _refused(target, f"{problem}. Name a Learner, or a function without arguments that makes one.")
 
 
+def trained(target: str, batches: int | None) -> Learner:
+    """The Learner that `module:object` names, after so many batches of training, of which no run is kept.
+
+    Raises:
+        ArgumentError, NotBuilt: as `load`; NotBuilt too if an error of ours ends the training.
+    """
+    learner = load(target)
+    if batches is not None:
+        with redirect_stdout(sys.stderr):
+            _guarded(lambda: learner.fit(batches=batches))
+    return learner
+
+
 def _module(target: str, name: str) -> Any:
     def find() -> Any:
         try:

@@ -1,13 +1,12 @@
 """Unchanged: why the last update did not change a parameter."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from state import ChangeLog, State
 from state.errors import StateError, UnknownField
+from state.insides import optimized
 
 
 def why_unchanged(state: State, log: ChangeLog, name: str) -> str:
@@ -20,7 +19,7 @@ def why_unchanged(state: State, log: ChangeLog, name: str) -> str:
         UnknownField: no module in State has such a parameter.
     """
     owner, parameter, name = _found(state, name)
-    reasons = _frozen(parameter) + _in_groups(state, parameter) + _gradient(parameter) + _updates(state, log)
+    reasons = _frozen(parameter) + _in_groups(state, parameter) + _gradient(parameter) + _updates(parameter, state, log)
     told = f"{name}: {owner}.params was last written by {_last_writer(log, owner)}."
     if not reasons:
         return f"{told} Nothing keeps an optimizer from changing it: it requires gradients, has one, and is in a group."
@@ -55,7 +54,7 @@ def _in_groups(state: State, parameter: Tensor) -> list[str]:
             if not any(one is parameter for one in group["params"]):
                 continue
             held = True
-            if float(group["lr"]) == 0.0:
+            if float(group.get("lr", 1.0)) == 0.0:
                 reasons.append(f"the learning rate of its group is 0: {field}.param_groups[{number}]['lr'].")
     if not held:
         told = (
@@ -78,15 +77,25 @@ def _gradient(parameter: Tensor) -> list[str]:
     return []
 
 
-def _updates(state: State, log: ChangeLog) -> list[str]:
+def _updates(parameter: Tensor, state: State, log: ChangeLog) -> list[str]:
     updates = state.__dict__.get("updates")
-    exits = [one for one in log.where(kind="exit", actor="*/update") if one.after is not None]
-    last: Any = exits[-1].after if exits else None
     if updates == 0:
         return ["no update was made so far: state.updates is 0."]
-    if isinstance(last, str) and not last.startswith("ok"):
-        return [f"the last update that was told of did not end well: {last}, {exits[-1].position}."]
-    return []
+    reasons = []
+    for name, optimizer in state.components(Optimizer).items():
+        if not any(one is parameter for one in optimized(optimizer)):
+            continue
+        for actor in _steppers(log, name):
+            exits, steps = log.where(kind="exit", actor=actor), log.where(field=f"{name}.state", actor=actor)
+            is_last = exits and exits[-1].seq > (steps[-1].seq if steps else -1)
+            if is_last and not str(exits[-1].after).startswith("ok"):
+                reasons.append(f"{actor} did not end well the last time: {exits[-1].after}, {exits[-1].position}.")
+    return reasons
+
+
+def _steppers(log: ChangeLog, optimizer: str) -> list[str]:
+    """The stages that declare to step an optimizer."""
+    return [actor for use in log.writers() if use.field == f"{optimizer}.state" for actor in use.declared]
 
 
 def _last_writer(log: ChangeLog, owner: str) -> str:

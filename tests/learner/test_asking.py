@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from learner import InvariantBroken, Learner, TrainState, field
+from learner import InvariantBroken, Learner, TrainState, field, supervised
 from learner.testing import toy_learner
-from stages import Skip
+from stages import Skip, Update
 from state.errors import UnknownField
 
 
@@ -72,6 +72,27 @@ def test_updates_that_were_skipped_or_never_made_are_explained() -> None:
 
     learner.fit(epochs=1)
     assert "no update was made so far" in learner.explain("model.0.weight")
+
+
+@pytest.mark.parametrize(("skipped", "is_told"), [(2, True), (1, False)], ids=["the last", "one before"])
+def test_update_that_was_skipped_is_told_until_the_next_one(skipped: int, is_told: bool) -> None:
+    tree = (
+        supervised()
+        .insert(Update(), after="fit/batch/update", slot="step")
+        .remove("fit/batch/update")
+        .remove("validate")
+    )
+    learner = two_layers(stages=tree)
+
+    @learner.before("fit/batch/step")
+    def skip(batch_index: int) -> None:
+        if batch_index == skipped:
+            raise Skip("not today")
+
+    learner.fit(epochs=1)
+    told = learner.explain("model.0.weight")
+    assert ("train/epoch/fit/batch/step did not end well the last time: skipped" in told) is is_told
+    assert ("Nothing keeps an optimizer from changing it" in told) is not is_told
 
 
 def test_slip_in_the_name_of_a_parameter_gets_the_nearest() -> None:

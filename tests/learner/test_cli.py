@@ -154,29 +154,6 @@ def test_the_next_question_can_be_asked_as_it_is_written(family: Path) -> None:
     assert ask(*words).exit_code == OK
 
 
-def test_graph_draws_the_tree_and_mermaid() -> None:
-    assert ask("graph", TOY).stdout.splitlines()[:2] == ["train", "  epoch"]
-    assert ask("graph", TOY, "--mermaid").stdout.startswith("flowchart TD\n")
-
-
-def test_graph_in_json_has_nodes_and_edges() -> None:
-    found = answer("graph", TOY)
-    assert {"from": "train", "to": "train/epoch", "kind": "contains"} in found["edges"]
-    assert "state:loss" in {node["id"] for node in found["nodes"]}
-
-
-def test_fields_lists_who_writes_and_who_reads() -> None:
-    loss = next(line for line in ask("fields", TOY).stdout.splitlines() if line.startswith("loss "))
-    assert "validate_loss" in loss
-    row = next(row for row in answer("fields", TOY) if row["name"] == "loss")
-    assert (row["scope"], "train/epoch/fit/batch/gradient/loss" in row["written_by"]) == ("batch", True)
-
-
-def test_check_of_a_sound_tree_says_that_it_can_run() -> None:
-    assert "can run: " in ask("check", TOY).stdout
-    assert answer("check", TOY)["ok"] is True
-
-
 def test_check_finds_the_module_in_the_working_directory(mine: Path) -> None:
     done = ask("check", "mine:make")
     assert (done.exit_code, "mine:make can run" in done.stdout) == (OK, True)
