@@ -9,10 +9,12 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stages import Assembly, EvaluationPhase, Finding
+from stages import Assembly, EvaluationPhase, Finding, Phase
 from stages.check import actors
+from stages.place import Place
 from stages.stage import FunctionStage, Stage
 from state import State
+from state.access import Access
 
 _DECIDING = (LRScheduler, Optimizer, GradScaler)
 
@@ -38,21 +40,43 @@ def suspect(assembly: Assembly, state: State) -> list[Finding]:
 
 
 def _carried_over(assembly: Assembly) -> Iterator[Finding]:
-    """What an evaluation adds up batch by batch, and nobody sets back before the next one."""
+    """What an evaluation goes on with batch by batch, and nobody sets back before it begins."""
     sources = {place.path: place.contract.source for place in assembly.places}
     sources |= {hung.path: hung.hook.contract.source for place in assembly.places for hung in place.hooks}
-    evaluations = [one for one in assembly.places if one.kind == "stage" and isinstance(one.stage, EvaluationPhase)]
-    for phase in evaluations:
+    for phase in (one for one in assembly.places if _is_phase(one, EvaluationPhase)):
         below = [place for child in phase.children.values() for place in child.walk()]
-        outside = [one for one in assembly.places if one not in below]
-        written = {name for _, access in actors(outside) for name in access.field_writes}
+        in_rounds = {name for _, access in _in_rounds(assembly, phase) for name in access.field_writes}
+        set_back = {name for access in _between_rounds(assembly, phase) for name in access.field_writes}
         for path, access in actors(below):
             for name in access.field_writes:
                 spec = assembly.names.get(name)
-                if spec is not None and spec.scope == "run" and name in access.reads and name not in written:
+                lasts = spec is not None and (spec.scope == "run" or (spec.scope == "epoch" and name in in_rounds))
+                if lasts and name in access.reads and name not in set_back:
                     told = f"{path} adds to {name!r} in every batch of {phase.path}, and nobody sets it back:"
-                    ways = "the next evaluation goes on from this one. Let it begin anew: field(scope='phase')."
+                    before = "a batch of training" if name in in_rounds else "this one"
+                    ways = f"the next evaluation goes on from {before}. Let it begin anew: field(scope='phase')."
                     yield Finding("warning", "carried over", (path,), f"{told} {ways} Its code: {sources[path]}.")
+
+
+def _in_rounds(assembly: Assembly, phase: Place) -> Iterator[tuple[str, Access]]:
+    """Who acts in the rounds of the other phases."""
+    others = [one for one in assembly.places if _is_phase(one, Phase) and one is not phase]
+    return actors([place for other in others for child in other.children.values() for place in child.walk()])
+
+
+def _between_rounds(assembly: Assembly, phase: Place) -> Iterator[Access]:
+    """What those declare who may act between a round of another phase and the first one of this phase."""
+    for place in assembly.places:
+        around = [one for one in place.ancestors() if _is_phase(one, Phase)]
+        if around in ([], [phase]) and (place is phase or not around):
+            yield place.access
+            yield from (hung.access for hung in place.hooks)
+        elif place is around[0]:
+            yield from (hung.access for hung in (*place.around, *place.after))
+
+
+def _is_phase(place: Place, kind: type) -> bool:
+    return place.kind == "stage" and isinstance(place.stage, kind)
 
 
 def _unregistered(state: State) -> Iterator[Finding]:

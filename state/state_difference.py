@@ -51,9 +51,9 @@ def _told(one: Record | None, other: Record | None) -> str:
     values = one.value, other.value
     if all(isinstance(value, bool | int | float) for value in values):
         return "" if values[0] == values[1] or all(value != value for value in values) else "by value"
-    if all(isinstance(value, Summary) for value in values):
-        prints = [value.fingerprint for value in values if isinstance(value, Summary)]
-        if None not in prints:
-            return "" if values[0] == values[1] else "by fingerprint"
+    if any(isinstance(value, Summary) for value in values):  # at set-up a part is told by its fingerprint alone
+        one_print, other_print = (value.fingerprint if isinstance(value, Summary) else value for value in values)
+        if one_print is not None and other_print is not None:
+            return "" if one_print == other_print else "by fingerprint"
         return "by its numbers" if values[0] != values[1] else "it was written"
     return "by value" if values[0] != values[1] and None not in values else "it was written"

@@ -1,6 +1,7 @@
 """The shape of the packages: one direction of imports, files one can read, names one can guess."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,12 @@ def test_no_file_has_a_name_that_says_nothing() -> None:
     assert not [str(path.relative_to(ROOT)) for path in files(*MAY_IMPORT, "tests") if path.stem in EMPTY_NAMES]
 
 
-@pytest.mark.parametrize("package", [*MAY_IMPORT, "learner/callbacks"])
+@pytest.mark.parametrize("package", [*MAY_IMPORT, "learner/callbacks", "learner/invariants"])
 def test_package_is_marked_as_typed(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
+
+
+def test_every_package_is_installed() -> None:
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = [file.parent.relative_to(ROOT) for file in files(*MAY_IMPORT) if file.name == "__init__.py"]
+    assert sorted(setup["packages"]) == sorted(".".join(folder.parts) for folder in folders)

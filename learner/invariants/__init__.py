@@ -3,9 +3,10 @@
 from functools import partial
 
 from learner.invariants.batches import Redraws, Repeats, Untouched, same_length
-from learner.invariants.gradients import Leaks, Thawed, Ungraded, kept_numbers, unused_gradients
+from learner.invariants.gradients import Discarded, Leaks, Thawed, Ungraded, kept_numbers, unused_gradients
 from learner.invariants.modes import frozen_statistics, in_eval_mode, in_train_mode, left_as_found, stale_statistics
 from learner.invariants.updates import (
+    Distinct,
     Rivals,
     moves_what_it_should,
     of_its_own,
@@ -23,7 +24,7 @@ _warned = partial(Invariant, then="warn", sampled=True)
 def defaults() -> tuple[Invariant, ...]:
     """New ones, as some keep what they saw. They are asked in the rounds that the guard looks at."""
     passes, forwards = Redraws("pass over the data"), Redraws("forward pass")
-    untouched, ungraded = Untouched(), Ungraded()
+    untouched, ungraded, discarded, distinct = Untouched(), Ungraded(), Discarded(), Distinct()
     return (
         _warned(
             "an update changes what has a gradient, and nothing that is frozen",
@@ -36,6 +37,8 @@ def defaults() -> tuple[Invariant, ...]:
         _warned(
             "a parameter is changed by one optimizer", Rivals(), around=_UPDATE, compares=("*.params",), hooks=False
         ),
+        _warned("groups of an optimizer that differ go on to differ", distinct.begin, before=ROOT, sampled=False),
+        _warned("groups of an optimizer that differ go on to differ", distinct, before=Writes("*.state"), hooks=False),
         _warned("a scheduler moves an optimizer of State", refers_to_what_is_held, before=Writes("*.state")),
         _warned(
             "what is kept does not change with the parameters",
@@ -58,6 +61,15 @@ def defaults() -> tuple[Invariant, ...]:
         _warned(
             "an update uses gradients that were made for it",
             Leaks(),
+            around=Writes("*.grads"),
+            within=TrainingPhase,
+            compares=("*.grads",),
+            hooks=False,
+        ),
+        _warned("what a backward pass computes is used", discarded.updated, after=_UPDATE, hooks=False),
+        _warned(
+            "what a backward pass computes is used",
+            discarded,
             around=Writes("*.grads"),
             within=TrainingPhase,
             compares=("*.grads",),

@@ -1,11 +1,13 @@
 """What is so of gradients: what is to learn gets one, who has one is updated, and none is kept for nothing."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from learner.invariants.updates import names_of_parameters, shown, stepped, updated_by_optimizers
+from learner.invariants.updates import in_tree, names_of_parameters, shown, stepped, updated_by_optimizers
 from stages.invariants import Wrong
 from stages.place import Place
 
@@ -66,6 +68,53 @@ class Leaks:
         for field in {name.partition(".")[0] for name in changed} - written:
             self._left[field] = place.path
         return None
+
+
+class Discarded:
+    """What a backward pass has computed is used by an update, where the tree has one, before it is cleared.
+
+    What one stage computes for several models at once is used if one of them is updated by it. Who skips a single
+    update, for what is not finite, is not meant: it counts from the second time on.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[int, str]] = {}  # by model: in which batch, by whom
+        self._used: set[tuple[int, str]] = set()
+        self._cleared: list[tuple[tuple[int, str], str]] = []  # in the batch itself, where another part may yet be used
+        self._times = 0
+
+    def updated(self, state: Any, place: Place) -> None:
+        """After an update."""
+        fields = _trained_by(state, stepped(state, place))
+        self._used |= {self._made.pop(field) for field in fields & self._made.keys()}
+
+    def __call__(self, state: Any, changed: tuple[str, ...], place: Place, batches_seen: int) -> Wrong | None:
+        """After a stage that writes gradients."""
+        lost = [(made, field) for made, field in self._cleared if made[0] < batches_seen]
+        self._cleared = [(made, field) for made, field in self._cleared if made[0] >= batches_seen]
+        declared = {name.partition(".")[0] for name in place.access.writes if name.endswith(".grads")}
+        for field in {name.partition(".")[0] for name in changed} & declared:
+            made = self._made.pop(field, None)
+            if any(has_any(parameter.grad) for parameter in state.components(nn.Module)[field].parameters()):
+                self._made[field] = (batches_seen, place.path)
+            elif made is not None and batches_seen - made[0] <= 1:
+                (self._cleared if made[0] == batches_seen else lost).append((made, field))
+        trained = _trained_by(state, in_tree(state, place)) if lost else ()
+        lost = [(made, field) for made, field in lost if made not in self._used and field in trained]
+        self._used = {made for made in self._used if made[0] >= batches_seen - 1}
+        self._times += bool(lost)
+        if not lost or self._times < 2:
+            return None
+        (_, maker), field = lost[0]
+        told = f"{field}.grads were cleared again and again before an update had used what {maker} put there"
+        return Wrong(told, (f"{field}.grads",))
+
+
+def _trained_by(state: Any, optimizers: Iterable[Optimizer]) -> set[str]:
+    """The modules of State of which these optimizers have parameters."""
+    names = names_of_parameters(state)
+    held = [one for optimizer in optimizers for group in optimizer.param_groups for one in group["params"]]
+    return {name.partition(".")[0] for one in held for name in names.get(id(one), ())}
 
 
 def unused_gradients(state: Any) -> str | None:

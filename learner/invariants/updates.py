@@ -1,6 +1,6 @@
 """What is so of an update: it changes what it should and nothing else, of this model, at a rate that somebody set."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +19,9 @@ from state.insides import COLLECTIONS, in_field
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
 """A gradient counts if an element is more than so much of the largest of its optimizer, and that more than so much."""
+
+FIRST = 3
+"""So many updates may not take away what the groups of an optimizer differ in."""
 
 LATEST = 1_000
 """So many rates, and updates, are looked back at."""
@@ -74,6 +77,51 @@ class Rivals:
                 return f"{name} is changed by {before[1]!r} and by {owners[0]!r} in one batch"
             self._changed[name] = batches_seen, owners[0]
         return None
+
+
+class Distinct:
+    """What differs between the groups of an optimizer when a run begins is not made the same by its first updates.
+
+    A zero is where a warm-up begins, or a schedule ends.
+    """
+
+    def __init__(self) -> None:
+        self._differing: dict[tuple[str, str], list[Any]] = {}
+        self._asked: dict[str, int] = {}
+
+    def begin(self, state: Any) -> None:
+        """A run begins."""
+        self._asked.clear()
+        self._differing.clear()
+        for name, optimizer in state.components(Optimizer).items():
+            for key in optimizer.param_groups[0] if optimizer.param_groups else ():
+                values = _of_groups(optimizer, key)
+                if len(set(values)) > 1:
+                    self._differing[name, key] = values
+
+    def __call__(self, state: Any, place: Place) -> Wrong | None:
+        """Before an update."""
+        optimizers = {id(one) for one in stepped(state, place)}
+        stepping = {name: one for name, one in state.components(Optimizer).items() if id(one) in optimizers}
+        for name in stepping:
+            self._asked[name] = self._asked.get(name, 0) + 1
+        for (name, key), before in self._differing.items():
+            if self._asked.get(name, 0) > FIRST or name not in stepping:
+                continue
+            now = _of_groups(stepping[name], key)
+            if len(now) == len(before) and len(set(now)) == 1 and now[0]:
+                told = (
+                    f"{key} was {shown([*map(str, before)])} in the groups of {name!r}, and is {now[0]} in all of them"
+                )
+                return Wrong(f"{told} now: scale what a group has, or set it by group", (f"{name}.hyper.{key}",))
+        return None
+
+
+def _of_groups(optimizer: Optimizer, key: str) -> list[Any]:
+    """What each group has under a key, if these are plain numbers."""
+    values = [group.get(key) for group in optimizer.param_groups]
+    is_plain = all(isinstance(one, int | float) and not isinstance(one, bool) for one in values)
+    return values if is_plain and key != "initial_lr" else []
 
 
 def refers_to_what_is_held(state: Any) -> Wrong | None:
@@ -141,7 +189,16 @@ def used_rates(place: Place, log: ChangeLog) -> Wrong | None:
 
 def stepped(state: Any, place: Place) -> list[Optimizer]:
     """The optimizers whose state the stage at a place declares to write."""
-    owners = {name.partition(".")[0] for name in place.access.writes if name.endswith(".state")}
+    return _written(state, place.access.writes)
+
+
+def in_tree(state: Any, place: Place) -> list[Optimizer]:
+    """The optimizers whose state somebody in the tree of a place declares to write."""
+    return _written(state, [name for _, access in actors([*place.ancestors()][-1].walk()) for name in access.writes])
+
+
+def _written(state: Any, names: Iterable[str]) -> list[Optimizer]:
+    owners = {name.partition(".")[0] for name in names if name.endswith(".state")}
     return [optimizer for name, optimizer in state.components(Optimizer).items() if name in owners]
 
 

@@ -10,8 +10,10 @@ from torch.optim.lr_scheduler import ExponentialLR
 from learner import (
     Callback,
     Learner,
+    Skip,
     TrainState,
     after,
+    before,
     field,
     stage,
     supervised,
@@ -102,6 +104,35 @@ def encoder_that_is_cut_off(is_bad: bool) -> Learner:
 def loss_without_a_backward(is_bad: bool) -> Learner:
     tree = supervised()
     return learner_of(network(), stages=tree.remove("epoch/fit/batch/gradient/backward") if is_bad else tree)
+
+
+@breaks("what a backward pass computes is used", "train/epoch/fit/batch/clear_gradients")
+def update_that_is_skipped_while_the_gradients_are_cleared(is_bad: bool) -> Learner:
+    class Gather(Callback):
+        @before("update")
+        def wait(self, batch_index: int) -> None:
+            if batch_index % 3 != 2:
+                raise Skip("wait")
+
+        @before("clear_gradients")
+        def keep(self, batch_index: int) -> None:
+            if batch_index % 3 and not is_bad:
+                raise Skip("wait")
+
+    return learner_of(network(), Gather())
+
+
+@breaks("groups of an optimizer that differ go on to differ", "train/epoch/fit/batch/update:before:Rise.rise")
+def warm_up_that_gives_all_groups_one_rate(is_bad: bool) -> Learner:
+    class Rise(Callback):
+        @before("update", writes=("optimizer.hyper.lr",))
+        def rise(self, optimizer: torch.optim.SGD, updates: int) -> None:
+            for group, rate in zip(optimizer.param_groups, (0.05, 0.01), strict=True):
+                group["lr"] = min(1.0, updates / 5) * (0.05 if is_bad else rate)
+
+    model = network()
+    groups = [{"params": model[0].parameters(), "lr": 0.05}, {"params": model[2].parameters(), "lr": 0.01}]
+    return learner_of(model, Rise(), optimizer=torch.optim.SGD(groups))
 
 
 @breaks("what gets a gradient is updated", "train/epoch/fit/batch/update")

@@ -236,6 +236,15 @@ RULES = {
         "Let it begin anew: field(scope='phase').",
         severity="warning",
     ),
+    "carried over from training": Case(
+        "carried over",
+        lambda: counting("epoch", "fit", in_training=True),
+        lambda: counting("epoch", "validate", in_training=True),
+        ("train/epoch/validate/batch:after:Counting.count",),
+        "nobody sets it back: the next evaluation goes on from a batch of training.",
+        "Let it begin anew: field(scope='phase').",
+        severity="warning",
+    ),
     "kept outside": Case(
         "kept outside",
         lambda: keeping(lambda: torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)),

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from learner import Callback, GraphError, InvariantWarning, TrainState, after, field
+from learner import Callback, GraphError, InvariantWarning, TrainState, after, before, field
 from learner.loading import NotBuilt
 from learner.testing import toy_learner
 from stages import Chain, Composite, Fetch, Finding, Fit, Stage, Window, assemble
@@ -130,20 +130,24 @@ def trained(*callbacks: Any, **settings: Any) -> list[Finding]:
         return list(error.findings)
 
 
-def counting(scope: str) -> list[Finding]:
-    """What it says of a Learner that counts in its validation."""
+def counting(scope: str, set_back: str = "", *, in_training: bool = False) -> list[Finding]:
+    """What it says of a Learner that counts in its validation, and maybe before some phase begins from 0."""
 
     class Counting(Callback):
         def fields(self) -> dict[str, Any]:
             return {"seen": (int, field(default=0, scope=scope))}
 
-        @after("validate/batch", writes=("seen",))
+        @after("batch" if in_training else "validate/batch", writes=("seen",))
         def count(self, seen: int) -> int:
             return seen + 1
 
+    @before(set_back or "fit", writes=("seen",))
+    def zero() -> int:
+        return 0
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InvariantWarning)
-        return trained(Counting())
+        return trained(Counting(), *([zero] if set_back else []))
 
 
 def keeping(make: Callable[[], object]) -> list[Finding]:
