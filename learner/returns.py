@@ -48,8 +48,11 @@ class Returns:
             CheckpointError: it is damaged. Nothing has changed.
             SnapshotError: it does not fit: everything that does not, by name. Nothing has changed.
         """
-        self._bound.runner.refuse_if_running()
+        runner = self._bound.runner
+        runner.refuse_if_running()
         self._bound.keeper.give(read_bundle(Path(path)), partial=partial)
+        if runner.guard is not None:
+            runner.guard.take_up()
 
     def capture(self) -> Captured:
         """What State holds now and where the generators are, in memory, for `replay`. See also `Capture`."""

@@ -91,7 +91,14 @@ class Guard:
         self._gone = None
         if self._last is not None:
             before, self._last = self._last, self._look()
-            self._record_external(moved(before, self._last))
+            self._record_outer(moved(before, self._last), self.runner.external)
+
+    def take_up(self) -> None:
+        """State was taken up from a checkpoint because a person asked for it: what moved by that is theirs."""
+        self._gone = None
+        if self._last is not None:
+            before, self._last = self._last, self._look()
+            self._record_outer(moved(before, self._last), self.runner.user)
 
     def begin_round(self, *, is_early: bool) -> None:
         """A round begins that is looked at: all of it if it is early, else of large tensors the next slice."""
@@ -240,7 +247,7 @@ class Guard:
 
     def _tell_external(self, found: list[Moved]) -> None:
         """Record what changed while nobody who declares it ran, and warn of it once."""
-        self._record_external(found)
+        self._record_outer(found, self.runner.external)
         named = [one for one in found if ("external", one.name) not in self._warned]
         if named:
             self._warned.update(("external", one.name) for one in named)
@@ -251,13 +258,13 @@ class Guard:
                 raise error
             warnings.warn(GuardWarning(f"{error} It is on record, and warned of once."), stacklevel=2)
 
-    def _record_external(self, found: list[Moved]) -> None:
+    def _record_outer(self, found: list[Moved], actor: "Actor") -> None:
         for one in found:
             field, _, part = one.name.partition(".")
             if part == "hyper":
-                self.runner.scalars.compare(field, part)
+                self.runner.scalars.compare(field, part, actor.path)
             else:
-                self._record(self.runner.external, [one], one.evidence)
+                self._record(actor, [one], one.evidence)
 
     def _memory(self, one: Moved) -> set[int | None]:
         """Where the tensors that moved have their memory: one tensor may stand under several names."""

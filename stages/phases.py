@@ -75,7 +75,8 @@ class TrainingPhase(Phase):
     """A phase that trains: train mode, gradients on. Its batches count in `batches_seen` and `samples_seen`.
 
     Puts into train mode what an optimizer of State updates; a frozen teacher keeps its mode. A module that is in train
-    mode already is left alone, with whatever of it was frozen by hand.
+    mode already is left alone, with whatever of it was frozen by hand, unless its class, or that of a submodule, has a
+    `train` of its own: that decides each time.
     """
 
     counts = ("batch_index", "batches_seen")
@@ -121,7 +122,8 @@ def training(modules: Iterable[nn.Module], optimizers: Iterable[Optimizer]) -> I
         id(parameter) for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]
     }
     for module in modules:
-        if not module.training and any(id(parameter) in updated for parameter in module.parameters()):
+        decides = any(type(part).train is not nn.Module.train for part in module.modules())
+        if (decides or not module.training) and any(id(parameter) in updated for parameter in module.parameters()):
             module.train()
     with torch.enable_grad():
         yield

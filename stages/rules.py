@@ -50,8 +50,9 @@ def unsaveable_fields(schema: type[State]) -> Iterator[Finding]:
     """Fields that are marked as saved and cannot be."""
     for spec in schema.specs.values():
         if spec.saved == "saved" and not is_saveable(spec.annotation):
-            told = f"Field {spec.name!r} of {spec.owner} is a {spec.type_text}: no plain value, tensor or component."
-            ways = "Give its class state_dict and load_state_dict, or mark it field(saved='volatile', because=...)."
+            told = f"Field {spec.name!r} of {spec.owner} is no plain value, tensor or component, but: {spec.type_text}."
+            ways = "Annotate it with what it holds, give that class state_dict and load_state_dict, or mark it "
+            ways += "field(saved='volatile', because=...)."
             yield Finding("error", "cannot be saved", (spec.owner,), f"{told} {ways}")
 
 

@@ -3,7 +3,7 @@
 from functools import partial
 
 from learner.invariants.batches import Redraws, Repeats, Untouched, same_length
-from learner.invariants.gradients import Discarded, Leaks, Thawed, Ungraded, kept_numbers, unused_gradients
+from learner.invariants.gradients import Discarded, Kept, Leaks, Thawed, Ungraded, unused_gradients
 from learner.invariants.modes import frozen_statistics, in_eval_mode, in_train_mode, left_as_found, stale_statistics
 from learner.invariants.updates import (
     Distinct,
@@ -24,7 +24,7 @@ _warned = partial(Invariant, then="warn", sampled=True)
 def defaults() -> tuple[Invariant, ...]:
     """New ones, as some keep what they saw. They are asked in the rounds that the guard looks at."""
     passes, forwards = Redraws("pass over the data"), Redraws("forward pass")
-    untouched, ungraded, discarded, distinct = Untouched(), Ungraded(), Discarded(), Distinct()
+    untouched, ungraded, discarded, distinct, kept = Untouched(), Ungraded(), Discarded(), Distinct(), Kept()
     return (
         _warned(
             "an update changes what has a gradient, and nothing that is frozen",
@@ -57,7 +57,8 @@ def defaults() -> tuple[Invariant, ...]:
             compares=("*.params",),
             hooks=False,
         ),
-        _warned("what is to be trained gets gradients", ungraded.told, after=TrainingPhase),
+        _warned("what is to be trained gets gradients", ungraded.passed, after=TrainingPhase),
+        _warned("what is to be trained gets gradients", ungraded.told, after=ROOT, sampled=False),
         _warned(
             "an update uses gradients that were made for it",
             Leaks(),
@@ -78,9 +79,19 @@ def defaults() -> tuple[Invariant, ...]:
         _warned("what gets a gradient is updated", unused_gradients, before=Writes("*.state"), then="record"),
         _warned("what is thawed is updated", Thawed(), before=Writes("*.state")),
         _warned(
-            "a number that outlives its batch has no graph, and is not in half precision",
-            kept_numbers,
+            "a number that outlives its batch has not the graph of each, and is not in half precision",
+            kept.begin,
+            before=TrainingPhase,
+        ),
+        _warned(
+            "a number that outlives its batch has not the graph of each, and is not in half precision",
+            kept.fetching,
             before=Writes("batch"),
+        ),
+        _warned(
+            "a number that outlives its batch has not the graph of each, and is not in half precision",
+            kept.ended,
+            after=TrainingPhase,
         ),
         _warned("a model is trained in train mode", in_train_mode, before=Writes("*.grads"), within=TrainingPhase),
         _warned("a model is evaluated in eval mode", in_eval_mode, before=Writes("outputs"), within=EvaluationPhase),

@@ -25,28 +25,29 @@ def same_length(outputs: Any, targets: Any) -> str | None:
 
 
 class Repeats:
-    """The batches that are looked at of one pass over the data are different ones.
+    """The batches that are looked at of one pass over the data are different ones, where several processes make them.
 
-    One that is given twice, in the same memory, is meant; and one without any variation tells nothing.
+    A batch without any variation tells nothing, nor do single rows; and data may be the same batch over and over.
     """
 
     def __init__(self) -> None:
         self._pass: Any = None
-        self._seen: dict[Any, tuple[int, tuple[int, ...]]] = {}
+        self._seen: dict[Any, int] = {}
 
-    def __call__(self, state: Any, batch: Any, batch_index: int) -> str | None:
+    def __call__(self, state: Any, batch: Any, batch_index: int, place: Place) -> str | None:
+        loader = state.values_of("run").get(place.phase.loader) if place.phase is not None else None
+        if getattr(loader, "num_workers", 0) < 2:
+            return None
         epoch = state.values_of("epoch").get("epoch")
         if epoch != self._pass:
             self._pass, self._seen = epoch, {}
         held = _tensors(batch)
         if not any(_varies(one) for one in held):
             return None
-        bits, memory = _bits(held), tuple(one.data_ptr() for one in held)
-        before = self._seen.setdefault(bits, (batch_index, memory))
-        is_neighbour = abs(before[0] - batch_index) == 1 and all(len(one) > 1 for one in held if one.dim())
-        if not is_neighbour or before[1] == memory:
-            return None
-        return f"batches {before[0]} and {batch_index} have the same content: do all workers draw alike?"
+        before = self._seen.setdefault(_bits(held), batch_index)
+        is_neighbour = abs(before - batch_index) == 1 and all(len(one) > 1 for one in held if one.dim())
+        told = f"batches {before} and {batch_index} have the same content: do all workers draw alike?"
+        return told if is_neighbour else None
 
 
 class Redraws:

@@ -1,6 +1,6 @@
 """What is so of gradients: what is to learn gets one, who has one is updated, and none is kept for nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -14,9 +14,19 @@ from stages.place import Place
 UPDATES = 3
 """So many updates there have to be at least."""
 
+PASSES = 3
+"""After so many passes over the data a gradient is missed, if the run does not end before."""
+
+GATHERED = 0.4
+"""A graph that has so many times the nodes of one batch, for each batch, has them all: those of parameters are
+shared."""
+
+MOST = 20_000
+"""So many nodes of a graph are counted."""
+
 
 class Ungraded:
-    """Whatever an optimizer is to train has a gradient in some update of the first pass over the data.
+    """Whatever an optimizer is to train has a gradient in some update of the first passes over the data, or of the run.
 
     Those that have none in the updates that are looked at, and whose version counter has not moved since the first one,
     have had none.
@@ -26,6 +36,8 @@ class Ungraded:
         self._graded: set[int] = set()  # by any update: an optimizer may hold what another one trains
         self._versions: dict[int, tuple[nn.Parameter, int]] = {}
         self._updates = 0
+        self._passes = 0
+        self._is_told = False
 
     def note(self, state: Any, changed: tuple[str, ...], place: Place) -> None:
         """After an update, which changed these."""
@@ -37,23 +49,31 @@ class Ungraded:
         for one in trained:
             self._versions.setdefault(id(one), (one, one._version))
 
+    def passed(self, state: Any) -> str | None:
+        """After a pass: a loss may come in later, and a layer may wait."""
+        self._passes += 1
+        return self.told(state) if self._passes >= PASSES else None
+
     def told(self, state: Any) -> str | None:
-        """After a pass."""
-        if self._updates < UPDATES:
+        """After a run."""
+        if self._updates < UPDATES or self._is_told:
             return None
-        versions, self._versions, self._updates = self._versions, {}, -1_000_000  # once is enough
+        versions, self._versions, self._is_told = self._versions, {}, True
         names = names_of_parameters(state)
         without = [
             names[key][0]
             for key, (one, version) in versions.items()
             if key in names and key not in self._graded and one._version == version and one.requires_grad
         ]
-        told = "had no gradient in this pass: is something detached, or not used?"
+        told = "had no gradient so far: is something detached, or not used?"
         return f"{shown(without)} {told}" if without else None
 
 
 class Leaks:
-    """Gradients that another loss has left, by somebody who only touches them, are cleared before any are added."""
+    """Gradients that another loss has left, by somebody who only touches them, are cleared before any are added.
+
+    Of a stage that makes gradients and steps the optimizer too, nobody can see from outside that it clears them.
+    """
 
     def __init__(self) -> None:
         self._left: dict[str, str] = {}
@@ -63,7 +83,7 @@ class Leaks:
         for field in written & self._left.keys():
             gradients = [p.grad for p in state.components(nn.Module)[field].parameters()]
             who = self._left.pop(field)
-            if who != place.path and any(has_any(gradient) for gradient in gradients):
+            if who != place.path and not stepped(state, place) and any(has_any(gradient) for gradient in gradients):
                 return f"{field}.grads still had what {who} left there: clear them first"
         for field in {name.partition(".")[0] for name in changed} - written:
             self._left[field] = place.path
@@ -73,8 +93,8 @@ class Leaks:
 class Discarded:
     """What a backward pass has computed is used by an update, where the tree has one, before it is cleared.
 
-    What one stage computes for several models at once is used if one of them is updated by it. Who skips a single
-    update, for what is not finite, is not meant: it counts from the second time on.
+    What one stage computes for several models at once is used if one of them is updated by it. What is not finite may
+    be thrown away, and anything once.
     """
 
     def __init__(self) -> None:
@@ -95,8 +115,10 @@ class Discarded:
         declared = {name.partition(".")[0] for name in place.access.writes if name.endswith(".grads")}
         for field in {name.partition(".")[0] for name in changed} & declared:
             made = self._made.pop(field, None)
-            if any(has_any(parameter.grad) for parameter in state.components(nn.Module)[field].parameters()):
-                self._made[field] = (batches_seen, place.path)
+            gradients = [parameter.grad for parameter in state.components(nn.Module)[field].parameters()]
+            if any(map(has_any, gradients)):
+                if all(map(_is_finite, gradients)):
+                    self._made[field] = (batches_seen, place.path)
             elif made is not None and batches_seen - made[0] <= 1:
                 (self._cleared if made[0] == batches_seen else lost).append((made, field))
         trained = _trained_by(state, in_tree(state, place)) if lost else ()
@@ -153,19 +175,63 @@ def _not_updated(state: Any) -> dict[str, nn.Parameter]:
     }
 
 
-def kept_numbers(state: Any) -> Wrong | None:
-    """A number that outlives its batch has no graph, and digits enough: a sum in half precision stops growing."""
-    for scope in ("run", "epoch", "phase"):
-        for name, value in state.values_of(scope).items():
-            if not isinstance(value, Tensor) or isinstance(value, nn.Parameter) or value.numel() != 1:
-                continue
-            if value.grad_fn is not None:
-                told = f"{name!r} outlives the batch and has a graph, which keeps that of every batch: detach it"
-                return Wrong(told, (name,))
+class Kept:
+    """A number that outlives its batch does not gather the graphs of all batches, and has digits enough.
+
+    A sum of some losses, from which gradients are computed together, has a graph and loses it again. In half precision
+    a sum stops growing.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, int] = {}  # of the graph with the first batch in it
+        self._begin = 0
+
+    def begin(self, batches_seen: int) -> None:
+        """A pass begins."""
+        self._begin = batches_seen
+
+    def fetching(self, state: Any) -> Wrong | None:
+        """Before another batch is there."""
+        for name, value in _numbers(state):
+            if value.grad_fn is not None and name not in self._sizes:
+                self._sizes[name] = _size(value)
             if value.dtype in (torch.float16, torch.bfloat16):
                 told = f"{name!r} outlives the batch in {value.dtype}, where 256 and 1 may make 256: keep it in float32"
                 return Wrong(told, (name,))
-    return None
+        return None
+
+    def ended(self, state: Any, batches_seen: int) -> Wrong | None:
+        """After a pass."""
+        batches = batches_seen - self._begin
+        for name, value in _numbers(state):
+            first = self._sizes.get(name, 0)
+            if first and batches > 4 and _size(value) >= min(MOST, first * batches * GATHERED):
+                told = f"{name!r} has a graph, which keeps those of all {batches} batches of this pass: detach it"
+                return Wrong(told, (name,))
+        return None
+
+
+def _numbers(state: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of one element in fields that outlive a batch."""
+    for scope in ("run", "epoch", "phase"):
+        for name, value in state.values_of(scope).items():
+            if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and value.numel() == 1:
+                yield name, value
+
+
+def _size(value: Tensor) -> int:
+    """How many nodes its graph has, up to MOST."""
+    waiting, seen = [value.grad_fn] if value.grad_fn is not None else [], set[Any]()
+    while waiting and len(seen) < MOST:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            waiting += [one for one, _ in node.next_functions if one is not None]
+    return len(seen)
+
+
+def _is_finite(gradient: Tensor | None) -> bool:
+    return gradient is None or gradient.is_meta or gradient.layout != torch.strided or bool(gradient.isfinite().all())
 
 
 def has_any(gradient: Tensor | None) -> bool:

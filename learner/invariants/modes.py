@@ -34,11 +34,15 @@ def in_eval_mode(state: Any, place: Place) -> Wrong | None:
 def left_as_found(state: Any, changed: tuple[str, ...], place: Place, log: ChangeLog) -> Wrong | None:
     """An evaluation, with what stands before and around it, gives the models back as it found them.
 
-    Who stands after it may know from it what to put there, such as the best weights so far. A module without parameters
-    may count something.
+    Who stands before or around it may prepare a model that no optimizer trains. Who stands after it may know from it
+    what to put there, such as the best weights so far. A module without parameters may count something.
     """
-    modules = state.components(nn.Module)
+    modules, updated = state.components(nn.Module), updated_by_optimizers(state)
     parts = dict.fromkeys(".".join(name.split(".")[:2]) for name in changed)
+    allowed = {name for hung in (*place.before, *place.around) for name in (*hung.access.writes, *hung.access.touches)}
+    for part in allowed & parts.keys():  # an average of the model may be prepared there
+        if not any(id(parameter) in updated for parameter in modules[part.partition(".")[0]].parameters()):
+            del parts[part]
     held = [part for part in parts if any(True for _ in modules[part.partition(".")[0]].parameters())]
     left = [part for part in held if not log.where(field=part)[-1:] or not _is_after(log, part, place)]
     names = [name for name in changed if any(name.startswith(f"{part}.") for part in left)]

@@ -67,6 +67,22 @@ def test_training_leaves_a_part_that_was_frozen_by_hand() -> None:
         assert (model.training, model[1].training) == (True, False)
 
 
+class Frozen(nn.Sequential):
+    """A model that keeps a part in eval mode by a `train` of its own."""
+
+    def train(self, mode: bool = True) -> "Frozen":
+        super().train(mode)
+        self[1].eval()
+        return self
+
+
+def test_train_of_a_class_decides_also_where_the_model_is_in_train_mode() -> None:
+    model, nested = Frozen(nn.Linear(1, 1), nn.BatchNorm1d(1)), nn.Sequential(Frozen(nn.Linear(1, 1), nn.Dropout()))
+    assert model.training and model[1].training and nested[0][1].training
+    with training([model, nested], [sgd(model), sgd(nested)]):
+        assert (model.training, model[1].training, nested[0][1].training) == (True, False, False)
+
+
 @pytest.mark.parametrize("error", [None, ValueError(), KeyboardInterrupt(), Cancel("run")])
 def test_evaluating_gives_each_submodule_its_mode_back_on_every_exit(error: BaseException | None) -> None:
     model = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1), nn.Dropout())

@@ -144,7 +144,8 @@ def head_that_no_optimizer_has(is_bad: bool) -> Learner:
 
 
 @breaks(
-    "a number that outlives its batch has no graph, and is not in half precision", "train/epoch/fit/batch:after:Sum.add"
+    "a number that outlives its batch has not the graph of each, and is not in half precision",
+    "train/epoch/fit/batch:after:Sum.add",
 )
 def sum_of_losses_with_all_their_graphs(is_bad: bool) -> Learner:
     class Sum(Callback):
@@ -159,7 +160,7 @@ def sum_of_losses_with_all_their_graphs(is_bad: bool) -> Learner:
 
 
 @breaks(
-    "a number that outlives its batch has no graph, and is not in half precision",
+    "a number that outlives its batch has not the graph of each, and is not in half precision",
     "train/epoch/validate/batch:after:Hits.count",
 )
 def hits_that_are_counted_in_half_precision(is_bad: bool) -> Learner:

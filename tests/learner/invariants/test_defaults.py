@@ -1,20 +1,27 @@
 """The invariants that every Learner has: each is broken by one program, and holds in its near miss."""
 
 import warnings
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from learner import (
     Callback,
     InvariantBroken,
     InvariantWarning,
     Learner,
+    TrainState,
     after,
+    around,
+    field,
+    stage,
 )
 from learner.invariants import defaults, updates
+from stages import ClearGradients, Epoch, Fetch, Fit, FitBatch, Forward, Loss, Train, Unpack, Update, When
 from tests.learner.invariants import of_phases, of_updates  # noqa: F401  # they add their programs
 from tests.learner.invariants.breaking import PROGRAMS, Build, learner_of, network
 
@@ -80,6 +87,100 @@ def test_second_fit_with_the_same_seed_may_draw_what_the_first_drew() -> None:
         torch.manual_seed(7)
         learner.fit(epochs=1)
     assert not learner.log.where(kind="broken")
+
+
+def quiet(learner: Learner, epochs: int = 2) -> bool:
+    """Whether nothing is said, warned of or on record."""
+    learner.fit(epochs=epochs)
+    return not learner.log.violations()
+
+
+def test_stage_that_clears_makes_and_steps_by_itself_may_find_gradients_of_another() -> None:
+    class Pair(TrainState):
+        critic: nn.Module
+        critic_optimizer: torch.optim.Optimizer
+
+    own = ("critic.grads", "critic.params", "critic_optimizer.state")
+
+    @stage(state=Pair, writes=own, touches=("model.grads",))
+    def criticise(model: nn.Module, critic: nn.Module, critic_optimizer: torch.optim.Optimizer, inputs: Tensor) -> None:
+        critic_optimizer.zero_grad()
+        critic(model(inputs)).mean().backward()
+        critic_optimizer.step()
+
+    @stage(state=Pair, writes=("model.grads", "model.params", "optimizer.state"), touches=("critic.grads",))
+    def generate(model: nn.Module, critic: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor) -> None:
+        optimizer.zero_grad()
+        critic(model(inputs)).square().mean().backward()
+        optimizer.step()
+
+    model, critic = network(), nn.Linear(1, 1)
+    state = Pair(
+        model=model,
+        critic=critic,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+        critic_optimizer=torch.optim.SGD(critic.parameters(), lr=0.01),
+    )
+    tree = Train(Epoch(Fit(Fetch(), FitBatch(Unpack(), criticise, generate))))
+    batches = [(torch.randn(8, 4), torch.ones(8, 1)) for _ in range(6)]
+    assert quiet(Learner.from_state(state, stages=tree, train=batches))
+
+
+def test_loss_that_is_summed_over_some_batches_may_have_their_graphs() -> None:
+    class Sum(TrainState):
+        total: Tensor = field(factory=lambda state: torch.zeros(()), scope="epoch")
+
+    @stage(state=Sum, writes=("total",))
+    def add(total: Tensor, loss: Tensor) -> Tensor:
+        return total + loss
+
+    @stage(state=Sum, writes=("model.grads", "total"))
+    def backward(model: nn.Module, total: Tensor) -> Tensor:
+        total.backward()
+        return torch.zeros(())
+
+    def is_full(batch_index: int) -> bool:
+        return batch_index % 4 == 3
+
+    last = When(is_full, ClearGradients(), backward, Update())
+    tree = Train(Epoch(Fit(Fetch(), FitBatch(Unpack(), Forward(), Loss(), add, last))))
+    model, batches = network(), [(torch.randn(8, 4), torch.ones(8, 1)) for _ in range(6)]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    assert quiet(Learner(model, nn.functional.mse_loss, optimizer, train=batches, stages=tree))
+
+
+def test_layer_that_waits_for_an_epoch_is_no_finding() -> None:
+    class Wait(Callback):
+        @after("gradient/backward", when=lambda state: state.epoch < 1, writes=("model.grads",))
+        def hold(self, model: nn.Sequential) -> None:
+            model[2].weight.grad = None
+
+    assert quiet(learner_of(network(), Wait()))
+
+
+def test_average_may_be_prepared_around_an_evaluation() -> None:
+    class Average(TrainState):
+        ema: nn.Module = field(factory=lambda state: deepcopy(state.model))
+
+    class Lend(Callback):
+        @around("validate", state=Average, touches=("ema.buffers",))
+        def prepare(self, ema: nn.Sequential) -> Any:
+            with torch.no_grad():
+                ema[1].running_mean.add_(1.0)
+            yield
+
+    assert quiet(learner_of(network(nn.BatchNorm1d(8)), Lend()))
+
+
+def test_what_is_loaded_is_the_doing_of_who_loads_it(tmp_path: Path) -> None:
+    learner = learner_of(network(), run_dir=tmp_path / "run")
+    learner.fit(batches=2)
+    learner.save(tmp_path / "kept")
+    learner.fit(batches=1)
+    learner.load(tmp_path / "kept")
+    assert learner.log.blame("model.params").actor == "user"
+    learner.fit(epochs=1)
+    assert not learner.log.violations()
 
 
 def test_sparse_gradients_end_no_run() -> None:

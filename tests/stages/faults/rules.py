@@ -117,8 +117,8 @@ RULES = {
         lambda: found(BOTH, schema=Unsaved, opaque=Opaque()),
         lambda: found(BOTH, schema=Volatile, opaque=Opaque()),
         ("Unsaved",),
-        "is a Opaque: no plain value, tensor or component.",
-        "Give its class state_dict and load_state_dict, or mark it field(saved='volatile', because=...).",
+        "is no plain value, tensor or component, but: Opaque.",
+        "give that class state_dict and load_state_dict, or mark it field(saved='volatile', because=...).",
     ),
     "stage inside itself": Case(
         "stage inside itself",
