@@ -51,6 +51,7 @@ class Returns:
         runner = self._bound.runner
         runner.refuse_if_running()
         self._bound.keeper.give(read_bundle(Path(path)), partial=partial)
+        runner.scalars.compare_hyper("user")
         if runner.guard is not None:
             runner.guard.take_up()
 

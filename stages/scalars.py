@@ -39,12 +39,12 @@ class Scalars:
         """Know the values of one part, and tell nobody: somebody who may has changed them on the way."""
         self._known.update({f"{owner}.{part}.{name}": value for name, value in self._values(owner, part)})
 
-    def compare_hyper(self) -> None:
+    def compare_hyper(self, actor: str = EXTERNAL) -> None:
         """Log what somebody outside changed in the parameter groups of the optimizers, and in their schedulers."""
         for owner in self._state.components(Optimizer):
-            self.compare(owner, "hyper")
+            self.compare(owner, "hyper", actor)
         for owner in self._state.components(LRScheduler):
-            self.compare(owner, "state")
+            self.compare(owner, "state", actor)
 
     def _values(self, owner: str, part: str) -> Iterable[tuple[str, Any]]:
         return scalars(self._state.__dict__.get(owner), part).items()

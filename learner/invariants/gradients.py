@@ -117,7 +117,7 @@ class Discarded:
             made = self._made.pop(field, None)
             gradients = [parameter.grad for parameter in state.components(nn.Module)[field].parameters()]
             if any(map(has_any, gradients)):
-                if all(map(_is_finite, gradients)):
+                if all(map(_is_known_and_finite, gradients)):
                     self._made[field] = (batches_seen, place.path)
             elif made is not None and batches_seen - made[0] <= 1:
                 (self._cleared if made[0] == batches_seen else lost).append((made, field))
@@ -230,8 +230,10 @@ def _size(value: Tensor) -> int:
     return len(seen)
 
 
-def _is_finite(gradient: Tensor | None) -> bool:
-    return gradient is None or gradient.is_meta or gradient.layout != torch.strided or bool(gradient.isfinite().all())
+def _is_known_and_finite(gradient: Tensor | None) -> bool:
+    if gradient is None:
+        return True
+    return not gradient.is_meta and gradient.layout == torch.strided and bool(gradient.isfinite().all())
 
 
 def has_any(gradient: Tensor | None) -> bool:

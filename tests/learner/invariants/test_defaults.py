@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ExponentialLR
 
 from learner import (
     Callback,
@@ -20,6 +21,7 @@ from learner import (
     field,
     stage,
 )
+from learner.callbacks import Schedule
 from learner.invariants import defaults, updates
 from stages import ClearGradients, Epoch, Fetch, Fit, FitBatch, Forward, Loss, Train, Unpack, Update, When
 from tests.learner.invariants import of_phases, of_updates  # noqa: F401  # they add their programs
@@ -173,12 +175,13 @@ def test_average_may_be_prepared_around_an_evaluation() -> None:
 
 
 def test_what_is_loaded_is_the_doing_of_who_loads_it(tmp_path: Path) -> None:
-    learner = learner_of(network(), run_dir=tmp_path / "run")
+    learner = learner_of(network(), Schedule(lambda optimizer: ExponentialLR(optimizer, 0.5)), run_dir=tmp_path / "run")
     learner.fit(batches=2)
     learner.save(tmp_path / "kept")
     learner.fit(batches=1)
     learner.load(tmp_path / "kept")
-    assert learner.log.blame("model.params").actor == "user"
+    for name in ("model.params", "optimizer.hyper.lr", "schedule.state.last_epoch"):
+        assert learner.log.blame(name).actor == "user"
     learner.fit(epochs=1)
     assert not learner.log.violations()
 
