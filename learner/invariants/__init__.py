@@ -111,7 +111,9 @@ def defaults() -> tuple[Invariant, ...]:
             hooks=False,
         ),
         _warned("there is an output for every target", same_length, after=Writes("outputs")),
-        _warned("the batches of a pass differ", Repeats(), after=Writes("batch"), within=TrainingPhase),
+        _warned(
+            "the workers of a loader make different batches", Repeats(), after=Writes("batch"), within=TrainingPhase
+        ),
         _warned(
             "a batch that comes again is what it was", untouched.ended, before=Writes("batch"), within=TrainingPhase
         ),

@@ -131,7 +131,7 @@ class OfTwo(list[Any]):
     num_workers = 2
 
 
-@breaks("the batches of a pass differ", "train/epoch/fit/fetch")
+@breaks("the workers of a loader make different batches", "train/epoch/fit/fetch")
 def loader_that_gives_copies_of_one_batch(is_bad: bool) -> Learner:
     inputs = torch.randn(8, 4)
     copies = [(inputs.clone(), inputs.sum(1, keepdim=True)) for _ in range(6)]
