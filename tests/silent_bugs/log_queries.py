@@ -71,7 +71,7 @@ class Noisy(Dataset[Tensor]):
     "all workers augment alike",
     *("stackoverflow 67180955", "pytorch PR56488"),
     said="recorded",
-    line="train/epoch/fit/fetch wrote 'batch' last, and it does not hold that the workers of a loader make different batches",
+    line="train/epoch/fit/fetch wrote 'batch' last, and it does not hold that the workers of a loader make different ",
     culprit="train/epoch/fit/fetch",
 )
 def workers_that_augment_alike(buggy: bool) -> Learner:
