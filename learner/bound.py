@@ -251,10 +251,15 @@ class Bound:
         upgrade(self.state, assembly.schema)
         self.state.__dict__.update(given)
         self.runner.openings.begin_run()  # it clears what a failed run, or a person, has left in scopes
+        guard = self.runner.guard
+        if guard is not None:
+            guard.step_in()
         try:
             Runner(assembly, self.state).run()
             return joined(self.state.__dict__["predictions"])
         finally:
+            if guard is not None:
+                guard.accept(RNG)  # loaders draw from it
             object.__setattr__(self.state, "__class__", cls)
             for name in given:
                 del self.state.__dict__[name]

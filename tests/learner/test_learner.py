@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from learner import (
     ArgumentError,
@@ -197,6 +198,17 @@ def test_predict_uses_the_unpack_and_the_forward_of_the_tree() -> None:
     learner = make(train=data, stages=tree)
     learner.fit(epochs=1)
     assert learner.predict(data).shape == (12, 1)
+
+
+def test_what_a_loader_draws_for_a_prediction_is_nobodys_violation() -> None:
+    learner, loader = toy_learner(), DataLoader(torch.ones(20, 1), 8, shuffle=True)
+    learner.fit(epochs=1)
+    learner.predict(loader)
+    learner.fit(epochs=1)
+    assert not learner.log.violations()
+    torch.rand(1)
+    learner.predict(loader)
+    assert [row.field for row in learner.log.violations()] == ["rng"], "drawn before it, by a person"
 
 
 def test_predict_refuses_what_cannot_be_iterated() -> None:
