@@ -10,20 +10,19 @@ from typing import Any, TypeVar, get_args
 from learner.callbacks.checkpoint import Checkpoint
 from learner.callbacks.mean import Mean
 from learner.checkpoints import Checkpoints
-from learner.components import check_loader, check_optimizers
+from learner.components import check_optimizers
 from learner.errors import ArgumentError
-from learner.history import History, RecordHistory, has_batches, has_epochs, numbers_of
+from learner.history import History, RecordHistory, has_batches, has_epochs
 from learner.invariants import defaults
 from learner.keeping import Keeper
 from learner.opening import seed_everything, tell_setup
 from learner.passes import CountedLoader
 from learner.precision import DTYPES, Precision, autocasts, check_precision, refuse_uncast
-from learner.recipes import predict, scaled
+from learner.recipes import scaled
 from learner.stopping import stoppable
 from learner.suspects import suspect
-from stages import Composite, EvaluationPhase, Runner, assemble
+from stages import Composite, Runner, assemble
 from stages.assembly import Assembly, refuse_orphans
-from stages.batch import joined
 from stages.callbacks import Callback, FunctionCallback, HookMethod, Options, Point, Side, as_callback, hooks_of
 from stages.check import actors, key_of
 from stages.composing import values_brought
@@ -49,7 +48,7 @@ class Bound:
 
     Attributes:
         tree: the stages. callbacks: the user's. assembly: both put together and checked. runner: what runs them.
-        seed: what the Learner was given.
+        seed: what the Learner was given. dtype: what autocast computes in, if it does.
     """
 
     def __init__(
@@ -72,9 +71,9 @@ class Bound:
         self.state = state
         self.history = History()
         self.tree = scaled(tree) if check_precision(precision) == "fp16" else tree
-        self._dtype = DTYPES[precision]
+        self.dtype = DTYPES[precision]
         self.callbacks = _listed(callbacks)
-        if self._dtype is not None:
+        if self.dtype is not None:
             refuse_uncast(self.tree, self.callbacks, precision)
         self.recording: Recording | None = None
         self._guard: GuardLevel = guard
@@ -223,47 +222,6 @@ class Bound:
             those[:] = [one for one in those if watcher is not None and one is not watcher]
         self._run(self.assembly)
 
-    def validate(self) -> dict[str, float]:
-        """Run every evaluation phase once; what each came to."""
-        found: dict[str, float] = {}
-        ended: list[str] = []
-        for place in self.assembly.places:
-            if place.kind == "stage" and isinstance(place.stage, EvaluationPhase):
-                found.update(numbers_of(self.runner.run(place.path), f"{place.stage.word}_"))
-                ended.append(f"{place.path} ended {self.runner.outcome}")
-        if not ended:
-            raise ArgumentError("validate()", "valid", "this tree has nothing to evaluate. Give the Learner valid=.")
-        if not found:
-            told = f"the evaluation came to no number: {'; '.join(ended)}. A number is what Mean('loss') averages, say."
-            raise ArgumentError("validate()", "valid", told)
-        return found
-
-    def predict(self, loader: Any) -> Any:
-        """The outputs for every batch of `loader`, by a tree of its own over the same state."""
-        self.runner.refuse_if_running()
-        check_loader(loader, "loader")
-        given = {"predict_loader": loader, "predictions": []}
-        tree = predict(self.tree)
-        hooks = hooks_of(autocasts(tree, self._dtype) if self._dtype is not None else ())
-        assembly = assemble(tree, hooks, type(self.state), self.state, given)
-        assembly.require_sound()
-        cls = type(self.state)
-        upgrade(self.state, assembly.schema)
-        self.state.__dict__.update(given)
-        self.runner.openings.begin_run()  # it clears what a failed run, or a person, has left in scopes
-        guard = self.runner.guard
-        if guard is not None:
-            guard.step_in()
-        try:
-            Runner(assembly, self.state).run()
-            return joined(self.state.__dict__["predictions"])
-        finally:
-            if guard is not None:
-                guard.accept(RNG)  # loaders draw from it
-            object.__setattr__(self.state, "__class__", cls)
-            for name in given:
-                del self.state.__dict__[name]
-
     def explain(self, name: str) -> str:
         """Why a field is not ready, and where its values are kept."""
         if name in self.history.names:
@@ -277,8 +235,8 @@ class Bound:
 
     def _assemble(self, tree: Composite, callbacks: list[Any]) -> Assembly:
         own: list[Callback] = [*self._means] if has_batches(tree) else []
-        if self._dtype is not None:
-            own += autocasts(tree, self._dtype)
+        if self.dtype is not None:
+            own += autocasts(tree, self.dtype)
         own = [*own, *([RecordHistory(self.history)] if has_epochs(tree) else [])]
         return assemble(tree, hooks_of([*own, *callbacks]), type(self.state), self.state, self._data)
 

@@ -12,6 +12,7 @@ from learner.asking import Asking
 from learner.bound import Bound
 from learner.components import Loaders, Models, Optimizers
 from learner.edits import Edits
+from learner.evaluating import predict, validate
 from learner.history import History
 from learner.latest import lock_run
 from learner.opening import Audit, open_recording
@@ -174,14 +175,14 @@ class Learner(Asking, Edits, Returns):
         Raises:
             ArgumentError: there is none, or none that comes to a number.
         """
-        return self._bound.validate()
+        return validate(self._bound.runner)
 
     def predict(self, loader: Any) -> Any:
         """The model's outputs for every batch of `loader`, in eval mode, on the CPU, joined along the batch.
 
         Targets in a batch are left out. The stages of the evaluation's batch run, up to `forward`; hooks do not.
         """
-        return self._bound.predict(loader)
+        return predict(self._bound, loader)
 
     def fit_batch(self, batch: Any) -> Frame:
         """Train on one batch, alone or inside `learner.inside("epoch/fit")`; its values, detached: `frame.loss`."""
