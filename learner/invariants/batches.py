@@ -6,12 +6,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from learner.invariants.standing import warned
 from learner.invariants.updates import shown
+from stages import Invariant, TrainingPhase, Writes
 from stages.check import actors
 from stages.invariants import Wrong
-from stages.place import Place
+from stages.place import ROOT, Place
 from state.contents import Eye
 from state.insides import COLLECTIONS, in_field
+
+
+def invariants() -> tuple[Invariant, ...]:
+    """What is so of batches."""
+    untouched, passes, forwards = Untouched(), Redraws("pass over the data"), Redraws("forward pass")
+    return (
+        warned("there is an output for every target", same_length, after=Writes("outputs")),
+        warned(
+            "the workers of a loader make different batches", Repeats(), after=Writes("batch"), within=TrainingPhase
+        ),
+        warned(
+            "a batch that comes again is what it was", untouched.ended, before=Writes("batch"), within=TrainingPhase
+        ),
+        warned(
+            "a batch that comes again is what it was", untouched.fetched, after=Writes("batch"), within=TrainingPhase
+        ),
+        warned("random numbers do not come again", passes.forget, before=ROOT, sampled=False),
+        warned("random numbers do not come again", forwards.forget, before=ROOT, sampled=False),
+        warned("random numbers do not come again", passes.begin, before=TrainingPhase, hooks=False),
+        warned("random numbers do not come again", passes.end, after=TrainingPhase, hooks=False),
+        warned(
+            "random numbers do not come again",
+            forwards.drew,
+            around=Writes("outputs"),
+            within=TrainingPhase,
+            compares=("rng",),
+            hooks=False,
+        ),
+    )
 
 
 def same_length(outputs: Any, targets: Any) -> str | None:

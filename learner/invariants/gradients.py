@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from learner.invariants.standing import UPDATE, warned
 from learner.invariants.updates import in_tree, names_of_parameters, shown, stepped, updated_by_optimizers
+from stages import Invariant, TrainingPhase, Writes
 from stages.invariants import Wrong
-from stages.place import Place
+from stages.place import ROOT, Place
 
 UPDATES = 3
 """So many updates there have to be at least."""
@@ -23,6 +25,56 @@ shared."""
 
 MOST = 20_000
 """So many nodes of a graph are counted."""
+
+
+def invariants() -> tuple[Invariant, ...]:
+    """What is so of gradients."""
+    ungraded, discarded, kept = Ungraded(), Discarded(), Kept()
+    return (
+        warned(
+            "what is to be trained gets gradients",
+            ungraded.note,
+            around=Writes("*.state"),
+            compares=("*.params",),
+            hooks=False,
+        ),
+        warned("what is to be trained gets gradients", ungraded.passed, after=TrainingPhase),
+        warned("what is to be trained gets gradients", ungraded.told, after=ROOT, sampled=False),
+        warned(
+            "an update uses gradients that were made for it",
+            Leaks(),
+            around=Writes("*.grads"),
+            within=TrainingPhase,
+            compares=("*.grads",),
+            hooks=False,
+        ),
+        warned("what a backward pass computes is used", discarded.updated, after=UPDATE, hooks=False),
+        warned(
+            "what a backward pass computes is used",
+            discarded,
+            around=Writes("*.grads"),
+            within=TrainingPhase,
+            compares=("*.grads",),
+            hooks=False,
+        ),
+        warned("what gets a gradient is updated", unused_gradients, before=Writes("*.state"), then="record"),
+        warned("what is thawed is updated", Thawed(), before=Writes("*.state")),
+        warned(
+            "a number that outlives its batch has not the graph of each, and is not in half precision",
+            kept.begin,
+            before=TrainingPhase,
+        ),
+        warned(
+            "a number that outlives its batch has not the graph of each, and is not in half precision",
+            kept.fetching,
+            before=Writes("batch"),
+        ),
+        warned(
+            "a number that outlives its batch has not the graph of each, and is not in half precision",
+            kept.ended,
+            after=TrainingPhase,
+        ),
+    )
 
 
 class Ungraded:

@@ -5,11 +5,36 @@ from typing import Any
 import torch
 from torch import nn
 
+from learner.invariants.standing import warned
 from learner.invariants.updates import shown, updated_by_optimizers
+from stages import EvaluationPhase, Invariant, TrainingPhase, Writes
 from stages.check import actors
 from stages.invariants import Wrong
 from stages.place import Place
 from state import ChangeLog
+
+
+def invariants() -> tuple[Invariant, ...]:
+    """What is so of modes and evaluations."""
+    return (
+        warned("a model is trained in train mode", in_train_mode, before=Writes("*.grads"), within=TrainingPhase),
+        warned("a model is evaluated in eval mode", in_eval_mode, before=Writes("outputs"), within=EvaluationPhase),
+        warned(
+            "an evaluation leaves the models as it finds them",
+            left_as_found,
+            around=EvaluationPhase,
+            compares=("*.params", "*.buffers"),
+        ),
+        warned("statistics follow the parameters that they belong to", stale_statistics, before=EvaluationPhase),
+        warned(
+            "a frozen layer keeps its statistics",
+            frozen_statistics,
+            around=Writes("outputs"),
+            within=TrainingPhase,
+            compares=("*.buffers",),
+            hooks=False,
+        ),
+    )
 
 
 def in_train_mode(state: Any, place: Place) -> Wrong | None:

@@ -9,10 +9,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from learner.components import lost_tensors
-from stages import Update
+from learner.invariants.standing import UPDATE, warned
+from stages import Invariant, TrainingPhase, Update, Writes
 from stages.check import actors
 from stages.invariants import Wrong
-from stages.place import Place
+from stages.place import ROOT, Place
 from state import ChangeLog
 from state.changes import Change
 from state.insides import COLLECTIONS, in_field
@@ -27,6 +28,35 @@ LATEST = 1_000
 """So many rates, and updates, are looked back at."""
 
 _MAY_STAY = (torch.optim.LBFGS, torch.optim.Rprop)
+
+
+def invariants() -> tuple[Invariant, ...]:
+    """What is so of updates."""
+    distinct = Distinct()
+    return (
+        warned(
+            "an update changes what has a gradient, and nothing that is frozen",
+            moves_what_it_should,
+            around=UPDATE,
+            compares=("*.params",),
+            hooks=False,
+        ),
+        warned("an optimizer updates what State holds", updates_what_is_held, before=Writes("*.state"), then="raise"),
+        warned("a parameter is changed by one optimizer", Rivals(), around=UPDATE, compares=("*.params",), hooks=False),
+        warned("groups of an optimizer that differ go on to differ", distinct.begin, before=ROOT, sampled=False),
+        warned("groups of an optimizer that differ go on to differ", distinct, before=Writes("*.state"), hooks=False),
+        warned("a scheduler moves an optimizer of State", refers_to_what_is_held, before=Writes("*.state")),
+        warned(
+            "what is kept does not change with the parameters",
+            of_its_own,
+            around=UPDATE,
+            compares=("*.params",),
+            hooks=False,
+        ),
+        warned(
+            "a hyper-parameter is used before its writer replaces it", used_rates, after=TrainingPhase, then="record"
+        ),
+    )
 
 
 def moves_what_it_should(state: Any, changed: tuple[str, ...], place: Place) -> str | None:
