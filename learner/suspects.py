@@ -60,15 +60,17 @@ def _carried_over(assembly: Assembly) -> Iterator[Finding]:
 
 def _in_rounds(assembly: Assembly, phase: Place) -> Iterator[tuple[str, Access]]:
     """Who acts in the rounds of the other phases."""
-    others = [one for one in assembly.places if _is_phase(one, Phase) and one is not phase]
+    own = set(map(id, phase.ancestors()))
+    others = [one for one in assembly.places if _is_phase(one, Phase) and id(one) not in own]
     return actors([place for other in others for child in other.children.values() for place in child.walk()])
 
 
 def _between_rounds(assembly: Assembly, phase: Place) -> Iterator[Access]:
     """What those declare who may act between a round of another phase and the first one of this phase."""
+    outer = set(map(id, phase.ancestors())) - {id(phase)}
     for place in assembly.places:
-        around = [one for one in place.ancestors() if _is_phase(one, Phase)]
-        if around in ([], [phase]) and (place is phase or not around):
+        around = [one for one in place.ancestors() if _is_phase(one, Phase) and id(one) not in outer]
+        if not around or place is phase:
             yield place.access
             yield from (hung.access for hung in place.hooks)
         elif place is around[0]:

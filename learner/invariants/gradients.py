@@ -145,41 +145,50 @@ class Leaks:
 class Discarded:
     """What a backward pass has computed is used by an update, where the tree has one, before it is cleared.
 
-    What one stage computes for several models at once is used if one of them is updated by it. What is not finite may
-    be thrown away, and anything once.
+    It is not where two of the first rounds clear some and no update has used any by then, though there are updates
+    later. What one stage computes for several models at once is used if one of them is updated by it. What is not
+    finite may be thrown away.
     """
 
     def __init__(self) -> None:
         self._made: dict[str, tuple[int, str]] = {}  # by model: in which batch, by whom
         self._used: set[tuple[int, str]] = set()
         self._cleared: list[tuple[tuple[int, str], str]] = []  # in the batch itself, where another part may yet be used
-        self._times = 0
+        self._lost: list[tuple[tuple[int, str], str]] = []
+        self._is_settled = False
 
     def updated(self, state: Any, place: Place) -> None:
         """After an update."""
         fields = _trained_by(state, stepped(state, place))
-        self._used |= {self._made.pop(field) for field in fields & self._made.keys()}
+        used = {self._made.pop(field) for field in fields & self._made.keys()}
+        self._used |= used
+        self._is_settled |= bool(used) and len(self._lost) < 2
 
     def __call__(self, state: Any, changed: tuple[str, ...], place: Place, batches_seen: int) -> Wrong | None:
         """After a stage that writes gradients."""
+        if self._is_settled:
+            return None
         lost = [(made, field) for made, field in self._cleared if made[0] < batches_seen]
         self._cleared = [(made, field) for made, field in self._cleared if made[0] >= batches_seen]
         declared = {name.partition(".")[0] for name in place.access.writes if name.endswith(".grads")}
+        clears = False
         for field in {name.partition(".")[0] for name in changed} & declared:
             made = self._made.pop(field, None)
             gradients = [parameter.grad for parameter in state.components(nn.Module)[field].parameters()]
             if any(map(has_any, gradients)):
                 if all(map(_is_known_and_finite, gradients)):
                     self._made[field] = (batches_seen, place.path)
-            elif made is not None and batches_seen - made[0] <= 1:
+                continue
+            clears = True
+            if made is not None and batches_seen - made[0] <= 1:
                 (self._cleared if made[0] == batches_seen else lost).append((made, field))
         trained = _trained_by(state, in_tree(state, place)) if lost else ()
-        lost = [(made, field) for made, field in lost if made not in self._used and field in trained]
+        self._lost += [(made, field) for made, field in lost if made not in self._used and field in trained]
         self._used = {made for made in self._used if made[0] >= batches_seen - 1}
-        self._times += bool(lost)
-        if not lost or self._times < 2:
+        if not clears or len(self._lost) < 2 or not state.values_of("run").get("updates"):
             return None
-        (_, maker), field = lost[0]
+        self._is_settled = True
+        (_, maker), field = self._lost[0]
         told = f"{field}.grads were cleared again and again before an update had used what {maker} put there"
         return Wrong(told, (f"{field}.grads",))
 

@@ -280,7 +280,7 @@ def test_evaluation_calls_eval_and_train_of_the_module() -> None:
     model = Merging(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     Learner(model, nn.functional.mse_loss, optimizer, train=[BATCH], valid=[BATCH]).fit(epochs=1)
-    assert calls == [False, True]
+    assert calls == [True, False, True]
 
 
 def test_seed_holds_for_every_way_to_run() -> None:

@@ -42,7 +42,7 @@ def test_killed_run_goes_on_from_a_whole_checkpoint_and_ends_with_the_same_bits(
         "told", f"{report['kills']} kills in {report['seconds']} s: {told}; {report['runs']} runs to their end"
     )
     assert report["kills"] == kills
-    assert report["in_a_save"] >= kills / 3 and distinct >= batches, "else the kills prove little"
+    assert report["in_a_save"] >= kills / 10 and distinct >= batches, "else the kills prove little"
     assert report["unsound"] == [], "at all times there is a whole checkpoint, and a log that can be read"
     assert report["differing"] == [], "the bits are those of the run that was never killed"
 
