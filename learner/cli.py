@@ -122,6 +122,8 @@ def log(
         answers.show_json(changes)
         return
     answers.show_changes(changes)
+    for gap in stored.where(kind="gap"):
+        answers.show(f"{str(gap.position) or 'set-up'}: {gap.after}", "yellow")
     if not changes:
         answers.show("no record matches")
         answers.show_next("log", run)

@@ -28,7 +28,7 @@ from state.stores import MemoryStore, Store
 if TYPE_CHECKING:
     from state.page import Page
 
-_KINDS = ("write", "enter", "exit", "open", "close", "resume", "broken")
+_KINDS = ("write", "enter", "exit", "open", "close", "resume", "broken", "gap")
 
 
 class ChangeLog(Questions):
@@ -115,7 +115,7 @@ class ChangeLog(Questions):
             epoch: a number or a range, of which the log holds some.
             phase: as in a position: "fit".
             batch: a number or a range, as for `epoch`.
-            kind: "write", "enter", "exit", "open", "close", "resume" or "broken"; None for all.
+            kind: "write", "enter", "exit", "open", "close", "resume", "broken" or "gap"; None for all.
             evidence: how the change is known, the scope that is opened or closed, or the invariant that is broken.
             rolled_back: the records that no longer count, because the run was resumed from a checkpoint before them.
 
@@ -205,7 +205,8 @@ class ChangeLog(Questions):
     def __repr__(self) -> str:
         last = self.tail(1)
         where = f", the last at {str(last[0].position) or 'set-up'}" if last else ""
-        return f"ChangeLog of {self._store.name!r}: {len(self):,} records{where}"
+        gaps = "".join(f"; {gap.after}" for gap in self.where(kind="gap"))
+        return f"ChangeLog of {self._store.name!r}: {len(self):,} records{where}{gaps}"
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(repr(self))}</p>{self.tail()._repr_html_()}"

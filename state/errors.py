@@ -163,7 +163,7 @@ class MissingExtra(StateError, ImportError):
 
 
 class LogWarning(UserWarning):
-    """The change log could not be written. Training goes on; the recording counts what is lost."""
+    """The change log could not be written. Training goes on; once there is room again, it has a record of the gap."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -42,7 +43,7 @@ class Recording:
 
     __slots__ = (
         *("position", "lost", "_store", "_level", "_levels", "_tables", "_actors", "_fields", "_summaries", "_keeps"),
-        *("_flat", "_pending", "_seq", "_clock_ns", "_saved_ns", "_lock"),
+        *("_flat", "_pending", "_seq", "_clock_ns", "_saved_ns", "_lock", "_gap"),
     )
 
     def __init__(self, store: Store, level: str = "summary", levels: Mapping[str, str] | None = None) -> None:
@@ -53,6 +54,7 @@ class Recording:
         """
         self.position: Place = (None, None, None, None)
         self.lost = 0
+        self._gap: tuple[int, str] | None = None  # how many records are missing, and why, until that is on record
         self._store = store
         self._level = Level.of(level)
         self._levels = {name: Level.of(one) for name, one in (levels or {}).items()}
@@ -244,16 +246,34 @@ class Recording:
             self._lose(error)
         else:
             self._pending.clear()
+            self._tell_gap()
         self._saved_ns = time.perf_counter_ns()
 
     def _lose(self, error: Exception) -> None:
         is_first = not self.lost
         self.lost += len(self._pending)
+        missing = sum(len(values) for *_, values in self._pending)
+        if missing:
+            self._gap = missing + (self._gap[0] if self._gap is not None else 0), str(error)
         self._pending.clear()
         if is_first and self.lost:
             told = "Training goes on; `lost` counts the segments that are missing."
             message = f"The change log in {self._store.name!r} could not be written: {error}. {told}"
             warnings.warn(LogWarning(message), stacklevel=4)
+
+    def _tell_gap(self) -> None:
+        """Put on record, once the store takes something again, that records before it are missing."""
+        if self._gap is None:
+            return
+        missing, why = self._gap
+        slot = intern(self._tables.slots, SlotRow(self.actor("log", "reserved", ""), "gap", None, ""))
+        template = intern(self._tables.templates, (slot,))
+        told = f"{missing:,} record{'s are' if missing > 1 else ' is'} missing: {_utf8(why)}"
+        now = time.perf_counter_ns() + self._clock_ns
+        seq, self._seq = self._seq, self._seq + 1
+        with suppress(Exception):  # there is no room for this one: then it is told the next time
+            self._store.write(self._tables, [(seq, now, self.position, template, [told])])
+            self._gap = None
 
 
 def _utf8(text: str) -> str:

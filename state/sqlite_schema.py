@@ -24,7 +24,8 @@ CREATE TABLE segment (
 );
 CREATE INDEX by_template ON segment (template);
 -- one row per record: who (actor) wrote what (field, value), when (seq, t_ns, position), known how (evidence);
--- kind is write, enter or exit of a stage, open or close of a scope, and field is null for all but the first. Scopes
+-- kind is write, enter or exit of a stage, open or close of a scope, or gap, where records are missing because the disk
+-- was full; and field is null for all but the first. Scopes
 -- (named as evidence) are told where the position does not tell one from the next; the run is, each time it begins
 CREATE VIEW change AS
 SELECT

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from learner.cli import main
 from learner.testing import toy_learner
+from state.errors import LogWarning
 from state.recording import Recording
 from state.runs import LOG_FILE
 from state.sqlite import SqliteStore
@@ -88,6 +90,10 @@ def written(family: Path, value: object, actor: str = "hook") -> Path:
     return family
 
 
+def fail(store: SqliteStore, *written: object) -> None:
+    raise OSError("the disk is full")
+
+
 def test_log_shows_the_last_records(family: Path) -> None:
     done = ask("log", family, "-n", 3)
     assert done.exit_code == OK
@@ -115,6 +121,19 @@ def test_log_takes_what_matches_every_filter(family: Path) -> None:
         (0, 0, "updates"),
         (1, 0, "updates"),
     ]
+
+
+def test_log_says_what_is_missing_because_the_disk_was_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = toy_learner(run_dir=tmp_path / "runs")
+    learner.fit(batches=2)
+    with monkeypatch.context() as patched, pytest.warns(LogWarning, match="is full"):
+        patched.setattr(SqliteStore, "write", fail)
+        learner.fit(batches=2)
+    learner.fit(batches=2)
+    learner.close()
+    told = ask("log", tmp_path / "runs").stdout
+    assert re.search(r"\n.*: \d+ records are missing: the disk is full\n", told)
+    assert learner.log.where(field="loss", phase="fit")[-1].after is not None and learner.state.updates == 6
 
 
 def test_log_without_a_match_says_so(family: Path) -> None:

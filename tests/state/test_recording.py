@@ -14,6 +14,7 @@ import torch
 
 from state import recording as module
 from state import summaries
+from state.change_log import ChangeLog
 from state.errors import LogWarning
 from state.recording import Recording
 from state.records import Records
@@ -278,7 +279,37 @@ def test_a_full_disk_warns_once_and_training_goes_on() -> None:
     recording.write(slot_of(recording), 3)
     recording.close()
     assert recording.lost == 2
-    assert [(record.seq, record.value) for record in Records(store).read()] == [(2, 3)]
+    told = "2 records are missing: database or disk is full"
+    assert [(record.seq, record.value) for record in Records(store).read()] == [(2, 3), (3, told)]
+
+
+def test_a_gap_is_told_once_there_is_room_for_that_too() -> None:
+    class Narrow(FullStore):
+        """A store with room for a given number of writes."""
+
+        left = 0
+
+        def write(self, tables: Tables, segments: Sequence[Segment]) -> None:
+            self.has_room = self.left > 0
+            self.left -= 1
+            super().write(tables, segments)
+
+    store = Narrow()
+    recording = recorder(store)
+    with pytest.warns(LogWarning, match="is full"):
+        recording.write(slot_of(recording), 1)
+        recording.flush()
+    store.left = 1
+    recording.write(slot_of(recording), 2)
+    recording.flush()
+    store.left = 10
+    recording.flush()
+    log = ChangeLog(store, recording)
+    (gap,) = log.where(kind="gap")
+    assert (gap.actor, gap.after) == ("log", "1 record is missing: database or disk is full")
+    assert repr(log).endswith("; 1 record is missing: database or disk is full")
+    recording.close()
+    assert len(log.where(kind="gap")) == 1
 
 
 def test_a_reader_in_another_thread_loses_no_record() -> None:
