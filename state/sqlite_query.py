@@ -55,7 +55,8 @@ def past(wanted: Wanted, beyond: Bounds) -> list[Condition]:
                     paths = [f"$[{index}]", *(f"$[{index}][{part}]" for part in parts)]
                     value, *inner = [f"json_extract(vals, '{path}')" for path in paths]
                     of_summary = f"coalesce({', '.join([*inner, value])}) {test}"
-                    found.append(f"({value} {test} AND (typeof({value}) <> 'text' OR {of_summary}))")
+                    is_past = f"typeof({value}) <> 'text' OR {of_summary}"
+                    found.append(f"CASE WHEN {value} {test} THEN {is_past} END")  # AND would look at both, always
                     given += [bound + abs(bound) * slack] * 2
         cases.append(f"WHEN {template} THEN {' OR '.join(found)}")
     return [(f"CASE template {' '.join(cases)} END", given)] if given else []
