@@ -2,9 +2,7 @@
 
 import gc
 import threading
-import warnings
 import weakref
-from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -14,24 +12,10 @@ import torch
 
 from state import recording as module
 from state import summaries
-from state.change_log import ChangeLog
-from state.errors import LogWarning
 from state.recording import Recording
 from state.records import Records
 from state.sqlite import SqliteStore
-from state.stores import MemoryStore, Segment, Tables
-
-
-class FullStore(MemoryStore):
-    """A store whose disk is full until there is room."""
-
-    name = "full.db"
-    has_room = False
-
-    def write(self, tables: Tables, segments: Sequence[Segment]) -> None:
-        if not self.has_room:
-            raise OSError("database or disk is full")
-        super().write(tables, segments)
+from state.stores import MemoryStore, Segment
 
 
 def recorder(store: MemoryStore | None = None, level: str = "summary", **levels: str) -> Recording:
@@ -263,53 +247,6 @@ def test_a_save_happens_when_enough_time_has_gone_by(monkeypatch: pytest.MonkeyP
     recording.write(slot_of(recording), 1)
     recording.cut()
     assert len(list(store.segments())) == 1
-
-
-def test_a_full_disk_warns_once_and_training_goes_on() -> None:
-    store = FullStore()
-    recording = recorder(store)
-    with pytest.warns(LogWarning, match=r"'full.db' could not be written: database or disk is full\. Training goes on"):
-        recording.write(slot_of(recording), 1)
-        recording.flush()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        recording.write(slot_of(recording), 2)
-        recording.flush()
-    store.has_room = True
-    recording.write(slot_of(recording), 3)
-    recording.close()
-    assert recording.lost == 2
-    told = "2 records are missing: database or disk is full"
-    assert [(record.seq, record.value) for record in Records(store).read()] == [(2, 3), (3, told)]
-
-
-def test_a_gap_is_told_once_there_is_room_for_that_too() -> None:
-    class Narrow(FullStore):
-        """A store with room for a given number of writes."""
-
-        left = 0
-
-        def write(self, tables: Tables, segments: Sequence[Segment]) -> None:
-            self.has_room = self.left > 0
-            self.left -= 1
-            super().write(tables, segments)
-
-    store = Narrow()
-    recording = recorder(store)
-    with pytest.warns(LogWarning, match="is full"):
-        recording.write(slot_of(recording), 1)
-        recording.flush()
-    store.left = 1
-    recording.write(slot_of(recording), 2)
-    recording.flush()
-    store.left = 10
-    recording.flush()
-    log = ChangeLog(store, recording)
-    (gap,) = log.where(kind="gap")
-    assert (gap.actor, gap.after) == ("log", "1 record is missing: database or disk is full")
-    assert repr(log).endswith("; 1 record is missing: database or disk is full")
-    recording.close()
-    assert len(log.where(kind="gap")) == 1
 
 
 def test_a_reader_in_another_thread_loses_no_record() -> None:
