@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from stages.cancel import Reached
 from stages.check import key_of
 from stages.errors import InvariantBroken, InvariantWarning
 from stages.invariants import OURS, Invariant, Wrong, is_among, is_phase
@@ -78,13 +79,13 @@ class Rule:
             self._hold()
 
     def end(self, error: BaseException | None) -> None:
-        """The slot has ended; if not well, nothing is asked.
+        """The slot has ended; if not well, nothing is asked. The whole tree ends well where a run reaches its limit.
 
         Raises:
             InvariantBroken: it does not hold.
         """
         before = self._looks.pop() if self._looks else None
-        if error is not None:
+        if error is not None and not (isinstance(error, Reached) and self._node.place.parent is None):
             return
         if before is not None:
             found = [one for one in moved(before, self._look()) if one.name in self.compares]

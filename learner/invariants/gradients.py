@@ -107,8 +107,8 @@ class Ungraded:
         return self.told(state) if self._passes >= PASSES else None
 
     def told(self, state: Any) -> str | None:
-        """After a run."""
-        if self._updates < UPDATES or self._is_told:
+        """After a run, if that has come to the end of a pass."""
+        if self._updates < UPDATES or not self._passes or self._is_told:
             return None
         versions, self._versions, self._is_told = self._versions, {}, True
         names = names_of_parameters(state)

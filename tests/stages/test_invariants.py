@@ -259,6 +259,22 @@ def test_one_that_fits_no_learner_is_refused_before_anything_has_changed() -> No
     assert learner.fit(batches=1) is not None and learner.state.updates == 1
 
 
+def test_one_for_the_whole_tree_is_asked_when_the_run_reaches_its_limit_and_not_when_it_fails() -> None:
+    asked: list[int] = []
+    learner = with_rule(Invariant("all", lambda updates: asked.append(updates), after="train"))
+    learner.fit(epochs=1)
+    learner.fit(batches=2)
+    assert asked == [8, 10]
+
+    @learner.before("fit/batch/update")
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        learner.fit(epochs=1)
+    assert asked == [8, 10]
+
+
 def test_those_that_compare_at_one_boundary_look_once_and_each_is_told_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from learner import Callback, TrainState, after, field
 from learner.testing import toy_learner
 from state import ABSENT, ChangeLog, StateError
 from state.state_difference import Differing
@@ -71,3 +72,20 @@ def test_round_that_there_is_not_is_refused(log: ChangeLog) -> None:
 
 def test_a_position_does_not_differ_from_itself(log: ChangeLog) -> None:
     assert len(log.between("1:fit:3", "1:fit:3")) == 0
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_fingerprint_of_the_set_up_is_compared_with_one_of_the_run(is_moved: bool) -> None:
+    class Target(TrainState):
+        target: nn.Module = field(factory=lambda state: nn.Linear(1, 1))
+
+    class Sync(Callback):
+        @after("epoch", state=Target, writes=("target.params",))
+        def sync(self, target: nn.Module) -> None:
+            with torch.no_grad():
+                target.weight += is_moved
+
+    learner = toy_learner(callbacks=[Sync()], audit="full")
+    learner.fit(epochs=2)
+    found = [row.known for row in learner.log.between("0:fit:0", "1:fit:0") if row.field == "target.params"]
+    assert found == (["by fingerprint"] if is_moved else [])

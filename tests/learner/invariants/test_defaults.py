@@ -160,6 +160,17 @@ def test_layer_that_waits_for_an_epoch_is_no_finding() -> None:
     assert quiet(learner_of(network(), Wait()))
 
 
+@pytest.mark.parametrize(
+    ("limit", "is_told"), [({"epochs": 1}, True), ({"epochs": 2}, True), ({"batches": 5}, False)], ids=str
+)
+def test_gradients_that_never_came_are_told_of_when_a_short_run_ends(limit: dict[str, int], is_told: bool) -> None:
+    learner = of_updates.encoder_that_is_cut_off(True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", InvariantWarning)
+        learner.fit(**limit)
+    assert any("had no gradient so far" in str(one.message) for one in caught) is is_told
+
+
 def test_average_may_be_prepared_around_an_evaluation() -> None:
     class Average(TrainState):
         ema: nn.Module = field(factory=lambda state: deepcopy(state.model))
