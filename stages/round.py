@@ -42,6 +42,8 @@ class Round:
         self.index_slot, self.total_slot, self.samples_slot = (
             node.slot("write", name, "write") if name else None for name in (index, self.total_name, self.samples)
         )
+        recording = runner.recording
+        self.put = None if recording is None or self.total_slot is None else recording.pen(self.total_slot)[0]
         inside = [place for child in node.place.children.values() for place in child.walk()]
         self.declared = all_declared(inside)
         self.plain: Look | None = None  # plain values of parts at the end of the last round
@@ -180,14 +182,15 @@ class Round:
         self.is_counted = True
         if self.total_name is None:
             return
-        values, recording = self.runner.values, self.runner.recording
+        values, put = self.runner.values, self.put
         values[self.total_name] = total = values[self.total_name] + 1
-        if recording is not None and self.total_slot is not None:
-            recording.mark(self.total_slot, total)
+        if put is not None and self.total_slot is not None:
+            put((self.total_slot, total))  # as in `state.writer`: no signal comes between a value and its record
         if self.samples is not None:
-            values[self.samples] = samples = values[self.samples] + batch_size(values.get("batch"))
-            if recording is not None and self.samples_slot is not None:
-                recording.mark(self.samples_slot, samples)
+            size = batch_size(values.get("batch"))
+            values[self.samples] = samples = values[self.samples] + size
+            if put is not None and self.samples_slot is not None:
+                put((self.samples_slot, samples))
 
     def _is_alone(self) -> bool:
         """Whether the field that tells this round is its own: kept by the phase it is in, changed by no loop inside."""

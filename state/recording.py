@@ -165,20 +165,22 @@ class Recording:
     def cut(self) -> None:
         """End the segment. Nothing happens when nothing was written."""
         flat = self._flat
-        if not flat:
-            return
         with self._lock:
             size = len(flat)  # another thread may add behind this
+            if not size:
+                return
             slots, values = tuple(flat[:size:2]), flat[1:size:2]
-            del flat[:size]
             now = time.perf_counter_ns()
             template = self._tables.templates.get(slots)
             if template is None and len(self._tables.templates) >= MAX_TEMPLATES:
-                self._split(slots, values, now)
-            elif slots:
+                segments = self._split(slots, values, now)
+            else:
                 template = intern(self._tables.templates, slots) if template is None else template
-                seq, self._seq = self._seq, self._seq + len(values)  # first: a signal here may not give a number twice
-                self._pending.append((seq, now + self._clock_ns, self.position, template, values))
+                segments = [(self._seq, now + self._clock_ns, self.position, template, values)]
+            end = self._seq + len(values)
+            del flat[:size]  # from here to the next call no signal comes between: nothing is lost, or there twice
+            self._seq = end
+            self._pending.extend(segments)
             if len(self._pending) >= SAVE_SEGMENTS or now - self._saved_ns > SAVE_NS:
                 self._save()
 
@@ -230,12 +232,11 @@ class Recording:
             name = name.rpartition(".")[0]
         return self._levels.get(name, self._level)
 
-    def _split(self, slots: tuple[int, ...], values: list[Any], now: int) -> None:
-        """Store a segment as one-slot segments: with them the number of templates is bounded by that of the slots."""
-        for slot, value in zip(slots, values, strict=True):
-            template = intern(self._tables.templates, (slot,))
-            seq, self._seq = self._seq, self._seq + 1
-            self._pending.append((seq, now + self._clock_ns, self.position, template, [value]))
+    def _split(self, slots: tuple[int, ...], values: list[Any], now: int) -> list[Segment]:
+        """A segment as one-slot segments: with them the number of templates is bounded by that of the slots."""
+        templates, time_ns = self._tables.templates, now + self._clock_ns
+        pairs = enumerate(zip(slots, values, strict=True), self._seq)
+        return [(seq, time_ns, self.position, intern(templates, (slot,)), [value]) for seq, (slot, value) in pairs]
 
     def _save(self) -> None:
         try:

@@ -223,12 +223,13 @@ def writer(state: State, name: str, actor: str, recording: Recording | None, slo
                 accepted = type(value)
             elif kind in PLAIN:
                 checked, check = kind, spec.adapter.validator.validate_python
+        row = (slot, value if type(value) in plain else summary(value)) if is_told else None
         if rules:
             _assign_under(rules, state, name, value, actor)
         else:
             values[name] = value
-        if is_told:
-            put((slot, value if type(value) in plain else summary(value)))
+        if row is not None:
+            put(row)  # no function of Python since the assignment: no signal comes between the two
 
     return write
 

@@ -158,9 +158,13 @@ class MemoryStore:
     def write(self, tables: Tables, segments: Sequence[Segment]) -> None:
         """Keep the segments, and the tables themselves."""
         self._tables = tables
-        self._batches.extend([segment for segment in segments if segment[2][2] is not None])
-        self._others.extend([segment for segment in segments if segment[2][2] is None])
-        self._written += len(segments)
+        of_batches = [segment for segment in segments if segment[2][2] is not None]
+        others = [segment for segment in segments if segment[2][2] is None]
+        for held, given in ((self._batches, of_batches), (self._others, others)):
+            # A signal may fall between this and the recording's note of it; then the same segments come again.
+            new = [segment for segment in given if not held or segment[0] > held[-1][0]]
+            self._written += len(new)
+            held.extend(new)
 
     def tables(self) -> Tables:
         """The tables of the recording that writes here."""

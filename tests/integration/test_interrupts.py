@@ -133,6 +133,34 @@ def interrupted_at_line(number: int) -> Learner | None:
     return None
 
 
+def interrupted_at_call(number: int) -> Learner | None:
+    """A Learner that is interrupted where a signal may arrive: as a function of ours begins, or one in C has ended."""
+    learner, started, left = toy_learner(), [], number
+    learner.before("train")(lambda state: started.append(True))
+    ours = {"round.py": "count", "state.py": "write", "recording.py": "cut"}
+
+    def profile(frame: Any, event: str, argument: Any) -> None:
+        nonlocal left
+        if (
+            started
+            and event in ("call", "c_return")
+            and ours.get(Path(frame.f_code.co_filename).name) == frame.f_code.co_name
+        ):
+            left -= 1
+            if left == 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    sys.setprofile(profile)
+    try:
+        learner.fit(batches=2)
+    except KeyboardInterrupt:
+        return learner
+    finally:
+        sys.setprofile(None)
+    return None
+
+
 def in_a_thread(call: Callable[[], Learner | None]) -> Learner | None:
     """`call` in a thread of its own: an interrupt that a trace raises may leave an exception behind in its thread."""
     with ThreadPoolExecutor(1) as pool:
@@ -147,3 +175,13 @@ def test_interrupt_at_any_line_of_ours_is_raised_as_it_is_and_leaves_a_learner_t
         assert learner.outcome.ok and learner.state.model.training
         number += 61
     assert number > 500, "there were lines to interrupt"
+
+
+def test_signal_does_not_part_a_value_from_its_record() -> None:
+    number = 1
+    while (learner := in_a_thread(partial(interrupted_at_call, number))) is not None:
+        for name in ("updates", "batches_seen", "samples_seen"):
+            told = [change.after for change in learner.log.where(field=name)]
+            assert (told[-1] if told else 0) == getattr(learner.state, name), (number, name)
+        number += 3
+    assert number > 100, "there were calls to interrupt"

@@ -3,6 +3,7 @@
 import gc
 import threading
 import weakref
+from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -107,10 +108,10 @@ def test_level_off_gives_no_slot_to_the_field_and_its_parts() -> None:
 
 
 class InterruptedList(list[Segment]):
-    """A list in which Ctrl-C comes right after each append."""
+    """A list in which Ctrl-C comes right after it has grown."""
 
-    def append(self, segment: Segment) -> None:
-        super().append(segment)
+    def extend(self, segments: Iterable[Segment]) -> None:
+        super().extend(segments)
         raise KeyboardInterrupt
 
 
