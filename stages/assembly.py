@@ -8,7 +8,7 @@ from stages.check import check_names, check_readiness, check_unused
 from stages.composing import brought_of, classes_of, composed, freed, given_fields, spelt_out
 from stages.contract import Contract
 from stages.errors import GraphError
-from stages.finding import Finding
+from stages.finding import Finding, located
 from stages.hanging import hang, unplaced
 from stages.order import Edge, solve
 from stages.place import Place, lay_out
@@ -123,6 +123,7 @@ def assemble(
     ):
         findings.extend(rule(places))
     findings.extend(check_unused(places, names))
+    findings = located(findings, places)
     findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.severity))
     return Assembly(top, tuple(places), tuple(hooks), made, names, tuple(findings), tuple(edges))
 

@@ -76,7 +76,7 @@ def wrong_structure(batch: Any, inputs: str, targets: str | None) -> str:
 def wrong_lengths(inputs: Tensor, targets: Tensor, first: str, second: str) -> str:
     """The message for inputs and targets that do not belong together."""
     lengths = " and ".join(str(t.shape[0]) if t.dim() else "a scalar" for t in (inputs, targets))
-    return f"{first!r} and {second!r} differ in length: {lengths}. Every batch needs one target per input."
+    return f"The loader gave {first!r} and {second!r} of unequal length: {lengths}. A batch needs one target per input."
 
 
 def _size(batch: Any) -> int | None:

@@ -1,7 +1,12 @@
 """Finding: one thing that is wrong with a tree, or worth knowing of it."""
 
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
+
+from stages.place import Place
 
 Severity = Literal["error", "warning", "note"]
 
@@ -33,6 +38,9 @@ Kind = Literal[
     "written sometimes",
 ]
 
+_ROOT = Path(__file__).parents[1]
+_LIBRARY = tuple(f"{_ROOT / package}{os.sep}" for package in ("state", "stages", "learner"))
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -49,3 +57,29 @@ class Finding:
     kind: Kind
     actors: tuple[str, ...]
     message: str
+
+
+def located(findings: Iterable[Finding], places: Iterable[Place]) -> list[Finding]:
+    """The same; errors tell where the code of their stages and hooks stands that is not of this library."""
+    sources: dict[str, str] = {}
+    for place in places:
+        if place.has_own_code:
+            sources[place.path] = place.contract.source
+        sources |= {hung.path: hung.hook.contract.source for hung in place.hooks}
+    return [
+        replace(one, message=one.message + code_of([sources.get(path, "") for path in one.actors]))
+        if one.severity == "error"
+        else one
+        for one in findings
+    ]
+
+
+def is_of_library(source: str) -> bool:
+    """Whether a stage or hook with this source, "qualname file:line", is one of this library."""
+    return source.partition(" ")[2].startswith(_LIBRARY)
+
+
+def code_of(sources: Sequence[str]) -> str:
+    """The sentence that tells where the first two of these stand that are not of this library."""
+    told = [one for one in dict.fromkeys(sources) if one and not is_of_library(one)][:2]
+    return f" {'Their' if len(told) > 1 else 'Its'} code: {', '.join(told)}." if told else ""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from stages.cancel import Cancel, Exhausted, Outcome, Skip
 from stages.check import actors
 from stages.errors import Misuse, StageError
+from stages.finding import code_of
 
 if TYPE_CHECKING:
     from stages.node import Actor
@@ -56,7 +57,7 @@ def with_note(runner: "Runner", error: BaseException, actor: "Actor") -> BaseExc
         where = [f"epoch {epoch}"] if epoch is not None else []
         where += [f"{phase}, batch {batch}"] if phase is not None and batch is not None else []
         where += [f"update {updates}"] if updates is not None else []
-        told = f"In {actor.path}" + (f" at {', '.join(where)}." if where else ".")
+        told = f"In {actor.path}" + (f" at {', '.join(where)}." if where else ".") + code_of([actor.source])
         last = runner.recording.recent(3) if runner.recording is not None else []
         error.add_note("\n  ".join([told + " The last changes:", *last]) if last else told)
         error._staged = True  # type: ignore[attr-defined]  # so that parents do not repeat the note

@@ -1,9 +1,7 @@
 """Upholding: one invariant at one place of a tree that runs: when it is asked, and what is told of who broke it."""
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -11,6 +9,7 @@ from torch import Tensor
 from stages.cancel import Reached
 from stages.check import key_of
 from stages.errors import InvariantBroken, InvariantWarning
+from stages.finding import is_of_library
 from stages.invariants import OURS, Invariant, Wrong, is_among, is_phase
 from state import Change, ChangeLog
 from state.errors import StateError
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from stages.runner import Runner
 
 _NOBODY = ("setup", "external", "user")
-
-_ROOT = Path(__file__).parents[1]
-_LIBRARY = tuple(f"{_ROOT / package}{os.sep}" for package in ("state", "stages", "learner"))
 
 
 class Glance:
@@ -203,4 +199,4 @@ def share_glance(rules: "Sequence[Rule]") -> None:
 
 def _is_ours(change: Change) -> bool:
     """Whether a stage or hook of this library did it."""
-    return change.source.partition(" ")[2].startswith(_LIBRARY)
+    return is_of_library(change.source)

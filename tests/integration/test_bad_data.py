@@ -71,7 +71,7 @@ def test_fit_without_one_clear_end_is_refused(limits: dict[str, Any], refused: A
 
 def test_batch_of_unequal_lengths_is_stopped(stopped: Any) -> None:
     learner = toy_learner(train=[BATCH, (torch.ones(4, 1), torch.ones(3, 1))])
-    stopped(learner, BatchError, "'inputs' and 'targets' differ in length: 4 and 3", "unpack at epoch 0, fit, batch 1")
+    stopped(learner, BatchError, "'inputs' and 'targets' of unequal length: 4 and 3", "unpack at epoch 0, fit, batch 1")
     assert learner.state.updates == 1
 
 

@@ -96,7 +96,8 @@ def test_run_stage_lets_errors_and_signals_through() -> None:
 
     with pytest.raises(ValueError, match="no") as caught:
         run_stage(fails, inputs=ValueError("no"))
-    assert caught.value.__notes__ == ["In fails at update 0."]
+    (note,) = caught.value.__notes__
+    assert note.startswith("In fails at update 0. Its code: ") and f"fails {__file__}:" in note
     with pytest.raises(Cancel):
         run_stage(fails, inputs=Cancel("run"))
 

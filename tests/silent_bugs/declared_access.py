@@ -107,7 +107,8 @@ def own_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     "a processor merges the samples of a batch into one: in the loader",
     "transformers#34204",
     said="raised",
-    line="'inputs' and 'targets' differ in length: 1 and 5. Every batch needs one target per input.",
+    line="The loader gave 'inputs' and 'targets' of unequal length: 1 and 5. A batch needs one target per input.",
+    culprit="The loader",
 )
 def processor_merges_in_the_loader(buggy: bool) -> Learner:
     train = [(tokens.reshape(1, -1) if buggy else tokens, targets) for tokens, targets in words(6)]

@@ -214,7 +214,7 @@ def init_at_each_fit(buggy: bool) -> tuple[Learner, Any]:
     line="one of the variables needed for gradient computation has been modified by an inplace operation "
     "In train/epoch/fit/batch/again at epoch 0, fit, batch 0, update 1",
     culprit="train/epoch/fit/batch/again",
-    is_located=False,
+    is_located=True,
 )
 def stale_graph_after_a_fused_step(buggy: bool) -> Learner:
     @stage(reads=("loss", "model.params"), writes=("model.grads",))

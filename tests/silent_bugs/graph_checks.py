@@ -205,7 +205,7 @@ class Standardise(Callback):
     said="refused",
     line="Noise.add and Standardise.scale both write 'inputs' after 'train/epoch/fit/batch/unpack' and have no order.",
     culprit="Noise.add and Standardise.scale",
-    is_located=False,
+    is_located=True,
 )
 def order_of_callbacks(buggy: bool) -> Learner:
     model = network()
@@ -221,7 +221,7 @@ def order_of_callbacks(buggy: bool) -> Learner:
     said="refused",
     line="train/epoch:after:SaveBest.save reads 'valid_loss', which train/epoch/validate/validate:after:Mean.result ",
     culprit="train/epoch:after:SaveBest.save",
-    is_located=False,
+    is_located=True,
 )
 def chosen_by_a_stale_metric(buggy: bool) -> Learner:
     class SaveBest(Callback):

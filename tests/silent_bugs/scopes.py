@@ -98,7 +98,7 @@ def resumed_from_the_average(buggy: bool) -> tuple[Learner, Any]:
     said="refused",
     line="train/epoch/fit/batch/gradient:after:Clip.clip reads 'model.grads', which is of no use after ",
     culprit="train/epoch/fit/batch/gradient:after:Clip.clip",
-    is_located=False,
+    is_located=True,
 )
 def clipped_before_unscaling(buggy: bool) -> Learner:
     class Clip(Callback):

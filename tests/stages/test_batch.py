@@ -125,4 +125,4 @@ def test_wrong_structure_of_one_part_offers_the_settings() -> None:
 
 def test_wrong_lengths_gives_both() -> None:
     told = wrong_lengths(torch.ones(3, 1), tensor(1.0), "inputs", "targets")
-    assert told.startswith("'inputs' and 'targets' differ in length: 3 and a scalar.")
+    assert told.startswith("The loader gave 'inputs' and 'targets' of unequal length: 3 and a scalar.")

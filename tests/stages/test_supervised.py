@@ -113,7 +113,7 @@ def test_unpack_refuses_another_structure_and_names_the_slot_to_swap(batch: Any)
 
 @pytest.mark.parametrize("targets", [torch.ones(2), tensor(1.0)])
 def test_unpack_refuses_inputs_and_targets_of_unequal_length(targets: torch.Tensor) -> None:
-    with pytest.raises(BatchError, match=r"'inputs' and 'targets' differ in length: 3 and") as caught:
+    with pytest.raises(BatchError, match=r"The loader gave 'inputs' and 'targets' of unequal length: 3 and") as caught:
         run_stage(Unpack(), batch=(torch.ones(3, 1), targets))
     assert "one target per input" in str(caught.value)
 
