@@ -15,11 +15,13 @@ from stages.place import Place, lay_out
 from stages.rules import (
     clashing_pairs,
     endless_loops,
+    forbidden_updates,
     forbidden_writes,
     inside_themselves,
     order_finding,
     restored_and_written,
     rounds_never_opened,
+    schedules_before_updates,
     unknown_binds,
     unknown_forbids,
     unopened_scopes,
@@ -113,6 +115,8 @@ def assemble(
     findings.extend(unopened_scopes(made, places))
     findings.extend(unknown_forbids(places, names))
     findings.extend(forbidden_writes(places, names))
+    findings.extend(forbidden_updates(places, names, state))
+    findings.extend(schedules_before_updates(places, made))
     for rule in (
         clashing_pairs,
         restored_and_written,

@@ -24,6 +24,7 @@ Kind = Literal[
     "orphaned hook",
     "read before write",
     "restored and written",
+    "schedule before update",
     "schema conflict",
     "stage inside itself",
     "stale read",

@@ -3,6 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from stages.binding import names_of
 from stages.check import actors, key_of
@@ -78,6 +83,48 @@ def forbidden_writes(places: list[Place], names: Mapping[str, FieldSpec]) -> Ite
                     told = f"{path} writes {name!r}, which {place.path} forbids (forbids {rule!r})."
                     ways = "Take it out of there, or take the name out of forbids."
                     yield Finding("error", "forbidden write", (path, place.path), f"{told} {ways}")
+
+
+def forbidden_updates(places: list[Place], names: Mapping[str, FieldSpec], state: State | None) -> Iterator[Finding]:
+    """Optimizers that hold what a composite forbids to be written, and that are stepped inside it."""
+    optimizers = {} if state is None else state.components(Optimizer)
+    for place in (one for one in places if one.forbids and optimizers):
+        for path, access in actors(one for child in place.children.values() for one in child.walk()):
+            for name in (one for one in access.writes if one.removesuffix(".state") in optimizers):
+                held = _trained(state, optimizers[name.removesuffix(".state")])
+                for rule in place.forbids:
+                    found = [one for one in held if _means(rule, one, names)]
+                    if found:
+                        told = f"{path} writes {name!r}: that optimizer updates {found[0]!r}"
+                        told += f" and {len(found) - 1} more" if len(found) > 1 else ""
+                        ways = "Make the optimizer without them, freeze them, or take the name out of forbids."
+                        told += f", which {place.path} forbids (forbids {rule!r})."
+                        yield Finding("error", "forbidden write", (path, place.path), f"{told} {ways}")
+
+
+def schedules_before_updates(places: list[Place], schema: type[State]) -> Iterator[Finding]:
+    """Hooks and stages that move a scheduler in each round of a loop, before an update of that round, or without one.
+
+    PyTorch wants `scheduler.step()` after `optimizer.step()`, since 1.1.0: the first rate would never be used.
+    """
+    specs = schema.specs
+    moved = {f"{name}.state" for name, spec in specs.items() if _is_kind(spec.annotation, LRScheduler)}
+    for loop in places:
+        if not moved or loop.kind != "stage" or getattr(loop.stage, "each", None) is None:
+            continue
+        inside = [one for child in loop.children.values() if child.kind == "stage" for one in child.walk()]
+        steady = _steady(inside)
+        updated: set[str] = set()
+        for path, access in actors(inside):
+            updated |= {name.removesuffix(".state") for name in access.writes if name.endswith(".state")}
+            rates = {name.partition(".")[0] for name in access.writes if ".hyper" in name}
+            schedules = moved.intersection(access.writes) if path in steady else ()
+            for schedule in schedules if rates and not rates & updated else ():
+                name, rate = schedule.removesuffix(".state"), min(rates)
+                told = f"{path} moves {name!r} in each round of {loop.path}, before an update of that round has used"
+                told += f" its rate ('{rate}.hyper'), so the first one is never used."
+                ways = "Hook it after the slot that updates: after('update')."
+                yield Finding("error", "schedule before update", (path,), f"{told} {ways}")
 
 
 def unknown_forbids(places: list[Place], names: Mapping[str, FieldSpec]) -> Iterator[Finding]:
@@ -205,6 +252,37 @@ def unknown_binds(places: list[Place]) -> Iterator[Finding]:
                 told = f"{path}: bind({own}={other!r}) names a field that {type(thing).__name__} does not use."
                 near = suggestion(nearest(own, used))
                 yield Finding("error", "unknown field", (path,), f"{told}{near} It uses {sorted(used - {'*'})}.")
+
+
+def _steady(places: list[Place]) -> set[str]:
+    """Who acts in every round of the loop that these places are in: in no loop below it, and not only sometimes."""
+    found = set()
+    inner: set[int] = set()
+    for place in places:
+        is_inner = place.parent is not None and id(place.parent) in inner
+        runs = getattr(place.stage, "runs", "1")
+        if is_inner or getattr(place.stage, "each", None) is not None or runs.startswith("0"):
+            inner.add(id(place))
+        if not is_inner:
+            found |= {place.path} | {hung.path for hung in place.hooks if not hung.hook.is_thinned}
+    return found
+
+
+def _trained(state: State | None, optimizer: Optimizer) -> list[str]:
+    """What an optimizer has to train, as "model.params.0.weight"."""
+    own = {id(one) for group in optimizer.param_groups for one in group["params"] if one.requires_grad}
+    modules = {} if state is None else state.components(nn.Module)
+    return [
+        f"{field}.params.{name}"
+        for field, module in modules.items()
+        for name, parameter in module.named_parameters()
+        if id(parameter) in own
+    ]
+
+
+def _is_kind(annotation: Any, kind: type) -> bool:
+    """Whether a field holds this kind of component, by its annotation."""
+    return isinstance(annotation, type) and issubclass(annotation, kind)
 
 
 def _means(rule: str, name: str, names: Mapping[str, FieldSpec]) -> bool:

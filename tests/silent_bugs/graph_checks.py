@@ -152,24 +152,15 @@ class Rate(TrainState):
     schedule: LRScheduler = field(factory=lambda state: LambdaLR(state.optimizer, lambda n: 0.95**n))
 
 
-def rate_before_any_update(learner: Learner) -> Change | None:
-    """The first change of the rate, if it came before the first update."""
-    changes = [one for one in learner.log.history("optimizer.hyper.lr") if one.actor != "setup"]
-    updates = [one for one in learner.log.history("updates") if one.actor != "setup"]
-    return changes[0] if changes[0].seq < updates[0].seq else None
-
-
 @silent_bug(
     "29",
     "the scheduler moves before the optimizer, and the first rate is never used",
     "pytorch#44511",
-    said="asked",
-    line="train/epoch/fit/batch/gradient:after:Anneal.anneal at epoch 0, batch 0, update 0: optimizer.hyper.lr 0.1 -> ",
+    said="refused",
+    plain="UserWarning, at the first step",
+    line="train/epoch/fit/batch/gradient:after:Anneal.anneal moves 'schedule' in each round of train/epoch/fit, ",
     culprit="train/epoch/fit/batch/gradient:after:Anneal.anneal",
     is_located=True,
-    plain="UserWarning, at the first step",
-    question="is the rate changed before the first update?",
-    ask=rate_before_any_update,
 )
 def scheduler_before_the_optimizer(buggy: bool) -> Learner:
     class Anneal(Callback):

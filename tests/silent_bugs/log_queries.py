@@ -175,8 +175,8 @@ class Rate(TrainState):
     "the scheduler moves with every batch, though four make one update",
     *("accelerate#963", "h2o-llmstudio#663"),
     plain="UserWarning: scheduler before optimizer, at the first step",
-    said="recorded",
-    line="train/epoch/fit/window/batch:after:anneal at epoch 0, update 2: broken optimizer.hyper.lr = 0.095 ",
+    said="refused",
+    line="train/epoch/fit/window/batch:after:anneal moves 'schedule' in each round of train/epoch/fit/window, before ",
     culprit="train/epoch/fit/window/batch:after:anneal",
     is_located=True,
 )

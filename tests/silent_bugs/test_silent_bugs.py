@@ -21,7 +21,7 @@ def test_the_bug_is_answered_as_the_table_says(bug: Bug, tmp_path: Path, monkeyp
     assert (told.said, told.line[: len(bug.line)]) == (bug.said, bug.line), told.line
     assert bug.culprit in told.line
     assert is_in_its_file(bug, told.line) == bool(bug.is_located), told.line
-    assert bool(told.others) == (bug.plain != NOTHING), told.others
+    assert bool(told.others) == (bug.plain != NOTHING and bug.said != "refused"), told.others  # PyTorch's, in the run
 
 
 @pytest.mark.parametrize("bug", [bug for bug in BUGS if " changed " in bug.line], ids=str)

@@ -282,7 +282,7 @@ class TwoParts(TrainState):
     backbone: nn.Module
 
 
-def in_two_fields(**forbidden: Any) -> Learner:
+def in_two_fields() -> Learner:
     """One optimizer over two modules, of which `Update` declares the one in `model`."""
 
     @stage(state=TwoParts, writes=("outputs",))
@@ -291,7 +291,7 @@ def in_two_fields(**forbidden: Any) -> Learner:
 
     backbone, model = nn.Linear(2, 3), nn.Linear(3, 1)
     optimizer = torch.optim.SGD([*backbone.parameters(), *model.parameters()], lr=0.1)
-    batch = FitBatch(Unpack(), ClearGradients(), Gradient(forward, Loss(), Backward()), Update(), **forbidden)
+    batch = FitBatch(Unpack(), ClearGradients(), Gradient(forward, Loss(), Backward()), Update())
     train = [(torch.randn(4, 2), torch.randn(4, 1)) for _ in range(6)]
     models = {"model": model, "backbone": backbone}
     return Learner(models, nn.functional.mse_loss, optimizer, train=train, stages=Train(Fit(Fetch(), batch)))
@@ -301,8 +301,3 @@ def test_what_an_optimizer_holds_of_further_modules_is_no_alarm_over_rounds_that
     learner = in_two_fields()
     learner.fit(epochs=3)
     assert not learner.log.where(actor="external")
-
-
-def test_what_is_forbidden_may_not_be_changed_by_way_of_an_optimizer_that_holds_it() -> None:
-    with pytest.raises(UndeclaredChange, match=r"update changed 'backbone\.params' .* train/fit/batch forbids"):
-        in_two_fields(forbids=("backbone.params",)).fit(epochs=1)

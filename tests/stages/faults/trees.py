@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from learner import Callback, GraphError, InvariantWarning, TrainState, after, before, field
 from learner.loading import NotBuilt
@@ -94,6 +95,10 @@ class Typo(TrainState):
     valid_acuracy: float = field(scope="epoch")
 
 
+class Rate(TrainState):
+    schedule: LRScheduler = field(factory=lambda state: LambdaLR(state.optimizer, lambda n: 0.5**n))
+
+
 class Bound(Values):
     other: nn.Module
     number: int = 0
@@ -161,6 +166,15 @@ def keeping(make: Callable[[], object]) -> list[Finding]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InvariantWarning)
         return trained(keep)
+
+
+def moving(point: Any) -> Any:
+    """A hook that moves the scheduler."""
+
+    def move(schedule: LRScheduler) -> None:
+        schedule.step()
+
+    return point(move)
 
 
 def swapped(new: Stage, *callbacks: Any) -> list[Finding]:
