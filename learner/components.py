@@ -8,8 +8,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from learner.errors import AlreadyBound, ArgumentError
+from stages.errors import listed
 from state import State, TrainState, field
-from state.parts import tensors
+from state.parts import tensors, trained
 from state.schema import compose
 
 Models = nn.Module | Mapping[str, nn.Module]
@@ -114,9 +115,18 @@ def check_optimizers(state: State) -> None:
         told = "Make it from the parameters of the model that you pass, after any copy, wrapper or exchange of layers"
         if len(lost) == len(list(tensors(optimizer))):
             raise ArgumentError("Learner", name, f"{name!r} updates no parameter of {held}. {told}.")
-        problem = f"{name!r} updates {len(lost)} tensors that nothing in State holds, of shape {lost[0]}."
+        problem = f"{name!r} updates {len(lost)} tensors that nothing in State holds, of shape {lost[0]}"
+        forgotten = _not_updated(state)
+        problem += f", and no optimizer updates {listed(forgotten)}." if forgotten else "."
         remedy = f"{told}; or give what holds them a field, so that checkpoints have it."
         raise ArgumentError("Learner", name, f"{problem} {remedy}")
+
+
+def _not_updated(state: State) -> list[str]:
+    """What is to be trained and no optimizer has, as "model.params.0.weight"."""
+    updated = {id(tensor) for optimizer in state.components(Optimizer).values() for tensor in tensors(optimizer)}
+    found = trained(state.components(nn.Module))
+    return [f"{field}.params.{name}" for field, name, parameter in found if id(parameter) not in updated]
 
 
 def lost_tensors(optimizer: Optimizer, values: Mapping[str, Any]) -> list[torch.Tensor]:

@@ -210,6 +210,9 @@ class Learner(Asking, Edits, Returns):
     def debug(self, on: bool = True) -> None:
         """Look at everything at every boundary in every batch, and raise on any undeclared change. Slow; for debugging.
 
+        What a stage or hook was seen to change of the parts that it declares is on record too, and who drew from a
+        generator.
+
         Args:
             on: False goes back to the guard that the Learner was made with.
         """

@@ -188,6 +188,10 @@ class Guard:
             return
         others = self._undeclared(actor.access, found)
         own = [one for one in found if one not in others]
+        if self.is_debugging:  # what it declares may have changed, and this did
+            for one in own:
+                if one.name.rpartition(".")[2] not in ("hyper", "mode"):  # of which there is a row for each value
+                    self._record(actor, [one], one.evidence)
         forbidden = [one for one in own if any(_forbids(rule, one.name) for rule in actor.forbidden)]
         if forbidden:
             owners = {owner for rule, owner in actor.forbidden.items() for one in forbidden if _forbids(rule, one.name)}

@@ -19,7 +19,7 @@ from stages.place import Place, filled
 from stages.stage import Composite
 from state.errors import nearest, suggestion
 from state.fields import FieldSpec
-from state.parts import is_saveable
+from state.parts import is_saveable, trained
 from state.scopes import SCOPES
 from state.state import State
 
@@ -90,6 +90,8 @@ def forbidden_updates(places: list[Place], names: Mapping[str, FieldSpec], state
     optimizers = {} if state is None else state.components(Optimizer)
     for place in (one for one in places if one.forbids and optimizers):
         for path, access in actors(one for child in place.children.values() for one in child.walk()):
+            if not any(key_of(name).endswith(".params") for name in access.writes):  # it may write the state alone
+                continue
             for name in (one for one in access.writes if one.removesuffix(".state") in optimizers):
                 held = _trained(state, optimizers[name.removesuffix(".state")])
                 for rule in place.forbids:
@@ -270,14 +272,9 @@ def _steady(places: list[Place]) -> set[str]:
 
 def _trained(state: State | None, optimizer: Optimizer) -> list[str]:
     """What an optimizer has to train, as "model.params.0.weight"."""
-    own = {id(one) for group in optimizer.param_groups for one in group["params"] if one.requires_grad}
-    modules = {} if state is None else state.components(nn.Module)
-    return [
-        f"{field}.params.{name}"
-        for field, module in modules.items()
-        for name, parameter in module.named_parameters()
-        if id(parameter) in own
-    ]
+    own = {id(one) for group in optimizer.param_groups for one in group["params"]}
+    found = trained({} if state is None else state.components(nn.Module))
+    return [f"{field}.params.{name}" for field, name, parameter in found if id(parameter) in own]
 
 
 def _is_kind(annotation: Any, kind: type) -> bool:

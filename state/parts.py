@@ -1,6 +1,6 @@
 """Parts of a component: what of an object in State can change in place, by the type of the object."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -79,6 +79,14 @@ def scalars(component: Any, part: str) -> dict[str, Any]:
         rates = {name: value if isinstance(value, list) else [value] for name, value in plain}
         return {name: _common(each) for name, each in rates.items() if each and all(map(_is_number, each))}
     return {}
+
+
+def trained(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, str, nn.Parameter]]:
+    """The parameters of these modules that are to be trained: (name of the module, name in it, parameter)."""
+    for field, module in modules.items():
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                yield field, name, parameter
 
 
 def tensors(component: Any) -> Iterator[Tensor]:

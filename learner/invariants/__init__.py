@@ -1,9 +1,15 @@
 """The invariants that a Learner has unless it is told otherwise: what is so in any training, whoever wrote it."""
 
-from learner.invariants import batches, gradients, modes, updates
+from learner.invariants import batches, clearing, gradients, modes, updates
 from stages import Invariant
 
 
 def defaults() -> tuple[Invariant, ...]:
     """New ones, as some keep what they saw. They are asked in the rounds that the guard looks at."""
-    return (*updates.invariants(), *gradients.invariants(), *modes.invariants(), *batches.invariants())
+    return (
+        *updates.invariants(),
+        *gradients.invariants(),
+        *clearing.invariants(),
+        *modes.invariants(),
+        *batches.invariants(),
+    )

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from learner.invariants.clearing import has_any
 from learner.invariants.standing import UPDATE, warned
 from learner.invariants.updates import in_tree, names_of_parameters, shown, stepped, updated_by_optimizers
 from stages import Invariant, TrainingPhase, Writes
 from stages.invariants import Wrong
 from stages.place import ROOT, Place
+from state.parts import trained
 
 UPDATES = 3
 """So many updates there have to be at least."""
@@ -40,14 +42,6 @@ def invariants() -> tuple[Invariant, ...]:
         ),
         warned("what is to be trained gets gradients", ungraded.passed, after=TrainingPhase),
         warned("what is to be trained gets gradients", ungraded.told, after=ROOT, sampled=False),
-        warned(
-            "an update uses gradients that were made for it",
-            Leaks(),
-            around=Writes("*.grads"),
-            within=TrainingPhase,
-            compares=("*.grads",),
-            hooks=False,
-        ),
         warned("what a backward pass computes is used", discarded.updated, after=UPDATE, hooks=False),
         warned(
             "what a backward pass computes is used",
@@ -119,27 +113,6 @@ class Ungraded:
         ]
         told = "had no gradient so far: is something detached, or not used?"
         return f"{shown(without)} {told}" if without else None
-
-
-class Leaks:
-    """Gradients that another loss has left, by somebody who only touches them, are cleared before any are added.
-
-    Of a stage that makes gradients and steps the optimizer too, nobody can see from outside that it clears them.
-    """
-
-    def __init__(self) -> None:
-        self._left: dict[str, str] = {}
-
-    def __call__(self, state: Any, changed: tuple[str, ...], place: Place) -> str | None:
-        written = {name.partition(".")[0] for name in place.access.writes if name.endswith(".grads")}
-        for field in written & self._left.keys():
-            gradients = [p.grad for p in state.components(nn.Module)[field].parameters()]
-            who = self._left.pop(field)
-            if who != place.path and not stepped(state, place) and any(has_any(gradient) for gradient in gradients):
-                return f"{field}.grads still had what {who} left there: clear them first"
-        for field in {name.partition(".")[0] for name in changed} - written:
-            self._left[field] = place.path
-        return None
 
 
 class Discarded:
@@ -227,13 +200,8 @@ class Thawed:
 def _not_updated(state: Any) -> dict[str, nn.Parameter]:
     """The parameters that are to be trained and that no optimizer has, by name; none where there is no optimizer."""
     updated = updated_by_optimizers(state)
-    modules = state.components(nn.Module).items() if updated else ()
-    return {
-        f"{field}.{name}": parameter
-        for field, module in modules
-        for name, parameter in module.named_parameters()
-        if parameter.requires_grad and id(parameter) not in updated
-    }
+    found = trained(state.components(nn.Module)) if updated else ()
+    return {f"{field}.{name}": parameter for field, name, parameter in found if id(parameter) not in updated}
 
 
 class Kept:
@@ -295,12 +263,3 @@ def _is_known_and_finite(gradient: Tensor | None) -> bool:
     if gradient is None:
         return True
     return not gradient.is_meta and gradient.layout == torch.strided and bool(gradient.isfinite().all())
-
-
-def has_any(gradient: Tensor | None) -> bool:
-    """Whether an element is other than zero; so it is taken to be where that cannot be known."""
-    if gradient is None:
-        return False
-    if gradient.is_meta or gradient.layout != torch.strided:
-        return True
-    return bool((gradient != 0).any())

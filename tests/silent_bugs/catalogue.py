@@ -54,8 +54,9 @@ def ours(bug: Bug) -> str:
 
 
 def class_of(bug: Bug) -> str:
-    """The class of a bug, and the level of the log that it takes if that is not the default."""
-    return bug.said if bug.audit == "summary" else f'{bug.said}, `audit="{bug.audit}"`'
+    """The class of a bug, and what it takes that is not the default: a level of the log, or `debug()`."""
+    level = "" if bug.audit == "summary" else f', `audit="{bug.audit}"`'
+    return bug.said + level + ", `learner.debug()`" * (bug.mode == "debug")
 
 
 def counts() -> Iterator[Row]:

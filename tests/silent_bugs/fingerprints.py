@@ -51,7 +51,9 @@ def optimizer_made_before_wrapping(buggy: bool) -> Learner:
     "a layer is replaced after the optimizer was made, and never trained",
     *("nni#4521", "nncf PR327", "pytorch#14467"),
     said="refused",
-    line="Learner: 'optimizer' updates 2 tensors that nothing in State holds, of shape (1, 8).",
+    line="Learner: 'optimizer' updates 2 tensors that nothing in State holds, of shape (1, 8), and no optimizer "
+    "updates model.params.2.weight, model.params.2.bias.",
+    culprit="model.params.2.weight",
 )
 def head_replaced_after_the_optimizer(buggy: bool) -> Learner:
     model = network()

@@ -48,8 +48,10 @@ def gradients_are_never_cleared(buggy: bool) -> Learner:
     "1b",
     "`zero_grad` is left out and gradients pile up: in a stage that does the whole step",
     "stackoverflow 60335387",
-    said="missed",
-    why="One stage that may write gradients and parameters clears, adds and updates inside, where nobody looks.",
+    said="recorded",
+    line="train/epoch/fit/batch/step wrote 'model.grads' last, and it does not hold that an update uses gradients ",
+    culprit="train/epoch/fit/batch/step",
+    is_located=True,
 )
 def gradients_pile_up_in_one_stage(buggy: bool) -> Learner:
     @stage(

@@ -55,6 +55,7 @@ class Bug:
         question: what is asked, in words; `ask` puts it to the Learner after the run and answers what pins the bug, or
             None where there is none.
         audit: the level of the log that the question needs.
+        mode: "debug" where the question needs a run under `debug()`.
         why: for one that is missed or prevented, in one sentence.
     """
 
@@ -70,6 +71,7 @@ class Bug:
     question: str = ""
     ask: Callable[[Learner], object] | None = None
     audit: str = "summary"
+    mode: Mode = "plain"
     why: str = ""
 
     def __str__(self) -> str:

@@ -131,12 +131,22 @@ def shuffled(*, checks_first: bool, **settings: Any) -> tuple[Learner, Any]:
     return learner, run
 
 
+def first_draw(learner: Learner) -> Change | None:
+    """Who drew the first random number of the run, if that was no part of the training."""
+    drawn = learner.log.where(field="rng")
+    return drawn[0] if drawn and "/fit" not in drawn[0].actor else None
+
+
 @silent_bug(
     "25a",
     "a validation before training changes the order of the training data: seeded at the top of the program",
     *("Lightning#6988", "Lightning PR7014"),
-    said="missed",
-    why="What draws from a generator on the way leaves no row, and two logs are not compared yet.",
+    said="asked",
+    line="train/epoch/validate at epoch 0, batch 0, update 0: rng = torch (value)",
+    culprit="train/epoch/validate",
+    mode="debug",
+    question="who draws the first random number?",
+    ask=first_draw,
 )
 def sanity_check_changes_the_shuffle(buggy: bool) -> tuple[Learner, Any]:
     return shuffled(checks_first=buggy)
@@ -284,12 +294,23 @@ def init_left_out(buggy: bool) -> Learner:
     return Learner(model, F.mse_loss, torch.optim.SGD(model.parameters(), lr=0.1), train=samples())
 
 
+def left_out(learner: Learner) -> Change | None:
+    """What the initialisation was seen to write, if the layer's own parameter is not in it."""
+    written = learner.log.where(field="model.params", actor="*Init.init", evidence="contents")
+    return next((one for one in written if "decay" not in str(one.after)), None)
+
+
 @silent_bug(
     "44b",
     "the initialisation leaves out a parameter, which stays constant: in a hook",
     *("flash-linear-attention PR739", "flash-linear-attention PR753"),
-    said="missed",
-    why="The hook may change `model.params`, and the log has no row for each parameter.",
+    said="asked",
+    line="train:before:Init.init: model.params ",
+    culprit="train:before:Init.init",
+    is_located=True,
+    mode="debug",
+    question="which parameters was the initialisation seen to write?",
+    ask=left_out,
 )
 def init_left_out_by_a_hook(buggy: bool) -> Learner:
     class Init(Callback):

@@ -76,6 +76,7 @@ def checkpoint_of_lent_weights(buggy: bool) -> Learner:
     *("nequip PR590", "schnetpack PR785"),
     said="recorded",
     line="external at update 6: model.params",
+    culprit="external",
 )
 def resumed_from_the_average(buggy: bool) -> tuple[Learner, Any]:
     model = network()

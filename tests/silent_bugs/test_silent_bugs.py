@@ -17,7 +17,7 @@ each_bug = pytest.mark.parametrize("bug", BUGS, ids=str)
 @each_bug
 def test_the_bug_is_answered_as_the_table_says(bug: Bug, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    told = tell(bug, is_buggy=True)
+    told = tell(bug, is_buggy=True, mode=bug.mode)
     assert (told.said, told.line[: len(bug.line)]) == (bug.said, bug.line), told.line
     assert bug.culprit in told.line
     assert is_in_its_file(bug, told.line) == bool(bug.is_located), told.line

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from learner import Learner, TrainState
+from learner import Callback, Learner, TrainState, before
 from learner.testing import toy_learner
 from stages import Forward, GuardWarning, UndeclaredChange
 from stages.guard import EVERY, FIRST, Schedule
+from state.watch import EVIDENCE
 
 BATCH = "train/epoch/fit/batch"
 DATA = [(torch.ones(4, 1), torch.ones(4, 1))]
@@ -212,6 +213,22 @@ def test_debug_is_kept_over_edits_until_it_is_switched_off() -> None:
     learner.debug(False)
     learner.fit(epochs=1)
     assert learner.outcome.ok
+
+
+def test_debug_tells_what_was_seen_to_change_of_what_is_declared() -> None:
+    class Draws(Callback):
+        @before("fit/batch", writes=("model.params", "model.buffers"), touches=("rng",))
+        def draw(self, model: nn.Module) -> None:
+            with torch.no_grad():
+                model.weight.add_(torch.rand(()))
+
+    learner = toy_learner(callbacks=[Draws()])
+    learner.fit(batches=1)
+    assert not learner.log.where(actor="*draw", field="rng")
+    learner.debug()
+    learner.fit(batches=1)
+    told = {(one.field, one.after) for one in learner.log.where(actor="*draw") if one.evidence in EVIDENCE}
+    assert told == {("model.params", "weight"), ("rng", "torch")}
 
 
 def test_debug_finds_who_flips_a_mode_in_any_batch() -> None:

@@ -195,6 +195,7 @@ def test_empty_loader_is_an_error_in_a_window_too() -> None:
 def test_loop_of_ones_own_runs_inside_a_window() -> None:
     learner, _ = windowed()
     learner.fit(updates=1)
+    learner.state.optimizer.zero_grad()
     with learner.inside("fit/window"):
         for _ in range(2):
             learner.fit_batch(BATCH)

@@ -48,8 +48,14 @@ class Judged:
             (actor.path, spot.path)
             for spot, held in inside
             for actor in held.actors()
-            if all_atoms(actor.named(actor.act.writes)) & spot.forbids
+            if all_atoms(self._changed_by(actor)) & spot.forbids
         }
+
+    def _changed_by(self, actor: Actor) -> set[str]:
+        """What an actor writes, and what the optimizer updates that it steps."""
+        written = set(actor.named(actor.act.writes))
+        is_update = "optimizer.state" in written and any(key_of(name).endswith(".params") for name in written)
+        return written | ({"model.params.weight", "model.params.bias"} if is_update else set())
 
     @cached_property
     def clashing(self) -> set[frozenset[str]]:

@@ -190,7 +190,8 @@ def layer_that_two_optimizers_hold(is_bad: bool) -> Learner:
         second_optimizer.step()
 
     first = torch.optim.SGD(model[0].parameters(), lr=0.05)
-    tree = supervised().insert(step, after="update", slot="second")
+    clear = ClearGradients().bind(optimizer="second_optimizer")
+    tree = supervised().insert(step, after="update", slot="second").insert(clear, before="gradient", slot="clear")
     return learner_of(model, optimizer={"optimizer": first, "second_optimizer": second}, stages=tree)
 
 
