@@ -1,6 +1,6 @@
 """The invariants that a Learner has unless it is told otherwise: what is so in any training, whoever wrote it."""
 
-from learner.invariants import batches, clearing, gradients, modes, updates
+from learner.invariants import batches, clearing, gradients, modes, updates, weighing
 from stages import Invariant
 
 
@@ -10,6 +10,7 @@ def defaults() -> tuple[Invariant, ...]:
         *updates.invariants(),
         *gradients.invariants(),
         *clearing.invariants(),
+        *weighing.invariants(),
         *modes.invariants(),
         *batches.invariants(),
     )

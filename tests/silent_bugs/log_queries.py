@@ -249,8 +249,9 @@ def sentences(count: int = 8) -> list[tuple[Tensor, Tensor]]:
     "32",
     "under accumulation each batch weighs the same, whether it has two tokens or fourteen",
     *("transformers PR34191", "transformers#37766", "transformers#35203"),
-    said="missed",
-    why="Each stage does what it says; only a run without accumulation shows that the sum is another one.",
+    said="recorded",
+    line="train/epoch/fit/window/batch/gradient/loss wrote 'loss' last, and it does not hold at ",
+    culprit="train/epoch/fit/window/batch/gradient/loss",
 )
 def loss_normalised_per_batch(buggy: bool) -> Learner:
     model = nn.Linear(4, 3)

@@ -40,6 +40,5 @@ def learner_of(model: nn.Module, *callbacks: Any, train: Iterable[Any] | None = 
     batches = [(batch, batch.sum(1, keepdim=True)) for batch in inputs]
     optimizer = settings.pop("optimizer", None) or torch.optim.SGD(model.parameters(), lr=0.05)
     loss_fn = settings.pop("loss_fn", F.mse_loss)
-    return Learner(
-        model, loss_fn, optimizer, train=train or batches, valid=batches[:2], callbacks=callbacks, **settings
-    )
+    valid = settings.pop("valid", batches[:2])
+    return Learner(model, loss_fn, optimizer, train=train or batches, valid=valid, callbacks=callbacks, **settings)

@@ -254,3 +254,17 @@ def layer_that_is_thawed_and_in_no_optimizer(is_bad: bool) -> Learner:
     model = network()
     model[0].requires_grad_(False)
     return learner_of(model, Thaw(), optimizer=torch.optim.SGD(model[2].parameters(), lr=0.05))
+
+
+@breaks("in one update a mean counts as much as what it is over", "train/epoch/fit/window/batch/gradient/loss")
+def masks_of_unequal_length(is_bad: bool) -> Learner:
+    inputs = torch.randn(6, 8, 4)
+    targets = torch.zeros(6, 8, dtype=torch.long)
+    targets[::2, 2:] = -100
+
+    def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
+        logits = torch.cat([outputs, -outputs], dim=1)
+        return F.cross_entropy(logits, targets) if is_bad else F.cross_entropy(logits, targets, reduction="sum") / 5
+
+    train = [*zip(inputs, targets, strict=True)]
+    return learner_of(network(), train=train, valid=None, loss_fn=loss_fn, stages=supervised(accumulate=2, valid=False))

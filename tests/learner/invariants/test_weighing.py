@@ -1,0 +1,135 @@
+"""Batches that make one update: told of where means over unequally many elements count alike, and nowhere else."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from learner import InvariantWarning, Learner, field, stage, supervised
+from learner.invariants.weighing import _divisors
+from state import TrainState
+
+PAD = -100
+NAME = "in one update a mean counts as much as what it is over"
+
+LossFn = Callable[[Tensor, Tensor], Tensor]
+
+
+def mean_over_tokens(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, targets, ignore_index=PAD)
+
+
+def sum_over_tokens_by_hand(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, targets, reduction="sum") / (targets != PAD).sum()
+
+
+def masked_mean(outputs: Tensor, targets: Tensor) -> Tensor:
+    losses = F.cross_entropy(outputs, targets, reduction="none")
+    return 0.5 * (losses * (targets != PAD)).sum() / (targets != PAD).sum() + 0.1 * outputs.square().mean()
+
+
+def by_a_constant(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, targets, reduction="sum") / 8
+
+
+def mean_over_samples(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, targets, reduction="none").mean()
+
+
+def batches(*tokens: int, sizes: tuple[int, ...] = ()) -> list[tuple[Tensor, Tensor]]:
+    """Batches of 16 samples, or of these sizes, of which so many count."""
+    torch.manual_seed(0)
+    found = []
+    for index, count in enumerate(tokens):
+        inputs = torch.randn(sizes[index] if sizes else 16, 4)
+        targets = inputs[:, :3].argmax(1)
+        targets[count:] = PAD
+        found.append((inputs, targets))
+    return found
+
+
+def told(loss_fn: LossFn, train: list[Any], **settings: Any) -> list[tuple[str, str]]:
+    model = nn.Linear(4, 3)
+    tree = supervised(valid=False, **settings)
+    learner = Learner(model, loss_fn, torch.optim.SGD(model.parameters(), lr=0.1), train=train, stages=tree)
+    return broken(learner)
+
+
+def broken(learner: Learner) -> list[tuple[str, str]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InvariantWarning)
+        learner.fit(epochs=2)
+    return list(dict.fromkeys((row.evidence, row.actor.rpartition("/")[2]) for row in learner.log.violations()))
+
+
+@pytest.mark.parametrize("loss_fn", [mean_over_tokens, sum_over_tokens_by_hand, masked_mean, nn.CrossEntropyLoss()])
+def test_means_over_unequally_many_tokens_in_one_update_are_told_of(loss_fn: LossFn) -> None:
+    assert told(loss_fn, batches(2, 14, 2, 14), accumulate=2) == [(NAME, "loss")]
+
+
+def test_parts_of_one_batch_are_too() -> None:
+    (inputs, targets), *_ = batches(16, 16)
+    targets[4:] = torch.tensor([PAD, PAD, PAD, 1]).repeat(3)
+    assert told(mean_over_tokens, [(inputs, targets)] * 2, microbatches=4) == [(NAME, "loss")]
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "train", "settings"),
+    [
+        (by_a_constant, batches(2, 14, 2, 14), {"accumulate": 2}),
+        (mean_over_samples, batches(2, 14, 2, 14), {"accumulate": 2}),
+        (mean_over_tokens, batches(12, 14, 13, 12), {"accumulate": 2}),
+        (mean_over_tokens, batches(2, 2, 14, 14), {"accumulate": 2}),
+        (mean_over_tokens, batches(2, 14, 2, 14), {}),
+        (mean_over_tokens, batches(16, 16, 16, 3, sizes=(16, 16, 16, 3)), {"accumulate": 2}),
+        (mean_over_tokens, batches(16, 16, sizes=(16, 16)), {"microbatches": 3}),
+        (mean_over_tokens, batches(7, 7, sizes=(7, 7)), {"microbatches": 3, "accumulate": 2}),
+    ],
+)
+def test_what_weighs_alike_is_no_finding(loss_fn: LossFn, train: list[Any], settings: Any) -> None:
+    assert told(loss_fn, train, **settings) == []
+
+
+def test_a_weight_that_makes_up_for_it_is_no_finding() -> None:
+    class Weighted(TrainState):
+        loss_weight: float = field(default=1.0, scope="batch")
+
+    @stage(state=Weighted, writes=("loss_weight",))
+    def weigh(targets: Tensor) -> float:
+        return float((targets != PAD).sum()) / 8
+
+    model = nn.Linear(4, 3)
+    tree = supervised(valid=False, accumulate=2).insert(weigh, after="unpack")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert broken(Learner(model, mean_over_tokens, optimizer, train=batches(2, 14, 2, 14), stages=tree)) == []
+
+
+X = torch.randn(6, 3, requires_grad=True)
+T = torch.tensor([0, 1, 2, PAD, 1, 0])
+W = torch.tensor(2.0, requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    ("loss", "divisors"),
+    [
+        (F.cross_entropy(X, T), [5.0]),
+        (F.cross_entropy(X, T, reduction="sum"), [1.0]),
+        (4 * F.cross_entropy(X, T, reduction="sum") / torch.tensor(10), [2.5]),
+        (F.mse_loss(X, torch.zeros(6, 3)), [18.0]),
+        (F.l1_loss(X, torch.zeros(6, 3)), [18.0]),
+        (F.binary_cross_entropy_with_logits(X, torch.zeros(6, 3)), [18.0]),
+        (X.mean(1).mean(), [6.0]),
+        (-(X.sum() / 3).float() - 2 * X.mean(), [3.0, 9.0]),
+        (X.sum().log(), []),
+        (W * X.mean(), []),
+        (X.mean() / W, []),
+        (0.0 * X.mean(), []),
+        (torch.stack([X.mean(), X.sum()]).sum(), [1.0]),
+    ],
+)
+def test_what_a_loss_was_divided_by_is_read_from_its_graph(loss: Tensor, divisors: list[float]) -> None:
+    assert sorted(one for _, one in _divisors(loss)) == pytest.approx(sorted(divisors))
