@@ -97,6 +97,11 @@ class Place:
             yield place
             waiting.extend(reversed(place.children.values()))
 
+    @property
+    def root(self) -> "Place":
+        """The top of the tree that it is in."""
+        return [*self.ancestors()][-1]
+
     def ancestors(self) -> "Iterator[Place]":
         """This place, its parent, and so on up to the root."""
         place: Place | None = self

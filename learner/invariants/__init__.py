@@ -1,6 +1,6 @@
 """The invariants that a Learner has unless it is told otherwise: what is so in any training, whoever wrote it."""
 
-from learner.invariants import batches, clearing, gradients, modes, updates, weighing
+from learner.invariants import batches, clearing, gradients, losses, modes, schedules, updates
 from stages import Invariant
 
 
@@ -8,9 +8,10 @@ def defaults() -> tuple[Invariant, ...]:
     """New ones, as some keep what they saw. They are asked in the rounds that the guard looks at."""
     return (
         *updates.invariants(),
+        *schedules.invariants(),
         *gradients.invariants(),
         *clearing.invariants(),
-        *weighing.invariants(),
+        *losses.invariants(),
         *modes.invariants(),
         *batches.invariants(),
     )

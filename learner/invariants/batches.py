@@ -118,7 +118,7 @@ class Redraws:
         if hash(now) not in self._seen:
             self._seen.add(hash(now))
             return None
-        may = [path for path, access in actors([*place.ancestors()][-1].walk()) if "rng" in access.touches]
+        may = [path for path, access in actors(place.root.walk()) if "rng" in access.touches]
         own = [path for path in may if ":" in path] or may
         told = f"one {self._unit} drew what an earlier one had drawn: is a generator seeded again and again?"
         return Wrong(f"{told} These may change it: {shown(own)}", ("rng",))

@@ -1,5 +1,6 @@
 """What is so of modes: training trains, an evaluation only looks, and what is frozen stays as it is."""
 
+from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -12,11 +13,16 @@ from stages.check import actors
 from stages.invariants import Wrong
 from stages.place import Place
 from state import ChangeLog
+from state.contents import Eye
 
 
 def invariants() -> tuple[Invariant, ...]:
     """What is so of modes and evaluations."""
+    untouched, name = Untouched(), "an evaluation sees what training changed"
     return (
+        warned(name, untouched.begin, before=TrainingPhase),
+        warned(name, untouched.ended, after=TrainingPhase),
+        warned(name, untouched, before=Writes("outputs"), within=EvaluationPhase),
         warned("a model is trained in train mode", in_train_mode, before=Writes("*.grads"), within=TrainingPhase),
         warned("a model is evaluated in eval mode", in_eval_mode, before=Writes("outputs"), within=EvaluationPhase),
         warned(
@@ -82,7 +88,7 @@ def _is_after(log: ChangeLog, part: str, place: Place) -> bool:
 def stale_statistics(state: Any, place: Place, log: ChangeLog) -> Wrong | None:
     """Of a model that follows another one, the statistics follow too, or somebody may make them anew."""
     modules = state.components(nn.Module)
-    root = [*place.ancestors()][-1]
+    root = place.root
     access = [one for _, one in actors(root.walk())]
     may = {name for one in access for name in (*one.writes, *one.touches)}
     updated = updated_by_optimizers(state)
@@ -105,6 +111,69 @@ def stale_statistics(state: Any, place: Place, log: ChangeLog) -> Wrong | None:
     return None
 
 
+class Untouched:
+    """The weights that an evaluation is given of a model that was trained are not those of before the training.
+
+    They are where an average is lent that nobody updates. Once may be meant, since an average may begin later.
+    """
+
+    def __init__(self) -> None:
+        self._begin: dict[str, bytes] = {}
+        self._trained: dict[str, bytes] = {}
+        self._evaluated: dict[tuple[str, str], tuple[bytes, int]] = {}  # after which training, and how often untouched
+
+    def begin(self, state: Any) -> None:
+        """Training begins: of a run that is taken up nobody knows how it began."""
+        if state.values_of("run").get("updates") == 0:
+            self._begin = _weights(state)
+
+    def ended(self, state: Any) -> None:
+        """A pass of training has ended."""
+        if self._begin:
+            self._trained = _weights(state)
+
+    def __call__(self, state: Any, place: Place) -> Wrong | None:
+        """Outputs are to be computed in an evaluation."""
+        phase = place.phase
+        path = next((one.path for one in place.ancestors() if one.stage is phase), place.path)
+        for field in self._trained.keys() & {name.partition(".")[0] for name in place.access.reads}:
+            trained, begin = self._trained[field], self._begin.get(field)
+            known, times = self._evaluated.get((path, field), (b"", 0))
+            if known == trained or trained == begin:
+                continue
+            now = _bits(state.components(nn.Module)[field])
+            times = times + 1 if now == begin else 0
+            self._evaluated[path, field] = trained, times
+            if times > 1:
+                return Wrong(f"{field} has the weights of before the training there, twice by now{_lent(place, field)}")
+        return None
+
+
+def _lent(place: Place, field: str) -> str:
+    """Who lends parameters around a place."""
+    for hung in (hung for one in place.ancestors() for hung in one.around):
+        if f"{field}.params" in hung.access.restores:
+            return f", as {hung.path} lends them ({hung.hook.contract.source})"
+    return ""
+
+
+def _weights(state: Any) -> dict[str, bytes]:
+    """What tells the weights of each model apart that an optimizer trains."""
+    updated = updated_by_optimizers(state)
+    modules = state.components(nn.Module).items()
+    return {name: _bits(one) for name, one in modules if any(id(p) in updated for p in one.parameters())}
+
+
+def _bits(module: nn.Module) -> bytes:
+    """A digest of the parameters of a module."""
+    eye, made = Eye(reads=True), blake2b(digest_size=16)
+    seen = [eye.see(parameter) for parameter in module.parameters()]
+    eye.finish()
+    for one in seen:
+        made.update(one.bits or b"")
+    return made.digest()
+
+
 def _statistics(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: one for name, one in module.named_buffers() if one.is_floating_point() and not one.is_meta}
 
@@ -115,7 +184,7 @@ def frozen_statistics(state: Any, changed: tuple[str, ...], place: Place) -> Wro
     Of a model whose parameters somebody else writes than updates, such as an average of another one, nothing is asked.
     """
     updated, modules = updated_by_optimizers(state), state.components(nn.Module)
-    everyone = [one for _, one in actors([*place.ancestors()][-1].walk())]
+    everyone = [one for _, one in actors(place.root.walk())]
     others = {name for one in everyone if not any(w.endswith(".state") for w in one.writes) for name in one.writes}
     for name in changed:
         field, _, below = name.split(".", 2)

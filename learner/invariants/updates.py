@@ -6,16 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from learner.components import lost_tensors
 from learner.invariants.standing import UPDATE, warned
-from stages import Invariant, TrainingPhase, Update, Writes
+from stages import Invariant, Update, Writes
 from stages.check import actors
 from stages.invariants import Wrong
 from stages.place import ROOT, Place
-from state import ChangeLog
-from state.changes import Change
 from state.insides import COLLECTIONS, in_field
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
@@ -23,9 +20,6 @@ RELATIVE, ABSOLUTE = 1e-5, 1e-6
 
 FIRST = 3
 """So many updates may not take away what the groups of an optimizer differ in."""
-
-LATEST = 1_000
-"""So many rates, and updates, are looked back at."""
 
 _MAY_STAY = (torch.optim.LBFGS, torch.optim.Rprop)
 
@@ -45,16 +39,12 @@ def invariants() -> tuple[Invariant, ...]:
         warned("a parameter is changed by one optimizer", Rivals(), around=UPDATE, compares=("*.params",), hooks=False),
         warned("groups of an optimizer that differ go on to differ", distinct.begin, before=ROOT, sampled=False),
         warned("groups of an optimizer that differ go on to differ", distinct, before=Writes("*.state"), hooks=False),
-        warned("a scheduler moves an optimizer of State", refers_to_what_is_held, before=Writes("*.state")),
         warned(
             "what is kept does not change with the parameters",
             of_its_own,
             around=UPDATE,
             compares=("*.params",),
             hooks=False,
-        ),
-        warned(
-            "a hyper-parameter is used before its writer replaces it", used_rates, after=TrainingPhase, then="record"
         ),
     )
 
@@ -154,18 +144,6 @@ def _of_groups(optimizer: Optimizer, key: str) -> list[Any]:
     return values if is_plain and key != "initial_lr" else []
 
 
-def refers_to_what_is_held(state: Any) -> Wrong | None:
-    """The optimizer that a scheduler moves is one of State, so that its rates are used."""
-    values = state.values_of("run")
-    held = {id(value) for value in values.values() if isinstance(value, Optimizer)}
-    for name, value in values.items():
-        if isinstance(value, LRScheduler) and id(value.optimizer) not in held:
-            kind = type(value.optimizer).__name__
-            told = f"{name!r} moves an optimizer, a {kind}, that is not in State any more, and nothing uses its rates"
-            return Wrong(told, tuple(field for field, one in values.items() if isinstance(one, Optimizer)))
-    return None
-
-
 def of_its_own(state: Any, changed: tuple[str, ...], place: Place) -> Wrong | None:
     """What was written to a field that outlives the batch is no view of parameters, which change with each update."""
     names = names_of_parameters(state)
@@ -175,7 +153,7 @@ def of_its_own(state: Any, changed: tuple[str, ...], place: Place) -> Wrong | No
         for parameter in module.parameters()
         if not set(changed).isdisjoint(names[id(parameter)]) and parameter.layout == torch.strided
     }
-    written = {name for _, access in actors([*place.ancestors()][-1].walk()) for name in access.writes}
+    written = {name for _, access in actors(place.root.walk()) for name in access.writes}
     for scope in ("run", "epoch", "phase"):
         for field, value in state.values_of(scope).items():
             if field not in written:  # the batches of a run are many
@@ -193,30 +171,6 @@ def of_its_own(state: Any, changed: tuple[str, ...], place: Place) -> Wrong | No
     return None
 
 
-def used_rates(place: Place, log: ChangeLog) -> Wrong | None:
-    """Who sets a rate sets it again after an update has used it; who stands around a slot may give it back."""
-    root = [*place.ancestors()][-1]
-    if not any(".hyper" in name for _, access in actors(root.walk()) for name in access.writes):
-        return None  # without a question to the log
-    rates, updates = log.where(field="*.hyper.*")[-LATEST:], log.where(field="*.state")[-LATEST:]
-    if not rates:
-        return None
-    begin = updates[0].seq if len(updates) == LATEST else 0  # before that some updates are not among these
-    rows = sorted([*(row for row in rates if row.seq >= begin), *updates], key=lambda row: row.seq)
-    waiting: dict[tuple[str, str], Change] = {}
-    for row in rows:
-        owner, _, part = str(row.field).partition(".")
-        if part == "state":
-            waiting = {key: one for key, one in waiting.items() if not key[1].startswith(f"{owner}.")}
-        elif row.actor not in ("setup", "external", "user") and ":around:" not in row.actor:
-            key = (row.actor, str(row.field))
-            if key in waiting:
-                told = f"{row.field} = {waiting[key].after} was replaced by {row.after} before an update used it"
-                return Wrong(told, (str(row.field),))
-            waiting[key] = row
-    return None
-
-
 def stepped(state: Any, place: Place) -> list[Optimizer]:
     """The optimizers whose state the stage at a place declares to write."""
     return _written(state, place.access.writes)
@@ -224,7 +178,7 @@ def stepped(state: Any, place: Place) -> list[Optimizer]:
 
 def in_tree(state: Any, place: Place) -> list[Optimizer]:
     """The optimizers whose state somebody in the tree of a place declares to write."""
-    return _written(state, [name for _, access in actors([*place.ancestors()][-1].walk()) for name in access.writes])
+    return _written(state, [name for _, access in actors(place.root.walk()) for name in access.writes])
 
 
 def _written(state: Any, names: Iterable[str]) -> list[Optimizer]:

@@ -111,10 +111,11 @@ def never_averaged(learner: Learner) -> Change | None:
     "24a",
     "the average of the weights is never updated, and validated with",
     "MultimediaTechLab/YOLO#97",
-    said="asked",
-    line="setup: ema.params = ",
-    question="who writes ema.params?",
-    ask=never_averaged,
+    said="recorded",
+    line="train/epoch/validate/batch/forward: it does not hold that an evaluation sees what training changed: model "
+    "has the weights of before the training there, twice by now, as train/epoch/validate:around:Lent.lend lends them ",
+    culprit="train/epoch/validate:around:Lent.lend",
+    is_located=True,
 )
 def average_is_never_updated(buggy: bool) -> Learner:
     model = network()

@@ -147,3 +147,25 @@ def seed_that_is_set_before_every_batch(is_bad: bool) -> Learner:
             yield
 
     return learner_of(network(nn.Dropout(0.5)), Seeded())
+
+
+@breaks("an evaluation sees what training changed", "train/epoch/validate/batch/forward")
+def average_that_is_lent_and_never_made(is_bad: bool) -> Learner:
+    class Averaged(TrainState):
+        ema: nn.Module = field(factory=lambda state: deepcopy(state.model))
+
+    class Ema(Callback):
+        @after("update", state=Averaged, writes=("ema.params",))
+        def follow(self, ema: nn.Module, model: nn.Module) -> None:
+            with torch.no_grad():
+                for slow, fast in zip(ema.parameters(), model.parameters(), strict=True):
+                    slow.lerp_(fast, 0.0 if is_bad else 0.5)
+
+        @around("validate", state=Averaged, restores=("model.params",))
+        def lend(self, ema: nn.Module, model: nn.Module) -> Any:
+            own = deepcopy(model.state_dict())
+            model.load_state_dict(ema.state_dict())
+            yield
+            model.load_state_dict(own)
+
+    return learner_of(network(), Ema())

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import ExponentialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
 
 from learner import (
     Callback,
@@ -268,3 +268,23 @@ def masks_of_unequal_length(is_bad: bool) -> Learner:
 
     train = [*zip(inputs, targets, strict=True)]
     return learner_of(network(), train=train, valid=None, loss_fn=loss_fn, stages=supervised(accumulate=2, valid=False))
+
+
+@breaks("what is added to a loss is learnt from", "train/epoch/fit/batch/gradient/loss:after:penalise")
+def penalty_without_a_graph(is_bad: bool) -> Learner:
+    learner = learner_of(network())
+
+    @learner.after("gradient/loss", writes=("loss",))
+    def penalise(loss: Tensor, model: nn.Module, inputs: Tensor) -> Tensor:
+        points = inputs.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(model(points).sum(), points, create_graph=not is_bad)
+        return loss + 3 * slope.square().sum(1).mean()
+
+    return learner
+
+
+@breaks("a schedule is planned in what it moves by", "train/epoch/fit/update:after:Schedule.after_update")
+def cosine_that_is_counted_in_batches(is_bad: bool) -> Learner:
+    length = 3 * 6 if is_bad else 3 * 3  # three passes over six batches
+    cosine = Schedule(lambda optimizer: CosineAnnealingLR(optimizer, T_max=length))
+    return learner_of(network(), cosine, stages=supervised(accumulate=2))

@@ -22,7 +22,7 @@ from learner import (
     stage,
 )
 from learner.callbacks import Schedule
-from learner.invariants import defaults, updates
+from learner.invariants import defaults, schedules
 from stages import ClearGradients, Epoch, Fetch, Fit, FitBatch, Forward, Loss, Train, Unpack, Update, When
 from tests.learner.invariants import of_phases, of_updates  # noqa: F401  # they add their programs
 from tests.learner.invariants.breaking import PROGRAMS, Build, learner_of, network
@@ -228,6 +228,6 @@ def test_without_invariants_nothing_is_said_of_modules_in_a_plain_list() -> None
 def test_rates_are_looked_back_at_from_a_point_where_all_updates_are_known(
     latest: int, is_bad: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(updates, "LATEST", latest)
+    monkeypatch.setattr(schedules, "LATEST", latest)
     found = violations(of_updates.rate_that_falls_with_every_batch_of_a_window(is_bad))
     assert bool(found) is (is_bad and latest > 2)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from learner import InvariantWarning, Learner, field, stage, supervised
-from learner.invariants.weighing import _divisors
+from learner.invariants.losses import _divisors
 from state import TrainState
 
 PAD = -100
@@ -106,6 +106,65 @@ def test_a_weight_that_makes_up_for_it_is_no_finding() -> None:
     tree = supervised(valid=False, accumulate=2).insert(weigh, after="unpack")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     assert broken(Learner(model, mean_over_tokens, optimizer, train=batches(2, 14, 2, 14), stages=tree)) == []
+
+
+def with_penalty(penalise: Callable[[Tensor, nn.Module], Tensor], **given: Any) -> list[tuple[str, str]]:
+    """What is said of a hook that adds something to the loss, or of a second stage."""
+    model = nn.Linear(4, 1)
+    inputs = torch.randn(6, 8, 4)
+    train = [(batch, batch.sum(1, keepdim=True)) for batch in inputs]
+    learner = Learner(model, F.mse_loss, torch.optim.SGD(model.parameters(), lr=0.05), train=train)
+    if given:
+        learner.insert(stage(state=TrainState, writes=("loss",))(penalise), after="gradient/loss", slot="second")
+    else:
+        learner.after("gradient/loss", state=TrainState, writes=("loss",))(penalise)
+    return broken(learner)
+
+
+def of_data(loss: Tensor, model: nn.Module) -> Tensor:
+    return loss + 0.1 * model.weight.data.square().sum()
+
+
+def of_an_item(loss: Tensor, model: nn.Module) -> Tensor:
+    return (loss + model.weight.square().sum().item()) / 2
+
+
+def of_parameters(loss: Tensor, model: nn.Module) -> Tensor:
+    return loss + 0.1 * model.weight.square().sum()
+
+
+def of_no_weight(loss: Tensor, model: nn.Module) -> Tensor:
+    return loss + 0.0 * model.weight.square().sum()
+
+
+def scaled(loss: Tensor, model: nn.Module) -> Tensor:
+    return loss * float(model.weight.shape[1])
+
+
+@pytest.mark.parametrize("as_stage", [{}, {"as_stage": True}], ids=["hook", "stage"])
+@pytest.mark.parametrize("penalise", [of_data, of_an_item])
+def test_a_term_of_the_model_without_a_graph_is_told_of(penalise: Any, as_stage: Any) -> None:
+    ((name, actor),) = with_penalty(penalise, **as_stage)
+    assert name == "what is added to a loss is learnt from"
+    assert actor == ("second" if as_stage else f"loss:after:{penalise.__name__}")
+
+
+@pytest.mark.parametrize("as_stage", [{}, {"as_stage": True}], ids=["hook", "stage"])
+@pytest.mark.parametrize("penalise", [of_parameters, of_no_weight, scaled])
+def test_a_term_with_a_graph_and_a_factor_are_no_finding(penalise: Any, as_stage: Any) -> None:
+    assert with_penalty(penalise, **as_stage) == []
+
+
+def test_a_constant_that_is_no_term_of_the_model_is_no_finding() -> None:
+    model = nn.Linear(4, 1)
+    train = [(torch.randn(8, 4), torch.randn(8, 1)) for _ in range(6)]
+    learner = Learner(model, F.mse_loss, torch.optim.SGD(model.parameters(), lr=0.05), train=train)
+
+    @learner.after("gradient/loss", writes=("loss",))
+    def flood(loss: Tensor) -> Tensor:  # Ishida et al. 2020
+        return (loss - 0.1).abs() + 0.1
+
+    assert broken(learner) == []
 
 
 X = torch.randn(6, 3, requires_grad=True)

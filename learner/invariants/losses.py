@@ -1,14 +1,15 @@
-"""What is so of the batches that make one update: a mean counts as much as what it is a mean of."""
+"""What is so of losses: what is added to one has a gradient, and in one update a mean counts as much as it is over."""
 
 import math
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from learner.invariants.standing import warned
 from stages import Invariant, Microbatches, TrainingPhase, Window, Writes
 from stages.batch import batch_size
+from stages.check import actors
 from stages.invariants import Wrong
 from stages.place import Place
 
@@ -19,8 +20,11 @@ _SAME = ("Neg", "View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "T
 
 
 def invariants() -> tuple[Invariant, ...]:
-    """What is so of the batches, or parts of one, that make one update."""
+    """What is so of losses."""
+    constant, name = Constant(), "what is added to a loss is learnt from"
     return (
+        warned(name, constant.begin, after=Writes("loss"), within=TrainingPhase, hooks=False),
+        warned(name, constant, before=Writes("*.grads"), within=TrainingPhase, hooks=False),
         warned(
             "in one update a mean counts as much as what it is over",
             Weighing(),
@@ -29,6 +33,37 @@ def invariants() -> tuple[Invariant, ...]:
             hooks=False,
         ),
     )
+
+
+class Constant:
+    """A term that a hook or stage adds to a loss, and computes with a model, has a graph.
+
+    Without one (a penalty from `autograd.grad` without `create_graph`, `.item()`, `.detach()`) it is a constant: it is
+    seen in the loss, and nothing is learnt from it.
+    """
+
+    def __init__(self) -> None:
+        self._graphs: list[Any] = []
+
+    def begin(self, loss: Any) -> None:
+        """A stage has written the loss."""
+        self._graphs = [*self._graphs[-3:], loss.grad_fn] if _is_loss(loss) else []
+
+    def __call__(self, state: Any, place: Place, loss: Any) -> Wrong | None:
+        """The loss is to be differentiated."""
+        graphs, self._graphs = self._graphs, []
+        node, is_added = getattr(loss, "grad_fn", None), False
+        while node is not None and not (is_added and node in graphs):
+            kind, below = _kind(node), [one for one, _ in node.next_functions if one is not None]
+            if len(below) != 1 or kind not in (*_SAME, "Add", "Sub", "Mul", "Div"):
+                return None
+            node, is_added = below[0], is_added or kind in ("Add", "Sub")
+        modules = state.components(nn.Module).keys()
+        everyone = [(path, access.reads) for path, access in actors(place.root.walk()) if "loss" in access.writes]
+        who = next((path for path, reads in everyone if "loss" in reads and not modules.isdisjoint(reads)), None)
+        if node is None or who is None:
+            return None
+        return Wrong(f"what {who} adds to 'loss' has no graph, so that nothing is learnt from it", ("loss",))
 
 
 class Weighing:
@@ -81,7 +116,7 @@ def _divisors(loss: Tensor) -> Iterator[tuple[str, float]]:
     waiting: list[tuple[Any, str, float]] = [(loss.grad_fn, "", 1.0)]
     while waiting:
         node, term, factor = waiting.pop()
-        kind = node.name().rstrip("0123456789").removesuffix("Backward")
+        kind = _kind(node)
         below = [(one, index) for index, (one, _) in enumerate(node.next_functions) if one is not None]
         if kind in ("Add", "Sub"):
             waiting += [(one, f"{term}{index}", factor) for one, index in below]
@@ -96,6 +131,12 @@ def _divisors(loss: Tensor) -> Iterator[tuple[str, float]]:
             count = _averaged(node, kind)
             if count and math.isfinite(count * factor):
                 yield term, abs(count * factor)
+
+
+def _kind(node: Any) -> str:
+    """Which function of autograd: "Add", "NllLoss"."""
+    name: str = node.name()
+    return name.rstrip("0123456789").removesuffix("Backward")
 
 
 def _averaged(node: Any, kind: str) -> float | None:
