@@ -4,16 +4,14 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from stages.check import key_of
+from stages.declared import refuse_unknown_parts
 from stages.errors import DeclarationError, UnknownSlot
 from stages.phases import Phase
 from stages.place import Place, matches
 from state.errors import UnknownField, short
-
-if TYPE_CHECKING:
-    pass
 
 Consequence = Literal["raise", "warn", "record"]
 
@@ -26,7 +24,7 @@ class Writes:
     """As the target of an Invariant: the stages, but for composites, that declare to write all of these names.
 
     Raises:
-        DeclarationError: there is no name.
+        DeclarationError: there is no name, or it names a part that no component has.
 
     Example:
         >>> from stages.invariants import Writes
@@ -39,6 +37,7 @@ class Writes:
     def __init__(self, *names: str) -> None:
         if not names or not all(isinstance(name, str) and name for name in names):
             raise DeclarationError("Writes", f"got {short(names)}. Name what is written: Writes('*.params').")
+        refuse_unknown_parts("Writes", "it", names)
         object.__setattr__(self, "names", names)
 
     def fits(self, place: Place) -> bool:
@@ -126,6 +125,7 @@ class Invariant:
             raise DeclarationError(
                 owner, "compares= and about= are tuples. Write compares=('*.params',), with the comma."
             )
+        refuse_unknown_parts(owner, "compares", self.compares)
         if (self.around is not None) is not bool(self.compares):
             raise DeclarationError(
                 owner, "around= and compares= belong together: what is to be compared round the slot."

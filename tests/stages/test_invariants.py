@@ -143,7 +143,7 @@ def test_writers_are_found_by_what_they_declare_wherever_they_stand() -> None:
     rule = Invariant("where", lambda place: paths.append(place.path), after=Writes("*.params", "*.state"))
     with_rule(rule).fit(batches=2)
     assert paths == [f"{BATCH}/update"] * 2
-    silent = Invariant("nowhere", lambda place: paths.append(place.path), after=Writes("*.nothing"))
+    silent = Invariant("nowhere", lambda place: paths.append(place.path), after=Writes("critic.params"))
     with_rule(silent).fit(batches=1)
     assert len(paths) == 2, "it stands nowhere, and is not refused"
 
@@ -247,6 +247,10 @@ def test_one_that_fits_no_learner_is_refused_before_anything_has_changed() -> No
         with_rule(Invariant("inside", lambda: True, after=Writes("loss"), within="fitt"))
     with pytest.raises(DeclarationError, match="Name what is written: Writes"):
         Writes()
+    with pytest.raises(DeclarationError, match=r"Writes: it names '\*\.parms'.* Did you mean '\*\.params'"):
+        Writes("*.parms")
+    with pytest.raises(DeclarationError, match=r"compares names '\*\.grad'.* Did you mean '\*\.grads'"):
+        Invariant("compared", lambda changed: True, around="update", compares=("*.grad",))
     with pytest.raises(UnknownField, match="teacher.params"):
         with_rule(Invariant("still", lambda changed: not changed, around="fit", compares=("teacher.params",)))
     with pytest.raises(DeclarationError, match="invariants: got 'loss > 0'. Write Invariant"):
