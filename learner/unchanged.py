@@ -20,6 +20,7 @@ def why_unchanged(state: State, log: ChangeLog, name: str) -> str:
     """
     owner, parameter, name = _found(state, name)
     reasons = _frozen(parameter) + _in_groups(state, parameter) + _gradient(parameter) + _updates(parameter, state, log)
+    reasons += _rounded(state, parameter)
     told = f"{name}: {owner}.params was last written by {_last_writer(log, owner)}."
     if not reasons:
         return f"{told} Nothing keeps an optimizer from changing it: it requires gradients, has one, and is in a group."
@@ -74,6 +75,23 @@ def _gradient(parameter: Tensor) -> list[str]:
         return ["its gradient is zero everywhere: a ReLU that is dead, a mask, or a loss that is flat there."]
     if not bool(torch.isfinite(gradient).all()):
         return ["its gradient is not finite: with precision='fp16' such an update is skipped."]
+    return []
+
+
+def _rounded(state: State, parameter: Tensor) -> list[str]:
+    """Whether a step of the size of the learning rate, as Adam's is about, is less than the type of it can hold."""
+    if not parameter.is_floating_point() or parameter.is_meta or parameter.layout != torch.strided:
+        return []
+    half = parameter.detach().abs() * (torch.finfo(parameter.dtype).eps / 2)
+    for field, optimizer in state.components(Optimizer).items():
+        for group in optimizer.param_groups:
+            rate = float(group.get("lr", 1.0))
+            share = float((half > rate).float().mean()) if parameter.numel() else 0.0
+            if rate and share > 0.5 and any(one is parameter for one in group["params"]):
+                told = (
+                    f"of {share:.0%} of its numbers {parameter.dtype} holds no step of {rate:g}, which is the rate of"
+                )
+                return [f"{told} {field!r}: keep the weights in float32, and compute in less (precision=)."]
     return []
 
 

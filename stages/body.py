@@ -24,7 +24,7 @@ def stage_body(node: "Node") -> Body:
     is_inside_a_phase = place.phase is not None and place.phase is not stage  # a loop there lets the phase end
     if isinstance(stage, Composite) and stage.each is not None and not is_inside_a_phase:
         call = _until_exhausted(call)
-    watched = watched_parts(node)
+    watched = watched_parts(node, is_leaf=not place.is_composite)
     if watched:
         call = watching(call, watched)
     return _then(call, tell_parts_of(node))

@@ -1,6 +1,7 @@
 """Finding: one thing that is wrong with a tree, or worth knowing of it."""
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,3 +85,12 @@ def code_of(sources: Sequence[str]) -> str:
     """The sentence that tells where the first two of these stand that are not of this library."""
     told = [one for one in dict.fromkeys(sources) if one and not is_of_library(one)][:2]
     return f" {'Their' if len(told) > 1 else 'Its'} code: {', '.join(told)}." if told else ""
+
+
+def warn_at(source: str, warning: Warning, stacklevel: int) -> None:
+    """Warn with the place of the code of a stage or hook of the user's; of one of this library, as `warnings.warn`."""
+    file, _, line = source.partition(" ")[2].rpartition(":")
+    if file and line.isdigit() and not is_of_library(source):
+        warnings.warn_explicit(warning, type(warning), file, int(line))
+    else:
+        warnings.warn(warning, stacklevel=stacklevel)

@@ -9,6 +9,7 @@ from torch import nn
 
 from stages.check import actors, key_of
 from stages.errors import GuardWarning, UndeclaredChange, listed
+from stages.finding import warn_at
 from stages.order import covers
 from state.access import Access
 from state.fields import MISSING
@@ -235,7 +236,7 @@ class Guard:
         key = (actor.path, found[0].name)
         if key not in self._warned:
             self._warned.add(key)
-            warnings.warn(GuardWarning(f"{error} It is on record, and warned of once."), stacklevel=2)
+            warn_at(actor.source, GuardWarning(f"{error} It is on record, and warned of once."), stacklevel=3)
 
     def _record(self, actor: "Actor", found: list[Moved], evidence: str = "undeclared") -> None:
         """A row in the log for each part that moved."""

@@ -64,13 +64,18 @@ def _tell_measured(
     return tell
 
 
-def watched_parts(actor: "Actor") -> list[tuple["Actor", str, str]]:
-    """The parts with plain values that an actor writes, or may write: (actor, component, part)."""
+def watched_parts(actor: "Actor", *, is_leaf: bool = True) -> list[tuple["Actor", str, str]]:
+    """The parts with plain values that an actor writes, or may write: (actor, component, part).
+
+    Args:
+        is_leaf: whether no stages run inside it; then what it touches counts too, and is told if it stays.
+    """
     if actor.runner.recording is None:
         return []
     known = actor.runner.assembly.names
     exchanged = [f"{name}.{part}" for name in actor.access.field_writes for part in ("hyper", "mode", "state")]
-    own = (*actor.access.part_writes, *(name for name in exchanged if name in known))
+    touched = actor.access.touches if is_leaf else ()
+    own = (*actor.access.part_writes, *touched, *(name for name in exchanged if name in known))
     names = known if actor.access.unsafe else own
     pairs = dict.fromkeys(tuple(name.split(".")[:2]) for name in names if "." in name)
     schedulers = actor.runner.state.components(LRScheduler)

@@ -1,6 +1,5 @@
 """Upholding: one invariant at one place of a tree that runs: when it is asked, and what is told of who broke it."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,7 @@ from torch import Tensor
 from stages.cancel import Reached
 from stages.check import key_of
 from stages.errors import InvariantBroken, InvariantWarning
-from stages.finding import is_of_library
+from stages.finding import is_of_library, warn_at
 from stages.invariants import OURS, Invariant, Wrong, is_among, is_phase
 from state import Change, ChangeLog
 from state.errors import StateError
@@ -115,7 +114,7 @@ class Rule:
             error.add_note(f"While Invariant({self.invariant.name!r}) was asked at {place.path}.")
             if not self.invariant.sampled:
                 raise
-            self._warn("", f"Invariant({self.invariant.name!r}) cannot be asked at {place.path}: {error}")
+            self._warn("", "", f"Invariant({self.invariant.name!r}) cannot be asked at {place.path}: {error}")
             return
         about = self.invariant.about or tuple(dict.fromkeys(map(key_of, changed)))
         if isinstance(said, Wrong):
@@ -138,14 +137,14 @@ class Rule:
         if invariant.then == "raise" and is_early:
             raise error
         if invariant.then != "record":
-            self._warn(actor, f"{error} It is on record, and warned of once.")
+            self._warn(actor, source, f"{error} It is on record, and warned of once.")
 
-    def _warn(self, actor: str, told: str) -> None:
+    def _warn(self, actor: str, source: str, told: str) -> None:
         """Warn once for each culprit."""
         key = (self.invariant.name, actor)
         if key not in self._runner.warned:
             self._runner.warned.add(key)
-            warnings.warn(InvariantWarning(told), stacklevel=3)
+            warn_at(source, InvariantWarning(told), stacklevel=4)
 
     def _culprit(self, about: tuple[str, ...], *, goes_up: bool) -> tuple[str, str, str]:
         """Who wrote last what it is about, where the code of that stands, and what was done.

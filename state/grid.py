@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
 
 from state.errors import MissingExtra
@@ -13,10 +14,14 @@ if TYPE_CHECKING:
 
 Row = TypeVar("Row", bound=NamedTuple)
 
+WIDE = 60
+"""Several names that are longer than this are shown one below the other."""
+
 
 def as_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Aligned columns under their names."""
-    lines = [tuple(columns), *map(tuple, rows)]
+    """Aligned columns under their names. A cell of several lines goes on below."""
+    cells = [[cell.split("\n") for cell in row] for row in (columns, *rows)]
+    lines = [line for row in cells for line in zip_longest(*row, fillvalue="")]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
@@ -48,7 +53,8 @@ class Grid(Sequence[Row], Generic[Row]):
         return len(self._rows)
 
     def __repr__(self) -> str:
-        return as_text(self.columns, self.cells()) if self else "nothing"
+        cells = ([_broken(cell) for cell in row] for row in self._rows)
+        return as_text(self.columns, cells) if self else "nothing"
 
     def _repr_html_(self) -> str:
         return as_html(self.columns, self.cells())
@@ -64,6 +70,12 @@ class Grid(Sequence[Row], Generic[Row]):
     def cells(self) -> list[list[str]]:
         """The entries as the table shows them."""
         return [[cell_text(cell) for cell in row] for row in self._rows]
+
+
+def _broken(cell: object) -> str:
+    """What a table in text shows of a value: many names one below the other."""
+    text = cell_text(cell)
+    return ",\n".join(map(cell_text, cell)) if isinstance(cell, tuple | list) and len(text) > WIDE else text
 
 
 def cell_text(cell: object) -> str:

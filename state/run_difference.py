@@ -19,6 +19,8 @@ _RESERVED = (SETUP, "user", "external")
 
 _TOLD_BY_PLACE = ("epoch", "batch_index", "updates")
 
+_UNMEASURED = "was not measured: audit='full' would tell"
+
 _END = 2**62
 """After the last record of any run."""
 
@@ -147,6 +149,8 @@ def agreement(ours: Records, theirs: Records, one: Record, other: Record) -> lis
             continue
         pair = [_last(records, name, record.seq) for records, record in ((ours, one), (theirs, other))]
         found.append((name, _evidence(*pair)))
+    if any(known.endswith("fingerprint") for _, known in found):  # the level was full, and what has none is no tensor
+        return [(name, "cannot be measured" if known == _UNMEASURED else known) for name, known in found]
     return found
 
 
@@ -159,7 +163,7 @@ def _evidence(one: Record | None, other: Record | None) -> str:
         return "agrees by its numbers" if one.value == other.value else "differs by its numbers"
     if isinstance(one.value, bool | int | float):
         return "agrees by value" if _same(one.value, other.value, 0.0) else "differs by value"
-    return "was not measured: audit='full' would tell"
+    return _UNMEASURED
 
 
 def _last(records: Records, name: str, before: int) -> Record | None:

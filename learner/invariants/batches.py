@@ -118,8 +118,13 @@ class Redraws:
         if hash(now) not in self._seen:
             self._seen.add(hash(now))
             return None
-        may = [path for path, access in actors(place.root.walk()) if "rng" in access.touches]
-        own = [path for path in may if ":" in path] or may
+        places = [*place.root.walk()]
+        own = [
+            f"{hung.path} ({hung.hook.contract.source})"
+            for one in places
+            for hung in one.hooks
+            if "rng" in hung.access.touches
+        ] or [path for path, access in actors(places) if "rng" in access.touches]
         told = f"one {self._unit} drew what an earlier one had drawn: is a generator seeded again and again?"
         return Wrong(f"{told} These may change it: {shown(own)}", ("rng",))
 

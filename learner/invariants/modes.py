@@ -11,14 +11,14 @@ from learner.invariants.updates import shown, updated_by_optimizers
 from stages import EvaluationPhase, Invariant, TrainingPhase, Writes
 from stages.check import actors
 from stages.invariants import Wrong
-from stages.place import Place
+from stages.place import ROOT, Place
 from state import ChangeLog
 from state.contents import Eye
 
 
 def invariants() -> tuple[Invariant, ...]:
     """What is so of modes and evaluations."""
-    untouched, name = Untouched(), "an evaluation sees what training changed"
+    frozen, untouched, name = FrozenStatistics(), Untouched(), "an evaluation sees what training changed"
     return (
         warned(name, untouched.begin, before=TrainingPhase),
         warned(name, untouched.ended, after=TrainingPhase),
@@ -34,12 +34,13 @@ def invariants() -> tuple[Invariant, ...]:
         warned("statistics follow the parameters that they belong to", stale_statistics, before=EvaluationPhase),
         warned(
             "a frozen layer keeps its statistics",
-            frozen_statistics,
+            frozen,
             around=Writes("outputs"),
             within=TrainingPhase,
             compares=("*.buffers",),
             hooks=False,
         ),
+        warned("a frozen layer keeps its statistics", frozen.ended, after=ROOT, sampled=False),
     )
 
 
@@ -178,20 +179,48 @@ def _statistics(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: one for name, one in module.named_buffers() if one.is_floating_point() and not one.is_meta}
 
 
-def frozen_statistics(state: Any, changed: tuple[str, ...], place: Place) -> Wrong | None:
-    """A layer whose parameters are all frozen, and in no optimizer, keeps its running mean and variance too.
+class FrozenStatistics:
+    """A layer whose parameters are all frozen keeps its running mean and variance too.
 
-    Of a model whose parameters somebody else writes than updates, such as an average of another one, nothing is asked.
+    Where an optimizer has them, they may be thawed later: it is told at the end of a run in which they were not. Of a
+    model whose parameters somebody else writes than updates, such as an average of another one, nothing is asked.
     """
-    updated, modules = updated_by_optimizers(state), state.components(nn.Module)
-    everyone = [one for _, one in actors(place.root.walk())]
-    others = {name for one in everyone if not any(w.endswith(".state") for w in one.writes) for name in one.writes}
-    for name in changed:
-        field, _, below = name.split(".", 2)
-        path, _, buffer = below.rpartition(".")
-        own = list(modules[field].get_submodule(path).parameters(recurse=False))
-        is_frozen = own and not any(parameter.requires_grad or id(parameter) in updated for parameter in own)
-        if is_frozen and buffer in ("running_mean", "running_var") and f"{field}.params" not in others:
-            told = f"{name} changed, and the parameters of that layer are frozen: put it into eval mode to keep it"
-            return Wrong(told, (f"{field}.mode.frozen",))
-    return None
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, nn.Module] = {}  # by the statistics that moved
+
+    def __call__(self, state: Any, changed: tuple[str, ...], place: Place) -> Wrong | None:
+        """Outputs were computed in training."""
+        updated, modules = updated_by_optimizers(state), state.components(nn.Module)
+        everyone = [one for _, one in actors(place.root.walk())]
+        others = {name for one in everyone if not any(w.endswith(".state") for w in one.writes) for name in one.writes}
+        for name in changed:
+            field, _, below = name.split(".", 2)
+            path, _, buffer = below.rpartition(".")
+            layer = modules[field].get_submodule(path)
+            if not _is_frozen(layer) or buffer not in _STATISTICS or f"{field}.params" in others:
+                continue
+            if any(id(one) in updated for one in layer.parameters(recurse=False)):
+                self._waiting[name] = layer
+                continue
+            return _moved_though_frozen(name)
+        return None
+
+    def ended(self) -> Wrong | None:
+        """A run has ended."""
+        waiting, self._waiting = self._waiting, {}
+        return next((_moved_though_frozen(name) for name, layer in waiting.items() if _is_frozen(layer)), None)
+
+
+_STATISTICS = ("running_mean", "running_var")
+
+
+def _is_frozen(layer: nn.Module) -> bool:
+    """Whether a layer has parameters of its own and none of them is to be trained."""
+    own = list(layer.parameters(recurse=False))
+    return bool(own) and not any(parameter.requires_grad for parameter in own)
+
+
+def _moved_though_frozen(name: str) -> Wrong:
+    told = f"{name} changed, and the parameters of that layer are frozen: put it into eval mode to keep it"
+    return Wrong(told, (f"{name.partition('.')[0]}.mode.frozen",))
