@@ -14,13 +14,15 @@ from stages import Skip, Update
 from state.errors import UnknownField
 
 
-def two_layers(change: Callable[[nn.Sequential], None] | None = None, **settings: Any) -> Learner:
+def two_layers(
+    change: Callable[[nn.Sequential], object] | None = None, train_type: torch.dtype = torch.float32, **settings: Any
+) -> Learner:
     """A Learner of two layers, the first of which is changed before the optimizer is made."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 1))
     if change is not None:
         change(model)
-    data = [(torch.ones(4, 1), torch.ones(4, 1))] * 3
+    data = [(torch.ones(4, 1, dtype=train_type), torch.ones(4, 1, dtype=train_type))] * 3
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     return Learner(model, nn.functional.mse_loss, optimizer, train=data, device="cpu", **settings)
 
@@ -51,6 +53,15 @@ def test_learning_rate_of_zero_is_explained() -> None:
     learner.state.optimizer.param_groups[0]["lr"] = 0.0
     learner.fit(epochs=1)
     assert "the learning rate of its group is 0: optimizer.param_groups[0]['lr']" in learner.explain("model.2.bias")
+
+
+def test_step_below_what_a_type_can_hold_is_explained() -> None:
+    learner = two_layers(lambda model: model.to(torch.bfloat16).requires_grad_(True), train_type=torch.bfloat16)
+    learner.fit(epochs=1)
+    assert "bfloat16" not in learner.explain("model.0.weight")
+    learner.state.optimizer.param_groups[0]["lr"] = 1e-8
+    told = learner.explain("model.0.weight")
+    assert "% of its numbers torch.bfloat16 holds no step of 1e-08, the rate of 'optimizer'" in told
 
 
 def test_gradient_that_is_missing_zero_or_not_finite_is_explained() -> None:

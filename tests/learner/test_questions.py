@@ -150,6 +150,12 @@ def test_one_element_by_one_unit_in_the_last_place_is_where_two_runs_part(
         assert dict(found.inputs)["inputs"] == "agrees by fingerprint"
 
 
+def test_input_that_no_level_measures_is_said_to_be_so(tmp_path: Path) -> None:
+    ours, theirs = run(), run(next_up)
+    known = dict(ours.log.diff(theirs.log).inputs)
+    assert "agrees by fingerprint" in known.values() and not any("would tell" in one for one in known.values())
+
+
 def test_with_a_tolerance_what_is_close_does_not_differ() -> None:
     ours, theirs = run(), run(next_up)
     assert ours.log.diff(theirs.log).kind == "value"

@@ -249,3 +249,12 @@ def test_who_only_touches_what_an_optimizer_keeps_is_not_excused_for_its_paramet
 
     with pytest.raises(UndeclaredChange, match=r"meddle changed 'model\.params'"):
         learner.fit(batches=1)
+
+
+def test_warning_points_at_the_code_of_who_did_it() -> None:
+    learner = meddle_from(LATER)
+    with pytest.warns(GuardWarning, match="meddle changed 'model.params'") as caught:
+        learner.fit(epochs=1)
+    (warning,) = caught
+    line = int(str(warning.message).partition(f"{__file__}:")[2].partition(".")[0])
+    assert (warning.filename, warning.lineno) == (__file__, line)

@@ -169,3 +169,28 @@ def average_that_is_lent_and_never_made(is_bad: bool) -> Learner:
             model.load_state_dict(own)
 
     return learner_of(network(), Ema())
+
+
+@breaks("a frozen layer keeps its statistics", "train")
+def frozen_batch_norm_that_the_optimizer_holds(is_bad: bool) -> Learner:
+    class Thaw(Callback):
+        @after("epoch", first="1 epochs", writes=("model.mode",))
+        def thaw(self, model: nn.Sequential) -> None:
+            model[:2].requires_grad_(True)
+
+    model = network(nn.BatchNorm1d(8))
+    model[:2].requires_grad_(False)
+    return learner_of(model, *([] if is_bad else [Thaw()]))
+
+
+@breaks("a model is trained in train mode", "train/epoch/fit/batch/update:after:Probe.look")
+def probe_that_touches_the_mode_and_leaves_it(is_bad: bool) -> Learner:
+    class Probe(Callback):
+        @after("update", touches=("model.mode",))
+        def look(self, model: nn.Module, inputs: Tensor) -> None:
+            model.eval()
+            with torch.no_grad():
+                model(inputs)
+            model.train(not is_bad)
+
+    return learner_of(network(nn.Dropout(0.5)), Probe())
