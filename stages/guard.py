@@ -9,8 +9,8 @@ from torch import nn
 
 from stages.check import actors, key_of
 from stages.errors import GuardWarning, UndeclaredChange, listed
-from stages.finding import warn_at
 from stages.order import covers
+from stages.sources import warn_at
 from state.access import Access
 from state.fields import MISSING
 from state.watch import Look, Moved, Watch, moved

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from stages.cancel import Cancel, Exhausted, Outcome, Skip
 from stages.check import actors
 from stages.errors import Misuse, StageError
-from stages.finding import code_of
+from stages.sources import code_of
 
 if TYPE_CHECKING:
     from stages.node import Actor

@@ -8,8 +8,8 @@ from torch import Tensor
 from stages.cancel import Reached
 from stages.check import key_of
 from stages.errors import InvariantBroken, InvariantWarning
-from stages.finding import is_of_library, warn_at
 from stages.invariants import OURS, Invariant, Wrong, is_among, is_phase
+from stages.sources import is_of_library, warn_at
 from state import Change, ChangeLog
 from state.errors import StateError
 from state.watch import Look, Watch, moved

@@ -18,11 +18,11 @@ from state.contents import Eye
 
 def invariants() -> tuple[Invariant, ...]:
     """What is so of modes and evaluations."""
-    frozen, untouched, name = FrozenStatistics(), Untouched(), "an evaluation sees what training changed"
+    frozen, unmoved, name = FrozenStatistics(), Unmoved(), "an evaluation sees what training changed"
     return (
-        warned(name, untouched.begin, before=TrainingPhase),
-        warned(name, untouched.ended, after=TrainingPhase),
-        warned(name, untouched, before=Writes("outputs"), within=EvaluationPhase),
+        warned(name, unmoved.begin, before=TrainingPhase),
+        warned(name, unmoved.ended, after=TrainingPhase),
+        warned(name, unmoved, before=Writes("outputs"), within=EvaluationPhase),
         warned("a model is trained in train mode", in_train_mode, before=Writes("*.grads"), within=TrainingPhase),
         warned("a model is evaluated in eval mode", in_eval_mode, before=Writes("outputs"), within=EvaluationPhase),
         warned(
@@ -112,7 +112,7 @@ def stale_statistics(state: Any, place: Place, log: ChangeLog) -> Wrong | None:
     return None
 
 
-class Untouched:
+class Unmoved:
     """The weights that an evaluation is given of a model that was trained are not those of before the training.
 
     They are where an average is lent that nobody updates. Once may be meant, since an average may begin later.
@@ -121,7 +121,7 @@ class Untouched:
     def __init__(self) -> None:
         self._begin: dict[str, bytes] = {}
         self._trained: dict[str, bytes] = {}
-        self._evaluated: dict[tuple[str, str], tuple[bytes, int]] = {}  # after which training, and how often untouched
+        self._evaluated: dict[tuple[str, str], tuple[bytes, int]] = {}  # after which training, and how often so
 
     def begin(self, state: Any) -> None:
         """Training begins: of a run that is taken up nobody knows how it began."""
