@@ -22,6 +22,10 @@ def why_unchanged(state: State, log: ChangeLog, name: str) -> str:
     reasons = _frozen(parameter) + _in_groups(state, parameter) + _gradient(parameter) + _updates(parameter, state, log)
     reasons += _rounded(state, parameter)
     told = f"{name}: {owner}.params was last written by {_last_writer(log, owner)}."
+    others = _other_writers(state, log, owner)
+    if others and not any(one is parameter for held in state.components(Optimizer).values() for one in optimized(held)):
+        told += f" No optimizer trains it: {', '.join(others)} may write it."
+        return "\n- ".join([told, *_rounds_away(parameter)])
     if not reasons:
         return f"{told} Nothing keeps an optimizer from changing it: it requires gradients, has one, and is in a group."
     return "\n- ".join([f"{told} It stays as it is, because", *reasons])
@@ -80,18 +84,19 @@ def _gradient(parameter: Tensor) -> list[str]:
 
 def _rounded(state: State, parameter: Tensor) -> list[str]:
     """Whether a step of the size of the learning rate, as Adam's is about, is less than the type of it can hold."""
-    if not parameter.is_floating_point() or parameter.is_meta or parameter.layout != torch.strided:
+    is_read = parameter.is_floating_point() and not parameter.is_meta and parameter.layout == torch.strided
+    if not is_read or parameter.dtype.itemsize < 2 or not parameter.numel():
         return []
-    half = parameter.detach().abs() * (torch.finfo(parameter.dtype).eps / 2)
     for field, optimizer in state.components(Optimizer).items():
         for group in optimizer.param_groups:
-            rate = float(group.get("lr", 1.0))
-            share = float((half > rate).float().mean()) if parameter.numel() else 0.0
-            if rate and share > 0.5 and any(one is parameter for one in group["params"]):
-                told = (
-                    f"of {share:.0%} of its numbers {parameter.dtype} holds no step of {rate:g}, which is the rate of"
-                )
-                return [f"{told} {field!r}: keep the weights in float32, and compute in less (precision=)."]
+            rate = group.get("lr")
+            if not rate or not any(one is parameter for one in group["params"]):
+                continue
+            half = parameter.detach().abs() * (torch.finfo(parameter.dtype).eps / 2)
+            share = float((half > float(rate)).float().mean())
+            if share > 0.5:
+                told = f"a step of {float(rate):g}, the rate of {field!r}, is lost in rounding for {share:.0%} of it"
+                return [f"{told}, which is {parameter.dtype}: keep it in float32, and compute in less (precision=)."]
     return []
 
 
@@ -114,6 +119,24 @@ def _updates(parameter: Tensor, state: State, log: ChangeLog) -> list[str]:
 def _steppers(log: ChangeLog, optimizer: str) -> list[str]:
     """The stages that declare to step an optimizer."""
     return [actor for use in log.writers() if use.field == f"{optimizer}.state" for actor in use.declared]
+
+
+def _other_writers(state: State, log: ChangeLog, owner: str) -> list[str]:
+    """Who declares to write the parameters of a module, and steps no optimizer: the maker of an average, say."""
+    try:
+        uses = log.writers()
+    except StateError:
+        return []
+    stepping = {actor for name in state.components(Optimizer) for actor in _steppers(log, name)}
+    return [actor for use in uses if use.field == f"{owner}.params" for actor in use.declared if actor not in stepping]
+
+
+def _rounds_away(parameter: Tensor) -> list[str]:
+    """What its type does to small steps."""
+    if parameter.dtype not in (torch.float16, torch.bfloat16):
+        return []
+    eps = torch.finfo(parameter.dtype).eps
+    return [f"its type is {parameter.dtype}, where a step of less than {eps / 2:.2g} of a number is lost."]
 
 
 def _last_writer(log: ChangeLog, owner: str) -> str:

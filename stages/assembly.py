@@ -116,7 +116,7 @@ def assemble(
     findings.extend(unknown_forbids(places, names))
     findings.extend(forbidden_writes(places, names))
     findings.extend(forbidden_updates(places, names, state))
-    findings.extend(schedules_before_updates(places, made))
+    findings.extend(schedules_before_updates(places, made, state))
     for rule in (
         clashing_pairs,
         restored_and_written,

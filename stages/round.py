@@ -183,14 +183,14 @@ class Round:
         if self.total_name is None:
             return
         values, put = self.runner.values, self.put
-        values[self.total_name] = total = values[self.total_name] + 1
-        if put is not None and self.total_slot is not None:
-            put((self.total_slot, total))  # as in `state.writer`: no signal comes between a value and its record
+        counts = {self.total_name: values[self.total_name] + 1}
+        row: tuple[Any, ...] = (self.total_slot, counts[self.total_name])
         if self.samples is not None:
-            size = batch_size(values.get("batch"))
-            values[self.samples] = samples = values[self.samples] + size
-            if put is not None and self.samples_slot is not None:
-                put((self.samples_slot, samples))
+            counts[self.samples] = values[self.samples] + batch_size(values.get("batch"))
+            row = (*row, self.samples_slot, counts[self.samples])
+        values |= counts
+        if put is not None:
+            put(row)  # as in `state.writer`: no signal comes between values and their records
 
     def _is_alone(self) -> bool:
         """Whether the field that tells this round is its own: kept by the phase it is in, changed by no loop inside."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, ReduceLROnPlateau
 
 from stages.binding import names_of
 from stages.check import actors, key_of
@@ -95,6 +95,8 @@ def forbidden_updates(places: list[Place], names: Mapping[str, FieldSpec], state
             for name in (one for one in access.writes if one.removesuffix(".state") in optimizers):
                 held = _trained(state, optimizers[name.removesuffix(".state")])
                 for rule in place.forbids:
+                    if any(_means(rule, one, names) for one in access.writes):  # which is told already
+                        continue
                     found = [one for one in held if _means(rule, one, names)]
                     if found:
                         told = f"{path} writes {name!r}: that optimizer updates {found[0]!r}"
@@ -104,13 +106,16 @@ def forbidden_updates(places: list[Place], names: Mapping[str, FieldSpec], state
                         yield Finding("error", "forbidden write", (path, place.path), f"{told} {ways}")
 
 
-def schedules_before_updates(places: list[Place], schema: type[State]) -> Iterator[Finding]:
+def schedules_before_updates(places: list[Place], schema: type[State], state: State | None) -> Iterator[Finding]:
     """Hooks and stages that move a scheduler in each round of a loop, before an update of that round, or without one.
 
-    PyTorch wants `scheduler.step()` after `optimizer.step()`, since 1.1.0: the first rate would never be used.
+    PyTorch wants `scheduler.step()` after `optimizer.step()`, since 1.1.0: the first rate would never be used. Whoever
+    may write parameters, or is unsafe, may make an update.
     """
-    specs = schema.specs
-    moved = {f"{name}.state" for name, spec in specs.items() if _is_kind(spec.annotation, LRScheduler)}
+    values = {} if state is None else state.components(LRScheduler)
+    kinds = {name: type(values[name]) if name in values else spec.annotation for name, spec in schema.specs.items()}
+    others = (ReduceLROnPlateau, CosineAnnealingWarmRestarts)  # which may be told where they are
+    moved = {f"{name}.state" for name, one in kinds.items() if _is_kind(one, LRScheduler) and not _is_kind(one, others)}
     for loop in places:
         if not moved or loop.kind != "stage" or getattr(loop.stage, "each", None) is None:
             continue
@@ -118,14 +123,16 @@ def schedules_before_updates(places: list[Place], schema: type[State]) -> Iterat
         steady = _steady(inside)
         updated: set[str] = set()
         for path, access in actors(inside):
-            updated |= {name.removesuffix(".state") for name in access.writes if name.endswith(".state")}
+            if access.unsafe or any(key_of(name).endswith(".params") for name in access.writes):
+                break
+            updated |= {name.removesuffix(".state") for name in (*access.writes, *access.touches)}
             rates = {name.partition(".")[0] for name in access.writes if ".hyper" in name}
             schedules = moved.intersection(access.writes) if path in steady else ()
             for schedule in schedules if rates and not rates & updated else ():
                 name, rate = schedule.removesuffix(".state"), min(rates)
                 told = f"{path} moves {name!r} in each round of {loop.path}, before an update of that round has used"
                 told += f" its rate ('{rate}.hyper'), so the first one is never used."
-                ways = "Hook it after the slot that updates: after('update')."
+                ways = "Hook it after the slot that updates: after('update'). Where it moves only sometimes, say when=."
                 yield Finding("error", "schedule before update", (path,), f"{told} {ways}")
 
 
@@ -277,7 +284,7 @@ def _trained(state: State | None, optimizer: Optimizer) -> list[str]:
     return [f"{field}.params.{name}" for field, name, parameter in found if id(parameter) in own]
 
 
-def _is_kind(annotation: Any, kind: type) -> bool:
+def _is_kind(annotation: Any, kind: type | tuple[type, ...]) -> bool:
     """Whether a field holds this kind of component, by its annotation."""
     return isinstance(annotation, type) and issubclass(annotation, kind)
 

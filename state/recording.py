@@ -166,7 +166,7 @@ class Recording:
         """End the segment. Nothing happens when nothing was written."""
         flat = self._flat
         with self._lock:
-            size = len(flat)  # another thread may add behind this
+            seq, size = self._seq, len(flat)  # another thread may add behind this
             if not size:
                 return
             slots, values = tuple(flat[:size:2]), flat[1:size:2]
@@ -176,9 +176,11 @@ class Recording:
                 segments = self._split(slots, values, now)
             else:
                 template = intern(self._tables.templates, slots) if template is None else template
-                segments = [(self._seq, now + self._clock_ns, self.position, template, values)]
-            end = self._seq + len(values)
-            del flat[:size]  # from here to the next call no signal comes between: nothing is lost, or there twice
+                segments = [(seq, now + self._clock_ns, self.position, template, values)]
+            end = seq + len(values)
+            if self._seq != seq:
+                return  # a signal handler, or a finalizer, has read the log meanwhile and cut this
+            del flat[:size]  # from here to the end of the next call no signal is looked at: nothing is lost, or twice
             self._seq = end
             self._pending.extend(segments)
             if len(self._pending) >= SAVE_SEGMENTS or now - self._saved_ns > SAVE_NS:

@@ -1,6 +1,7 @@
 """Where two runs part: in what they start from, in who acts, or in the first value that differs."""
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -19,7 +20,8 @@ _RESERVED = (SETUP, "user", "external")
 
 _TOLD_BY_PLACE = ("epoch", "batch_index", "updates")
 
-_UNMEASURED = "was not measured: audit='full' would tell"
+_TENSOR = re.compile(r"[a-z]+[0-9]*\[")
+"""How the text of a tensor begins: "float32[8, 4]"."""
 
 _END = 2**62
 """After the last record of any run."""
@@ -149,8 +151,6 @@ def agreement(ours: Records, theirs: Records, one: Record, other: Record) -> lis
             continue
         pair = [_last(records, name, record.seq) for records, record in ((ours, one), (theirs, other))]
         found.append((name, _evidence(*pair)))
-    if any(known.endswith("fingerprint") for _, known in found):  # the level was full, and what has none is no tensor
-        return [(name, "cannot be measured" if known == _UNMEASURED else known) for name, known in found]
     return found
 
 
@@ -163,7 +163,9 @@ def _evidence(one: Record | None, other: Record | None) -> str:
         return "agrees by its numbers" if one.value == other.value else "differs by its numbers"
     if isinstance(one.value, bool | int | float):
         return "agrees by value" if _same(one.value, other.value, 0.0) else "differs by value"
-    return _UNMEASURED
+    if isinstance(one.value, str) and not _TENSOR.match(one.value):
+        return "cannot be measured"
+    return "was not measured: audit='full' would tell"
 
 
 def _last(records: Records, name: str, before: int) -> Record | None:

@@ -229,7 +229,7 @@ def writer(state: State, name: str, actor: str, recording: Recording | None, slo
         else:
             values[name] = value
         if row is not None:
-            put(row)  # no function of Python since the assignment: no signal comes between the two
+            put(row)  # between the assignment and the end of this the interpreter looks at no signal
 
     return write
 

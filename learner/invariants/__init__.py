@@ -1,6 +1,6 @@
 """The invariants that a Learner has unless it is told otherwise: what is so in any training, whoever wrote it."""
 
-from learner.invariants import batches, clearing, gradients, losses, modes, schedules, updates
+from learner.invariants import batches, clearing, gradients, losses, modes, resolution, schedules, updates
 from stages import Invariant
 
 
@@ -13,5 +13,6 @@ def defaults() -> tuple[Invariant, ...]:
         *clearing.invariants(),
         *losses.invariants(),
         *modes.invariants(),
+        *resolution.invariants(),
         *batches.invariants(),
     )

@@ -1,13 +1,14 @@
 """What is so of gradients that are there already when others are added: they are meant, and no update has used them."""
 
-import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
-from learner.invariants.standing import warned
+from learner.invariants.standing import UPDATE, warned
 from learner.invariants.updates import stepped
 from stages import Invariant, TrainingPhase, Writes
 from stages.invariants import Wrong
@@ -23,6 +24,8 @@ def invariants() -> tuple[Invariant, ...]:
         warned(_NAME, Leaks(), around=writes, within=TrainingPhase, compares=("*.grads",), hooks=False),
         warned(_NAME, uncleared.begin, before=writes, within=TrainingPhase, hooks=False),
         warned(_NAME, uncleared.end, after=writes, within=TrainingPhase, hooks=False),
+        warned(_NAME, uncleared.updating, before=UPDATE, hooks=False),
+        warned(_NAME, uncleared.updated, after=UPDATE, hooks=False),
     )
 
 
@@ -47,77 +50,82 @@ class Leaks:
         return None
 
 
-class Added(NamedTuple):
-    """Gradients that autograd has added to a parameter, as they were then.
-
-    Attributes:
-        gradient: the tensor, for as long as somebody has it.
-        parameter: the version of the parameter: another one since then means an update.
-    """
-
-    gradient: "weakref.ref[Tensor]"
-    parameter: int
-
-
 class Uncleared:
-    """Nothing is added to gradients that an update has used and nobody has cleared since, whoever should have.
+    """No update uses gradients that an earlier one has used too: somebody clears them in between, whoever should.
 
-    That is seen of one parameter for each module. Its gradient was there when the parameter changed, it is the same
-    tensor still, and autograd adds to it before anybody else has touched it. Whoever scales what is left, to go on with
-    a part of it, means that.
+    That is seen of one parameter of each module. What autograd adds at first is added to the very gradient that an
+    optimizer has used, bit by bit, and the sum is used by the next step. Whoever scales what is left, to go on with a
+    part of it, means that.
     """
 
     def __init__(self) -> None:
-        self._added: dict[str, tuple[nn.Parameter, Added]] = {}
-        self._open: list[Callable[[], None]] = []
+        self._watched: dict[str, nn.Parameter] = {}
+        self._used: dict[str, Tensor] = {}  # the gradient that the last step has used
+        self._piled: set[str] = set()  # where more was added to it
         self._found: set[str] = set()
+        self._open: list[Callable[[], None]] = []
+        self._stepping: list[Callable[[], None]] = []
 
     def begin(self, state: Any, place: Place) -> None:
         """A stage that writes gradients begins."""
-        self._close()
-        for field in _written(place):
-            parameter, before = self._added.get(field, (None, None))
-            if parameter is None or parameter.grad is None or not parameter.requires_grad:
-                parameter, before = _smallest(state.components(nn.Module)[field]), None
+        _close(self._open)
+        modules = state.components(nn.Module)
+        for field in [field for field in _written(place) if field in modules]:
+            parameter = self._watched.get(field)
+            if parameter is None or parameter.grad is None or not _is_in(parameter, modules[field]):
+                parameter = _smallest(modules[field])
             if parameter is not None:
-                self._watch(field, parameter, before)
+                if parameter is not self._watched.get(field):
+                    self._watched[field] = parameter
+                    self._used.pop(field, None)
+                self._watch(field, parameter)
 
-    def end(self, place: Place) -> Wrong | None:
+    def end(self) -> None:
         """It has ended."""
-        self._close()
-        found = sorted(self._found.intersection(_written(place)))
-        self._found.clear()
+        _close(self._open)
+
+    def updating(self, state: Any, place: Place) -> None:
+        """A stage that steps an optimizer begins."""
+        _close(self._stepping)
+        self._stepping += [one.register_step_post_hook(self._stepped).remove for one in stepped(state, place)]
+
+    def updated(self) -> Wrong | None:
+        """It has ended."""
+        _close(self._stepping)
+        found, self._found = sorted(self._found), set()
         if not found:
             return None
-        told = f"{found[0]}.grads were still there when an update had used them, and more were added"
+        told = f"{found[0]}.grads were still there when an update had used them, and the next one used them again"
         return Wrong(f"{told}: clear them first, optimizer.zero_grad()", (f"{found[0]}.grads",))
 
-    def _watch(self, field: str, parameter: nn.Parameter, before: Added | None) -> None:
-        """Until `_close`, see what autograd adds to the gradient of this parameter."""
-        old = parameter.grad
-        is_used = before is not None and old is not None and before.gradient() is old
-        is_used = is_used and before is not None and parameter._version > before.parameter and has_any(old)
-        version = None if old is None or not is_used else old._version
-        del old  # what is cleared is not kept alive
+    def _stepped(self, optimizer: Optimizer, *_: Any) -> None:
+        held = {id(one) for group in optimizer.param_groups for one in group["params"]}
+        for field, parameter in self._watched.items():
+            if id(parameter) in held and parameter.grad is not None and parameter.grad.layout == torch.strided:
+                self._found |= self._piled & {field}
+                self._used[field] = parameter.grad.detach().clone()
+
+    def _watch(self, field: str, parameter: nn.Parameter) -> None:
+        """Until the stage has ended, or until it happened, see what autograd adds to the gradient of a parameter."""
+        coming: list[Tensor] = []
 
         def added(one: Tensor) -> None:
-            nonlocal version
-            gradient = one.grad
-            if gradient is None:
-                return
-            known = self._added.get(field)
-            is_same = known is not None and known[0] is one and known[1].gradient() is gradient
-            if is_same and version is not None and gradient._version == version + 1:
-                self._found.add(field)
-            version = None  # only what comes first tells
-            self._added[field] = parameter, Added(weakref.ref(gradient), one._version)
+            before.remove()
+            after.remove()  # only what comes first tells
+            used, self._piled = self._used.get(field), self._piled - {field}
+            is_known = used is not None and one.grad is not None and coming and coming[0].shape == used.shape
+            if is_known and used is not None and one.grad is not None and has_any(used):
+                if torch.equal(one.grad, used + coming[0]) and not torch.equal(one.grad, coming[0]):
+                    self._piled |= {field}
 
-        hook = parameter.register_post_accumulate_grad_hook(added)  # type: ignore[no-untyped-call]
-        self._open.append(hook.remove)
+        before = parameter.register_hook(lambda gradient: coming.append(gradient.detach()))  # type: ignore[no-untyped-call]
+        after = parameter.register_post_accumulate_grad_hook(added)  # type: ignore[no-untyped-call]
+        self._open += [before.remove, after.remove]
 
-    def _close(self) -> None:
-        while self._open:
-            self._open.pop()()
+
+def _close(hooks: list[Callable[[], None]]) -> None:
+    while hooks:
+        hooks.pop()()
 
 
 def _written(place: Place) -> list[str]:
@@ -127,14 +135,20 @@ def _written(place: Place) -> list[str]:
 
 def _smallest(module: nn.Module) -> nn.Parameter | None:
     """The smallest parameter that is to be trained."""
-    trained = [one for one in module.parameters() if one.requires_grad and one.numel() and one.is_leaf]
+    trained = [one for one in module.parameters() if one.requires_grad and not is_lazy(one) and one.numel()]
     return min(trained, key=lambda one: one.numel(), default=None)
+
+
+def _is_in(parameter: nn.Parameter, module: nn.Module) -> bool:
+    return parameter.requires_grad and any(one is parameter for one in module.parameters())
 
 
 def has_any(gradient: Tensor | None) -> bool:
     """Whether an element is other than zero; so it is taken to be where that cannot be known."""
     if gradient is None:
         return False
+    if gradient.layout == torch.sparse_coo:
+        gradient = gradient._values()
     if gradient.is_meta or gradient.layout != torch.strided:
         return True
     return bool((gradient != 0).any())

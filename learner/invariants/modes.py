@@ -22,7 +22,8 @@ def invariants() -> tuple[Invariant, ...]:
     return (
         warned(name, unmoved.begin, before=TrainingPhase),
         warned(name, unmoved.ended, after=TrainingPhase),
-        warned(name, unmoved, before=Writes("outputs"), within=EvaluationPhase),
+        warned(name, unmoved.evaluated, before=Writes("outputs"), within=EvaluationPhase),
+        warned(name, unmoved.told, after=ROOT, sampled=False),
         warned("a model is trained in train mode", in_train_mode, before=Writes("*.grads"), within=TrainingPhase),
         warned("a model is evaluated in eval mode", in_eval_mode, before=Writes("outputs"), within=EvaluationPhase),
         warned(
@@ -40,6 +41,7 @@ def invariants() -> tuple[Invariant, ...]:
             compares=("*.buffers",),
             hooks=False,
         ),
+        warned("a frozen layer keeps its statistics", frozen.begin, before=ROOT, sampled=False),
         warned("a frozen layer keeps its statistics", frozen.ended, after=ROOT, sampled=False),
     )
 
@@ -115,38 +117,42 @@ def stale_statistics(state: Any, place: Place, log: ChangeLog) -> Wrong | None:
 class Unmoved:
     """The weights that an evaluation is given of a model that was trained are not those of before the training.
 
-    They are where an average is lent that nobody updates. Once may be meant, since an average may begin later.
+    They are where an average is lent that nobody updates. An average may begin later: so it is told at the end of a run
+    whose last evaluations, two at least, were all given them.
     """
 
     def __init__(self) -> None:
         self._begin: dict[str, bytes] = {}
         self._trained: dict[str, bytes] = {}
-        self._evaluated: dict[tuple[str, str], tuple[bytes, int]] = {}  # after which training, and how often so
+        self._evaluated: dict[
+            tuple[str, str], tuple[bytes, int, str]
+        ] = {}  # after which training, how often so, by whom
 
     def begin(self, state: Any) -> None:
         """Training begins: of a run that is taken up nobody knows how it began."""
         if state.values_of("run").get("updates") == 0:
-            self._begin = _weights(state)
+            self._begin, self._evaluated = _weights(state), {}
 
     def ended(self, state: Any) -> None:
         """A pass of training has ended."""
         if self._begin:
             self._trained = _weights(state)
 
-    def __call__(self, state: Any, place: Place) -> Wrong | None:
+    def evaluated(self, state: Any, place: Place) -> None:
         """Outputs are to be computed in an evaluation."""
-        phase = place.phase
-        path = next((one.path for one in place.ancestors() if one.stage is phase), place.path)
+        path = next((one.path for one in place.ancestors() if one.stage is place.phase), place.path)
         for field in self._trained.keys() & {name.partition(".")[0] for name in place.access.reads}:
             trained, begin = self._trained[field], self._begin.get(field)
-            known, times = self._evaluated.get((path, field), (b"", 0))
-            if known == trained or trained == begin:
-                continue
-            now = _bits(state.components(nn.Module)[field])
-            times = times + 1 if now == begin else 0
-            self._evaluated[path, field] = trained, times
+            known, times, _ = self._evaluated.get((path, field), (b"", 0, ""))
+            if known != trained != begin:
+                is_so = _bits(state.components(nn.Module)[field]) == begin
+                self._evaluated[path, field] = trained, times + 1 if is_so else 0, _lent(place, field)
+
+    def told(self) -> Wrong | None:
+        """A run has ended."""
+        for (path, field), (_, times, lent) in self._evaluated.items():
             if times > 1:
-                return Wrong(f"{field} has the weights of before the training there, twice by now{_lent(place, field)}")
+                return Wrong(f"{path} had the weights of {field} of before the training, {times} times by now{lent}")
         return None
 
 
@@ -187,7 +193,7 @@ class FrozenStatistics:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[str, nn.Module] = {}  # by the statistics that moved
+        self._waiting: dict[tuple[str, str], int] = {}  # (module, path in it) whose statistics moved -> version then
 
     def __call__(self, state: Any, changed: tuple[str, ...], place: Place) -> Wrong | None:
         """Outputs were computed in training."""
@@ -201,15 +207,23 @@ class FrozenStatistics:
             if not _is_frozen(layer) or buffer not in _STATISTICS or f"{field}.params" in others:
                 continue
             if any(id(one) in updated for one in layer.parameters(recurse=False)):
-                self._waiting[name] = layer
+                self._waiting.setdefault((field, path), _version(layer))
                 continue
-            return _moved_though_frozen(name)
+            return _moved_though_frozen(field, path)
         return None
 
-    def ended(self) -> Wrong | None:
+    def begin(self) -> None:
+        """A run begins."""
+        self._waiting.clear()
+
+    def ended(self, state: Any) -> Wrong | None:
         """A run has ended."""
-        waiting, self._waiting = self._waiting, {}
-        return next((_moved_though_frozen(name) for name, layer in waiting.items() if _is_frozen(layer)), None)
+        modules = state.components(nn.Module)
+        for (field, path), version in self._waiting.items():
+            layer = dict(modules[field].named_modules()).get(path) if field in modules else None
+            if layer is not None and _is_frozen(layer) and _version(layer) == version:
+                return _moved_though_frozen(field, path)
+        return None
 
 
 _STATISTICS = ("running_mean", "running_var")
@@ -221,6 +235,12 @@ def _is_frozen(layer: nn.Module) -> bool:
     return bool(own) and not any(parameter.requires_grad for parameter in own)
 
 
-def _moved_though_frozen(name: str) -> Wrong:
+def _version(layer: nn.Module) -> int:
+    """Moves when a parameter of a layer is changed."""
+    return sum(parameter._version for parameter in layer.parameters(recurse=False))
+
+
+def _moved_though_frozen(field: str, path: str) -> Wrong:
+    name = ".".join(part for part in (field, "buffers", path, "running_mean") if part)
     told = f"{name} changed, and the parameters of that layer are frozen: put it into eval mode to keep it"
-    return Wrong(told, (f"{name.partition('.')[0]}.mode.frozen",))
+    return Wrong(told, (f"{field}.mode.frozen",))

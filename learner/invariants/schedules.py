@@ -66,8 +66,9 @@ def used_rates(place: Place, log: ChangeLog) -> Wrong | None:
 def planned_in_its_unit(state: Any) -> Wrong | None:
     """A schedule that is as long as the run in batches, updates or epochs moves once for each of these.
 
-    Whoever counts it in batches and moves it by updates is told at the end of the run. That is asked of those that
-    end: OneCycleLR, CosineAnnealingLR, PolynomialLR, and a SequentialLR with one of these at its end.
+    Whoever counts it in batches and moves it by updates, or in epochs and moves it by either, is told at the end of the
+    run. That is asked of those that end: OneCycleLR, CosineAnnealingLR, PolynomialLR, and a SequentialLR with one of
+    these at its end. One that moves by epochs may be longer than the run.
     """
     counted = {"epochs_done": "epochs", "updates": "updates", "batches_seen": "batches"}
     values = state.values_of("run")
@@ -77,7 +78,8 @@ def planned_in_its_unit(state: Any) -> Wrong | None:
         units = [word for word, count in run.items() if count == moves]
         planned = _length(schedule)
         for word, count in run.items():
-            if planned == count and units and word not in units and count != moves and min(count, moves) > 1:
+            is_another = planned == count and units and word not in units and min(count, moves) > 1
+            if is_another and (count < moves or units[0] != "epochs"):
                 told = f"{name!r} is planned over {planned}, the {word} of this run, and moved {moves} times"
                 return Wrong(f"{told}, by {units[0]}: plan it in {units[0]}", (f"{name}.state",))
     return None

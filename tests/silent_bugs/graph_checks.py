@@ -112,8 +112,8 @@ def never_averaged(learner: Learner) -> Change | None:
     "the average of the weights is never updated, and validated with",
     "MultimediaTechLab/YOLO#97",
     said="recorded",
-    line="train/epoch/validate/batch/forward: it does not hold that an evaluation sees what training changed: model "
-    "has the weights of before the training there, twice by now, as train/epoch/validate:around:Lent.lend lends them ",
+    line="train: it does not hold that an evaluation sees what training changed: train/epoch/validate had the weights "
+    "of model of before the training, 2 times by now, as train/epoch/validate:around:Lent.lend lends them ",
     culprit="train/epoch/validate:around:Lent.lend",
     is_located=True,
 )

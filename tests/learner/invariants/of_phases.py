@@ -149,7 +149,7 @@ def seed_that_is_set_before_every_batch(is_bad: bool) -> Learner:
     return learner_of(network(nn.Dropout(0.5)), Seeded())
 
 
-@breaks("an evaluation sees what training changed", "train/epoch/validate/batch/forward")
+@breaks("an evaluation sees what training changed", "train")
 def average_that_is_lent_and_never_made(is_bad: bool) -> Learner:
     class Averaged(TrainState):
         ema: nn.Module = field(factory=lambda state: deepcopy(state.model))

@@ -288,3 +288,15 @@ def cosine_that_is_counted_in_batches(is_bad: bool) -> Learner:
     length = 3 * 6 if is_bad else 3 * 3  # three passes over six batches
     cosine = Schedule(lambda optimizer: CosineAnnealingLR(optimizer, T_max=length))
     return learner_of(network(), cosine, stages=supervised(accumulate=2))
+
+
+@breaks("weights in half precision move", "train/epoch/fit/batch/update")
+def weights_whose_steps_are_rounded_away(is_bad: bool) -> Learner:
+    model = network().to(torch.bfloat16)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.sign())
+    inputs = torch.randn(12, 8, 4, dtype=torch.bfloat16)
+    train = [(batch, batch.sum(1, keepdim=True)) for batch in inputs]
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4 if is_bad else 0.1)
+    return learner_of(model, train=train, valid=None, optimizer=optimizer, stages=supervised(valid=False))

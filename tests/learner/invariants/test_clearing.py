@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from learner import InvariantWarning, Learner, TrainState, stage
+from learner import Callback, InvariantWarning, Learner, TrainState, after, around, stage, supervised
 from stages import Epoch, Fetch, Fit, FitBatch, Train, Unpack, Update
 from tests.learner.invariants.breaking import learner_of, network
 
@@ -117,6 +118,35 @@ def steps_in_every_second(
     return loss
 
 
+def sets_the_data_to_zero(
+    model: nn.Module, optimizer: Optimizer, inputs: Tensor, targets: Tensor, index: int
+) -> Tensor:
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad.data.zero_()  # which moves no version counter
+    return piles_up(model, optimizer, inputs, targets, index)
+
+
+def keeps_a_part_afterwards(
+    model: nn.Module, optimizer: Optimizer, inputs: Tensor, targets: Tensor, index: int
+) -> Tensor:
+    loss = piles_up(model, optimizer, inputs, targets, index)
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        parameter.grad.mul_(0.5)
+    return loss
+
+
+def clamps_and_steps_in_every_second(
+    model: nn.Module, optimizer: Optimizer, inputs: Tensor, targets: Tensor, index: int
+) -> Tensor:
+    loss = steps_in_every_second(model, optimizer, inputs, targets, index)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.clamp_(-0.1, 0.1)
+    return loss
+
+
 def keeps_a_part(model: nn.Module, optimizer: Optimizer, inputs: Tensor, targets: Tensor, index: int) -> Tensor:
     for parameter in model.parameters():
         if parameter.grad is not None:
@@ -143,13 +173,64 @@ def adds_twice(model: nn.Module, optimizer: Optimizer, inputs: Tensor, targets: 
 
 @pytest.mark.parametrize(
     "step",
-    [clears, sets_to_zero, sets_to_zero_afterwards, steps_in_every_second, keeps_a_part, copies, adds_twice],
+    [
+        *(clears, sets_to_zero, sets_to_zero_afterwards, sets_the_data_to_zero),
+        *(steps_in_every_second, clamps_and_steps_in_every_second),
+        *(keeps_a_part, keeps_a_part_afterwards, copies, adds_twice),
+    ],
 )
 @pytest.mark.parametrize("is_debugging", [False, True])
 def test_gradients_that_are_cleared_or_go_on_by_intention_are_no_finding(step: Do, is_debugging: bool) -> None:
     learner = whole(step)
     learner.debug(is_debugging)
     assert broken(learner) == []
+
+
+def test_weights_that_are_changed_while_gradients_gather_are_no_finding() -> None:
+    class Noise(Callback):
+        @around("gradient", restores=("model.params",), touches=("rng",))
+        def lend(self, model: nn.Module) -> Any:
+            own = deepcopy(model.state_dict())
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+            yield
+            model.load_state_dict(own)
+
+        @after("batch", within="fit", writes=("model.params",))
+        def clamp(self, model: nn.Module) -> None:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.clamp_(-0.1, 0.1)
+
+    assert broken(learner_of(network(), Noise(), stages=supervised(accumulate=3))) == []
+
+
+def test_gradients_that_another_backward_leaves_and_the_next_step_clears_are_no_finding() -> None:
+    class Two(TrainState):
+        critic: nn.Module
+        critic_optimizer: Optimizer
+
+    @stage(state=Two, writes=("critic.grads", "critic.params", "critic_optimizer.state"))
+    def critic_step(critic: nn.Module, critic_optimizer: Any, inputs: Tensor, model: nn.Module) -> None:
+        critic_optimizer.zero_grad()
+        critic(model(inputs).detach()).mean().backward()
+        critic_optimizer.step()
+
+    @stage(state=Two, writes=("loss", "model.grads", "critic.grads", "model.params", "optimizer.state"))
+    def model_step(critic: nn.Module, optimizer: Any, inputs: Tensor, model: nn.Module) -> Tensor:
+        optimizer.zero_grad()
+        loss: Tensor = -critic(model(inputs)).mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    models = {"model": network(), "critic": nn.Linear(1, 1)}
+    optimizers = {name: torch.optim.SGD(one.parameters(), lr=0.05) for name, one in models.items()}
+    given = {"optimizer": optimizers["model"], "critic_optimizer": optimizers["critic"]}
+    train = [(torch.randn(8, 4), torch.randn(8, 1)) for _ in range(6)]
+    tree = Train(Epoch(Fit(Fetch(), FitBatch(Unpack(), critic_step, model_step))))
+    assert broken(Learner(models, None, given, train=train, stages=tree)) == []
 
 
 def test_watching_leaves_no_hook_behind_and_changes_no_bit() -> None:

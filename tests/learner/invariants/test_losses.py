@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from learner import InvariantWarning, Learner, field, stage, supervised
 from learner.invariants.losses import _divisors
+from stages import Backward
 from state import TrainState
 
 PAD = -100
@@ -82,6 +83,7 @@ def test_parts_of_one_batch_are_too() -> None:
     [
         (by_a_constant, batches(2, 14, 2, 14), {"accumulate": 2}),
         (mean_over_samples, batches(2, 14, 2, 14), {"accumulate": 2}),
+        (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 1.0, 50.0])), batches(16, 16, 16, 16), {"accumulate": 2}),
         (mean_over_tokens, batches(12, 14, 13, 12), {"accumulate": 2}),
         (mean_over_tokens, batches(2, 2, 14, 14), {"accumulate": 2}),
         (mean_over_tokens, batches(2, 14, 2, 14), {}),
@@ -92,6 +94,17 @@ def test_parts_of_one_batch_are_too() -> None:
 )
 def test_what_weighs_alike_is_no_finding(loss_fn: LossFn, train: list[Any], settings: Any) -> None:
     assert told(loss_fn, train, **settings) == []
+
+
+def test_a_backward_of_ones_own_may_weigh_a_loss_and_nothing_is_said() -> None:
+    class Weighing(Backward):
+        def run(self, state: Any) -> None:
+            self.differentiate(state.loss * 3, state)
+
+    model = nn.Linear(4, 3)
+    tree = supervised(valid=False, accumulate=2).swap("backward", Weighing())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert broken(Learner(model, mean_over_tokens, optimizer, train=batches(2, 14, 2, 14), stages=tree)) == []
 
 
 def test_a_weight_that_makes_up_for_it_is_no_finding() -> None:
@@ -149,8 +162,12 @@ def test_a_term_of_the_model_without_a_graph_is_told_of(penalise: Any, as_stage:
     assert actor == ("second" if as_stage else f"loss:after:{penalise.__name__}")
 
 
+def switched_off(loss: Tensor, model: nn.Module) -> Tensor:
+    return loss + 1e-3 * 0.0
+
+
 @pytest.mark.parametrize("as_stage", [{}, {"as_stage": True}], ids=["hook", "stage"])
-@pytest.mark.parametrize("penalise", [of_parameters, of_no_weight, scaled])
+@pytest.mark.parametrize("penalise", [of_parameters, of_no_weight, scaled, switched_off])
 def test_a_term_with_a_graph_and_a_factor_are_no_finding(penalise: Any, as_stage: Any) -> None:
     assert with_penalty(penalise, **as_stage) == []
 
