@@ -132,7 +132,10 @@ def schedules_before_updates(places: list[Place], schema: type[State], state: St
                 name, rate = schedule.removesuffix(".state"), min(rates)
                 told = f"{path} moves {name!r} in each round of {loop.path}, before an update of that round has used"
                 told += f" its rate ('{rate}.hyper'), so the first one is never used."
-                ways = "Hook it after the slot that updates: after('update'). Where it moves only sometimes, say when=."
+                ways = (
+                    "Hook it after the slot that updates: after('update'). Where it moves only sometimes, say when=; "
+                )
+                ways += "where step() is told the epoch or a metric, annotate the field with the scheduler's own class."
                 yield Finding("error", "schedule before update", (path,), f"{told} {ways}")
 
 

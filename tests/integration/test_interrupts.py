@@ -9,14 +9,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from learner import ChangeLog, Learner, Outcome
+from learner import Callback, ChangeLog, Learner, Outcome, after
 from learner.testing import toy_learner
 
 ROOT = Path(__file__).parents[2]
+
+Made = TypeVar("Made")
 
 
 def noting(seen: list[str], slot: str) -> Callable[[Any, Outcome], None]:
@@ -133,35 +135,53 @@ def interrupted_at_line(number: int) -> Learner | None:
     return None
 
 
-def interrupted_at_call(number: int) -> Learner | None:
-    """A Learner that is interrupted where a signal may arrive: as a function of ours begins, or one in C has ended."""
-    learner, started, left = toy_learner(), [], number
+OURS = {"round.py": ("count",), "state.py": ("write",), "recording.py": ("cut", "mark"), "summaries.py": ("short",)}
+"""Where values and records are written: by file, the functions."""
+
+
+def at_call(number: int, act: Callable[[Learner], None]) -> tuple[Learner, bool]:
+    """A Learner that meets `act` where a signal may arrive: as a function of ours begins, or one in C has ended. And
+    whether there was such a place."""
+
+    class Score(Callback):
+        def fields(self) -> dict[str, Any]:
+            return {"score": (int, 0)}
+
+        @after("update", writes=("score",))
+        def add(self, score: int) -> int:
+            return score + 1
+
+    learner, started, left = toy_learner(callbacks=[Score()]), [], number
     learner.before("train")(lambda state: started.append(True))
-    ours = {"round.py": "count", "state.py": "write", "recording.py": "cut"}
 
     def profile(frame: Any, event: str, argument: Any) -> None:
         nonlocal left
-        if (
-            started
-            and event in ("call", "c_return")
-            and ours.get(Path(frame.f_code.co_filename).name) == frame.f_code.co_name
-        ):
+        names = OURS.get(Path(frame.f_code.co_filename).name, ())
+        if started and event in ("call", "c_return") and frame.f_code.co_name in names:
             left -= 1
             if left == 0:
                 sys.setprofile(None)
-                raise KeyboardInterrupt
+                act(learner)
 
     sys.setprofile(profile)
     try:
         learner.fit(batches=2)
     except KeyboardInterrupt:
-        return learner
+        pass
     finally:
         sys.setprofile(None)
-    return None
+    return learner, left <= 0
 
 
-def in_a_thread(call: Callable[[], Learner | None]) -> Learner | None:
+def interrupt(learner: Learner) -> None:
+    raise KeyboardInterrupt
+
+
+def read(learner: Learner) -> None:
+    assert learner.log.tail(1)
+
+
+def in_a_thread(call: Callable[[], Made]) -> Made:
     """`call` in a thread of its own: an interrupt that a trace raises may leave an exception behind in its thread."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(call).result()
@@ -173,15 +193,30 @@ def test_interrupt_at_any_line_of_ours_is_raised_as_it_is_and_leaves_a_learner_t
         assert learner.outcome.kind == "interrupted"
         learner.fit(batches=1)
         assert learner.outcome.ok and learner.state.model.training
-        number += 61
+        number += 151
     assert number > 500, "there were lines to interrupt"
 
 
 def test_signal_does_not_part_a_value_from_its_record() -> None:
-    number = 1
-    while (learner := in_a_thread(partial(interrupted_at_call, number))) is not None:
-        for name in ("updates", "batches_seen", "samples_seen"):
+    number, is_there = 1, True
+    while is_there:
+        learner, is_there = in_a_thread(partial(at_call, number, interrupt))
+        for name in ("updates", "batches_seen", "samples_seen", "score"):
             told = [change.after for change in learner.log.where(field=name)]
             assert (told[-1] if told else 0) == getattr(learner.state, name), (number, name)
-        number += 3
+        assert learner.state.samples_seen == 8 * learner.state.batches_seen
+        number += 19
+    assert number > 100, "there were calls to interrupt"
+
+
+def test_signal_handler_that_reads_the_log_leaves_each_record_there_once() -> None:
+    whole, _ = in_a_thread(partial(at_call, -1, interrupt))
+    expected = [(change.actor, change.field) for change in whole.log.where()]
+    number, is_there = 1, True
+    while is_there:
+        learner, is_there = in_a_thread(partial(at_call, number, read))
+        found = learner.log.where()
+        assert [(change.actor, change.field) for change in found] == expected, number
+        assert [change.seq for change in found] == sorted({change.seq for change in found})
+        number += 37
     assert number > 100, "there were calls to interrupt"

@@ -130,6 +130,26 @@ def test_a_signal_in_the_middle_of_a_cut_gives_no_number_twice(templates: int, m
     assert [(record.seq, record.value) for record in Records(store).read()] == [(0, 1), (1, 2)]
 
 
+def test_a_signal_after_the_store_has_taken_segments_lets_none_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    recording = recorder(store)
+    recording.write(slot_of(recording), 1)
+    take = store.write
+
+    def interrupted(tables: Any, segments: Any) -> None:
+        take(tables, segments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        recording.flush()
+    monkeypatch.undo()
+    recording.write(slot_of(recording), 2)
+    recording.flush()
+    assert [(record.seq, record.value) for record in Records(store).read()] == [(0, 1), (1, 2)]
+    assert store.dropped == 0
+
+
 def test_a_field_can_be_recorded_where_all_else_is_off() -> None:
     recording = recorder(level="off", loss="summary")
     assert recording.slot("train/fit", "enter", None, "runner") is None
