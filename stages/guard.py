@@ -192,7 +192,7 @@ class Guard:
         if self.is_debugging:  # what it declares may have changed, and this did
             for one in own:
                 if one.name.rpartition(".")[2] not in ("hyper", "mode"):  # of which there is a row for each value
-                    self._record(actor, [one], one.evidence)
+                    self._record(actor, [one], one.evidence, "seen")  # that it was written is told already
         forbidden = [one for one in own if any(_forbids(rule, one.name) for rule in actor.forbidden)]
         if forbidden:
             owners = {owner for rule, owner in actor.forbidden.items() for one in forbidden if _forbids(rule, one.name)}
@@ -238,7 +238,7 @@ class Guard:
             self._warned.add(key)
             warn_at(actor.source, GuardWarning(f"{error} It is on record, and warned of once."), stacklevel=3)
 
-    def _record(self, actor: "Actor", found: list[Moved], evidence: str = "undeclared") -> None:
+    def _record(self, actor: "Actor", found: list[Moved], evidence: str = "undeclared", kind: str = "write") -> None:
         """A row in the log for each part that moved."""
         recording = self.runner.recording
         if recording is None:
@@ -246,7 +246,7 @@ class Guard:
         for one in found:
             if one.name not in self.runner.assembly.names:
                 recording.field(one.name, "run", "part", "", MISSING)
-            slot = recording.slot(actor.path, "write", one.name, evidence)
+            slot = recording.slot(actor.path, kind, one.name, evidence)
             if slot is not None:
                 recording.write(slot, listed(one.inside) or None)
 

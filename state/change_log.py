@@ -28,7 +28,7 @@ from state.stores import MemoryStore, Store
 if TYPE_CHECKING:
     from state.page import Page
 
-_KINDS = ("write", "enter", "exit", "open", "close", "resume", "broken", "gap")
+_KINDS = ("write", "enter", "exit", "open", "close", "resume", "broken", "gap", "seen")
 
 
 class ChangeLog(Questions):
@@ -115,7 +115,8 @@ class ChangeLog(Questions):
             epoch: a number or a range, of which the log holds some.
             phase: as in a position: "fit".
             batch: a number or a range, as for `epoch`.
-            kind: "write", "enter", "exit", "open", "close", "resume", "broken" or "gap"; None for all.
+            kind: "write", "enter", "exit", "open", "close", "resume", "broken", "gap" or, under
+                `debug()`, "seen": what a writer was seen to change of a part; None for all.
             evidence: how the change is known, the scope that is opened or closed, or the invariant that is broken.
             rolled_back: the records that no longer count, because the run was resumed from a checkpoint before them.
 

@@ -108,7 +108,7 @@ class Recording:
 
     def slot(self, actor: str, kind: str, field: str | None, evidence: str) -> int | None:
         """The number to write with; None when this is not recorded. Kinds: "write", "enter", "exit", "open", "close",
-        "broken" (an invariant, with its name as the evidence).
+        "broken" (an invariant, with its name as the evidence), "seen" (what a writer was seen to change of a part).
 
         Entering and leaving a stage (`field` None) have the level of all that is not set apart: at "off" they are not
         recorded, though single fields may be. Opening and closing a scope are recorded wherever anything is, since the

@@ -133,7 +133,7 @@ def shuffled(*, checks_first: bool, **settings: Any) -> tuple[Learner, Any]:
 
 def first_draw(learner: Learner) -> Change | None:
     """Who drew the first random number of the run, if that was no part of the training."""
-    drawn = learner.log.where(field="rng")
+    drawn = learner.log.where(kind="seen", field="rng")
     return drawn[0] if drawn and "/fit" not in drawn[0].actor else None
 
 
@@ -297,7 +297,7 @@ def init_left_out(buggy: bool) -> Learner:
 
 def left_out(learner: Learner) -> Change | None:
     """What the initialisation was seen to write, if the layer's own parameter is not in it."""
-    written = learner.log.where(field="model.params", actor="*Init.init", evidence="contents")
+    written = learner.log.where(kind="seen", field="model.params", actor="*Init.init")
     return next((one for one in written if "decay" not in str(one.after)), None)
 
 

@@ -11,7 +11,6 @@ from learner import Callback, Learner, TrainState, before
 from learner.testing import toy_learner
 from stages import Forward, GuardWarning, UndeclaredChange
 from stages.guard import EVERY, FIRST, Schedule
-from state.watch import EVIDENCE
 
 BATCH = "train/epoch/fit/batch"
 DATA = [(torch.ones(4, 1), torch.ones(4, 1))]
@@ -224,10 +223,10 @@ def test_debug_tells_what_was_seen_to_change_of_what_is_declared() -> None:
 
     learner = toy_learner(callbacks=[Draws()])
     learner.fit(batches=1)
-    assert not learner.log.where(actor="*draw", field="rng")
+    assert not learner.log.where(kind="seen", actor="*draw")
     learner.debug()
     learner.fit(batches=1)
-    told = {(one.field, one.after) for one in learner.log.where(actor="*draw") if one.evidence in EVIDENCE}
+    told = {(one.field, one.after) for one in learner.log.where(kind="seen", actor="*draw")}
     assert told == {("model.params", "weight"), ("rng", "torch")}
 
 
