@@ -112,11 +112,12 @@ class Uncleared:
         def added(one: Tensor) -> None:
             before.remove()
             after.remove()  # only what comes first tells
-            used, self._piled = self._used.get(field), self._piled - {field}
-            is_known = used is not None and one.grad is not None and coming and coming[0].shape == used.shape
-            if is_known and used is not None and one.grad is not None and has_any(used):
-                if torch.equal(one.grad, used + coming[0]) and not torch.equal(one.grad, coming[0]):
-                    self._piled |= {field}
+            used, gradient = self._used.get(field), one.grad
+            self._piled.discard(field)
+            if used is None or gradient is None or not coming or coming[0].shape != used.shape or not has_any(used):
+                return
+            if torch.equal(gradient, used + coming[0]) and not torch.equal(gradient, coming[0]):
+                self._piled.add(field)
 
         before = parameter.register_hook(lambda gradient: coming.append(gradient.detach()))  # type: ignore[no-untyped-call]
         after = parameter.register_post_accumulate_grad_hook(added)  # type: ignore[no-untyped-call]

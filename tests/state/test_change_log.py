@@ -119,7 +119,7 @@ def test_where_of_an_actor_that_did_nothing_is_empty(log: ChangeLog) -> None:
         ({"phase": "x", "epoch": 0}, r"no phase 'x'\. It has 'fit', 'validate'\.$"),
         (
             {"kind": "writes"},
-            r"kind='writes' is none of 'write', 'enter', .*, 'resume', 'broken', 'gap', nor None .*mean 'write'\?$",
+            r"kind='writes' is none of 'write', 'enter', .*, 'broken', 'gap', 'seen', nor None .*mean 'write'\?$",
         ),
         ({"kind": 3}, r"kind=3 is none of"),
         ({"epoch": 7}, r"The log has no epoch 7\. It holds epochs 0 to 1\.$"),
