@@ -43,7 +43,8 @@ class Round:
             node.slot("write", name, "write") if name else None for name in (index, self.total_name, self.samples)
         )
         recording = runner.recording
-        self.put = None if recording is None or self.total_slot is None else recording.pen(self.total_slot)[0]
+        slot = self.total_slot if self.samples_slot is None else self.samples_slot
+        self.put = None if recording is None or slot is None else recording.pen(slot)[0]
         inside = [place for child in node.place.children.values() for place in child.walk()]
         self.declared = all_declared(inside)
         self.plain: Look | None = None  # plain values of parts at the end of the last round
@@ -184,10 +185,10 @@ class Round:
             return
         values, put = self.runner.values, self.put
         counts = {self.total_name: values[self.total_name] + 1}
-        row: tuple[Any, ...] = (self.total_slot, counts[self.total_name])
+        row: tuple[Any, ...] = () if self.total_slot is None else (self.total_slot, counts[self.total_name])
         if self.samples is not None:
             counts[self.samples] = values[self.samples] + batch_size(values.get("batch"))
-            row = (*row, self.samples_slot, counts[self.samples])
+            row = row if self.samples_slot is None else (*row, self.samples_slot, counts[self.samples])
         values |= counts
         if put is not None:
             put(row)  # as in `state.writer`: no signal comes between values and their records

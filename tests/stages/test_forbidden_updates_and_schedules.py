@@ -77,6 +77,12 @@ def test_what_is_frozen_may_be_held_and_is_guarded_when_it_is_thawed() -> None:
         learner.fit(epochs=1)
 
 
+def test_what_an_optimizer_holds_of_further_modules_is_no_alarm_over_rounds_that_nobody_looked_at() -> None:
+    learner = in_two_fields()
+    learner.fit(epochs=3)
+    assert not learner.log.where(actor="external")
+
+
 class Rate(TrainState):
     schedule: LRScheduler = field(factory=lambda state: LambdaLR(state.optimizer, lambda n: 0.5**n))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from learner import Cancel, EvaluationPhase, Learner, TrainState, stage
+from learner import Cancel, EvaluationPhase, Learner, stage
 from learner.callbacks import IsolateRng
 from learner.testing import toy_learner
 from stages import (
@@ -276,28 +276,3 @@ def test_generators_are_given_back_after_an_evaluation_that_draws() -> None:
     assert {one.actor for one in found(learner, field="rng", evidence="restored")} == {
         "train/epoch/validate:around:IsolateRng.keep"
     }
-
-
-class TwoParts(TrainState):
-    backbone: nn.Module
-
-
-def in_two_fields() -> Learner:
-    """One optimizer over two modules, of which `Update` declares the one in `model`."""
-
-    @stage(state=TwoParts, writes=("outputs",))
-    def forward(backbone: nn.Module, model: nn.Module, inputs: Any) -> Any:
-        return model(backbone(inputs))
-
-    backbone, model = nn.Linear(2, 3), nn.Linear(3, 1)
-    optimizer = torch.optim.SGD([*backbone.parameters(), *model.parameters()], lr=0.1)
-    batch = FitBatch(Unpack(), ClearGradients(), Gradient(forward, Loss(), Backward()), Update())
-    train = [(torch.randn(4, 2), torch.randn(4, 1)) for _ in range(6)]
-    models = {"model": model, "backbone": backbone}
-    return Learner(models, nn.functional.mse_loss, optimizer, train=train, stages=Train(Fit(Fetch(), batch)))
-
-
-def test_what_an_optimizer_holds_of_further_modules_is_no_alarm_over_rounds_that_nobody_looked_at() -> None:
-    learner = in_two_fields()
-    learner.fit(epochs=3)
-    assert not learner.log.where(actor="external")

@@ -292,3 +292,13 @@ def test_skip_that_leaves_a_round_keeps_nothing_of_it() -> None:
     learner.after("update")(lambda state: seen.append(state.ready("kept")))
     learner.fit(epochs=1)
     assert seen == [False] * 8
+
+
+@pytest.mark.parametrize("off", ["batches_seen", "samples_seen"])
+def test_of_two_counts_of_one_round_each_is_recorded_or_not_by_its_own_level(off: str) -> None:
+    learner = toy_learner(audit={off: "off"})
+    learner.fit(epochs=1)
+    other = {"batches_seen": "samples_seen", "samples_seen": "batches_seen"}[off]
+    assert not [one for one in learner.log.where(field=off) if one.actor != "setup"]
+    told = [one.after for one in learner.log.where(field=other) if one.actor != "setup"]
+    assert len(told) == 8 and told[-1] == getattr(learner.state, other)
