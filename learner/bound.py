@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 from learner.callbacks.checkpoint import Checkpoint
 from learner.callbacks.mean import Mean
 from learner.checkpoints import Checkpoints
+from learner.collector import collector_waits
 from learner.components import check_optimizers
 from learner.errors import ArgumentError
 from learner.history import History, RecordHistory, has_batches, has_epochs
@@ -238,7 +239,8 @@ class Bound:
         if self.dtype is not None:
             own += autocasts(tree, self.dtype)
         own = [*own, *([RecordHistory(self.history)] if has_epochs(tree) else [])]
-        return assemble(tree, hooks_of([*own, *callbacks]), type(self.state), self.state, self._data)
+        with collector_waits():
+            return assemble(tree, hooks_of([*own, *callbacks]), type(self.state), self.state, self._data)
 
     def _bind(self, assembly: Assembly) -> None:
         """Make the assembly the live one, if it is sound. A setting that it brings anew counts from now on."""
@@ -272,7 +274,8 @@ class Bound:
         self.assembly = assembly
         before = getattr(self, "runner", None)
         invariants = placed(self.invariants, assembly.places, assembly.names)
-        self.runner = Runner(assembly, self.state, self.recording, before, "off", self.watchers, invariants)
+        with collector_waits():
+            self.runner = Runner(assembly, self.state, self.recording, before, "off", self.watchers, invariants)
         self.debug(self._is_debugging)
         self.keeper.follow(self.runner)
         self.suspects = suspect(assembly, self.state)

@@ -26,7 +26,7 @@ from state.watch import Look
 if TYPE_CHECKING:
     from learner.bound import Bound
     from learner.recipes import Part
-    from stages.node import Actor
+    from stages.actor import Actor
     from stages.runner import Runner
 
 Sight = dict[str, bytes]

@@ -38,7 +38,7 @@ def children_body(node: "Node") -> Body:
     """
     runner = node.runner
     children = tuple(child for child in node.children.values() if child.place.kind == "stage")
-    steps = tuple(_steps(children))
+    steps = node.steps = tuple(_steps(children))
 
     def run_children() -> None:
         if runner.timed:
@@ -76,8 +76,7 @@ def _steps(children: "Iterable[Node]") -> "Iterator[tuple[Body, tuple[Node, ...]
         if not child.is_bare:
             yield child.execute, ()
         elif type(child.stage).run is Composite.run:
-            inner = (below for below in child.children.values() if below.place.kind == "stage")
-            yield from ((run, (*left, child)) for run, left in _steps(inner))
+            yield from ((run, (*left, child)) for run, left in child.steps)
         else:
             yield child.body, (child,)
 

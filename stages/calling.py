@@ -12,8 +12,8 @@ from stages.errors import ContractBroken
 from state.access import View
 
 if TYPE_CHECKING:
+    from stages.actor import Actor
     from stages.contract import Contract
-    from stages.node import Actor
 
 Body = Callable[[], None]
 

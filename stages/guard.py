@@ -1,23 +1,22 @@
 """Guard: finds what an actor changed in place and does not declare, at the boundary where that actor ends."""
 
 import warnings
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
-from stages.check import actors, key_of
+from stages.allowed import all_declared, is_allowed, is_forbidden, named_in, remedy
+from stages.check import key_of
 from stages.errors import GuardWarning, UndeclaredChange, listed
-from stages.order import covers
 from stages.sources import warn_at
 from state.access import Access
+from state.contents import Seen
 from state.fields import MISSING
 from state.watch import Look, Moved, Watch, moved
 
 if TYPE_CHECKING:
-    from stages.node import Actor
-    from stages.place import Place
+    from stages.actor import Actor
     from stages.runner import Runner
 
 GuardLevel = Literal["off", "parts", "contents"]
@@ -142,6 +141,15 @@ class Guard:
                 now = self.watch.look_at((name,), contents=self.is_debugging or self.level == "contents")
                 look.parts.update(now.parts)
 
+    def seen(self, names: Collection[str]) -> Look | None:
+        """What it saw of these parts at the boundary where we are; None if not all that is in them was read."""
+        if self._last is None or not (self.is_debugging or self.level == "contents"):
+            return None
+        parts = {name: inside for name, inside in self._last.parts.items() if name in names}
+        if any(isinstance(one, Seen) and one.turn is not None for inside in parts.values() for one in inside.values):
+            return None
+        return self._last._replace(parts=parts)
+
     def look_at(self, names: Iterable[str]) -> Look:
         """What there is of the parts that a pair is to give back."""
         return self.watch.look_at({key_of(name) for name in names}, contents=True)
@@ -153,7 +161,7 @@ class Guard:
             UndeclaredChange: it is not.
         """
         names = actor.access.restores
-        found = [within for one in moved(before, self.look_at(names)) for within in _within(one, names)]
+        found = [within for one in moved(before, self.look_at(names)) for within in named_in(one, names)]
         if found:
             self._record(actor, found)
             told = "It restores that, so it has to give it back on every way out: ok, cancelled and failed."
@@ -167,7 +175,7 @@ class Guard:
         found = moved(before, now)
         if found:
             schedule.is_wanted = any(one.name.endswith(".mode") for one in found)
-            self._tell_external([one for one in found if not _is_allowed(declared, one)])
+            self._tell_external([one for one in found if not is_allowed(declared, one)])
             if self._gone is not None:
                 self._gone.parts.update(now.parts)  # once is enough
         return now
@@ -193,16 +201,18 @@ class Guard:
             for one in own:
                 if one.name.rpartition(".")[2] not in ("hyper", "mode"):  # of which there is a row for each value
                     self._record(actor, [one], one.evidence, "seen")  # that it was written is told already
-        forbidden = [one for one in own if any(_forbids(rule, one.name) for rule in actor.forbidden)]
+        forbidden = [one for one in own if any(is_forbidden(rule, one.name) for rule in actor.forbidden)]
         if forbidden:
-            owners = {owner for rule, owner in actor.forbidden.items() for one in forbidden if _forbids(rule, one.name)}
+            owners = {
+                owner for rule, owner in actor.forbidden.items() for one in forbidden if is_forbidden(rule, one.name)
+            }
             self._report(actor, forbidden, f"{' and '.join(sorted(owners))} forbids that inside.")
         if others:
-            self._report(actor, others, _remedy(actor, others))
+            self._report(actor, others, remedy(actor, others))
 
     def _undeclared(self, access: Access, found: list[Moved]) -> list[Moved]:
         """What moved of that which this access does not allow, under its name or under another one."""
-        own = [one for one in found if _is_allowed(access, one)]
+        own = [one for one in found if is_allowed(access, one)]
         memory = {place for one in own for place in self._memory(one)} - {None}
         return [one for one in found if one not in own and not self._is_excused(access, one, memory)]
 
@@ -289,54 +299,3 @@ def schedule_text(guard: Guard | None) -> str:
         f"{', and large tensors are read slice by slice' * (guard.level == 'contents')}; "
         "plain values (mode, requires_grad, hyper) after every batch"
     )
-
-
-def all_declared(places: "Iterable[Place]") -> Access:
-    """What somebody at these places may change."""
-    everyone = [access for _, access in actors(places)]
-    names = {name for one in everyone for name in _may_change(one)}
-    writes = {name for one in everyone for name in one.writes}
-    return Access(writes=tuple(writes), touches=tuple(names - writes), unsafe=any(one.unsafe for one in everyone))
-
-
-def _may_change(access: Access) -> tuple[str, ...]:
-    return (*access.writes, *access.touches, *access.restores, *access.spoils)
-
-
-def _is_allowed(access: Access, one: Moved) -> bool:
-    """Whether an actor with this access may change what moved: the part as a whole, or each name in it."""
-    names = _may_change(access)
-    if access.unsafe or any(covers(name, one.name) for name in names):
-        return True
-    return bool(one.inside) and all(any(covers(name, f"{one.name}.{below}") for name in names) for below in one.inside)
-
-
-def _within(one: Moved, names: Iterable[str]) -> list[Moved]:
-    """Of what moved that which these names mean, if there is any: the part as a whole, or names in it."""
-    if any(covers(name, one.name) for name in names):
-        return [one]
-    inside = tuple(below for below in one.inside if any(covers(name, f"{one.name}.{below}") for name in names))
-    return [replace(one, inside=inside)] if inside else []
-
-
-def _forbids(rule: str, name: str) -> bool:
-    """Whether a name in `forbids`, which may be `*.params`, means this part."""
-    return covers(name.partition(".")[0] + rule[1:] if rule.startswith("*.") else rule, name)
-
-
-def _remedy(actor: "Actor", found: list[Moved]) -> str:
-    """What to declare. Fields and the generators change on the way only: in `writes` a field means a new value."""
-    parts = tuple(one.name for one in found if "." in one.name)
-    others = tuple(one.name for one in found if "." not in one.name)
-    if actor.access.observer:
-        wanted = [f"{what}={names!r}" for what, names in (("writes", parts), ("touches", others)) if names]
-        return f"An observer changes nothing. Declare {' and '.join(wanted)} to make it a hook that may."
-    told = []
-    if parts:
-        told.append(f"Add {_quoted(parts)} to its writes if it is there to change that, ")
-        told.append("to its touches if that may change on the way." + " " * bool(others))
-    return "".join([*told, f"Add {_quoted(others)} to its touches." if others else ""])
-
-
-def _quoted(names: tuple[str, ...]) -> str:
-    return ", ".join(map(repr, names))

@@ -4,19 +4,18 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
+from stages.actor import Actor
 from stages.calling import call_of
 from stages.cancel import OK, Outcome, Skip
 from stages.errors import ContractBroken
 from stages.notes import noted
 from stages.pairs import Around
-from stages.place import forbidden_in
 from stages.telling import nothing, tell_parts_of, watched_parts, watching
 from stages.timing import tell_time
 from state.access import View
 from state.errors import FieldNotReady
 
 if TYPE_CHECKING:
-    from stages.node import Actor
     from stages.place import HookPlace
     from stages.runner import Runner
 
@@ -25,11 +24,9 @@ HookBody = Callable[[Outcome], None]
 
 def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
     """The function that runs one hook at one place, given how the stage ended."""
-    from stages.node import Actor
-
     hook = placed.hook
     actor = Actor(runner, placed.path, placed.access, "hook", hook.contract.source, placed.names)
-    actor.forbidden = forbidden_in(placed.place)
+    actor.forbidden = placed.place.forbidden
     tell_parts, tell = tell_parts_of(actor), tell_time(actor)
     outcome: list[Outcome] = []
     inner = call_of(actor, hook.call, hook.contract, View, outcome)
@@ -80,14 +77,12 @@ def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
 
 def around_of(runner: "Runner", placed: "HookPlace") -> Around:
     """A hook around one place, ready to be entered."""
-    from stages.node import Actor
-
     actor = Actor(runner, placed.path, placed.access, "hook", placed.hook.contract.source, placed.names)
-    actor.forbidden = forbidden_in(placed.place)
+    actor.forbidden = placed.place.forbidden
     return Around(actor, placed, thinned(runner, placed, actor))
 
 
-def thinned(runner: "Runner", placed: "HookPlace", actor: "Actor") -> Callable[[Outcome], bool] | None:
+def thinned(runner: "Runner", placed: "HookPlace", actor: Actor) -> Callable[[Outcome], bool] | None:
     """Whether a hook runs now, by `every`, `first` and `when`; None where it always does."""
     hook = placed.hook
     if not hook.is_thinned:
@@ -110,6 +105,6 @@ def thinned(runner: "Runner", placed: "HookPlace", actor: "Actor") -> Callable[[
     return is_wanted
 
 
-def _is_gone(raised: BaseException, how: Outcome, actor: "Actor") -> bool:
+def _is_gone(raised: BaseException, how: Outcome, actor: Actor) -> bool:
     """Whether a hook only missed a value that there would be, had the stage not ended early."""
     return how is not OK and isinstance(raised, FieldNotReady) and raised.actor == actor.path

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
 
 from stages.check import key_of
@@ -135,12 +136,12 @@ class Invariant:
         if "changed" in self.parameters and not self.compares:
             raise DeclarationError(owner, "its check takes 'changed', and nothing is compared. Say compares=.")
 
-    @property
+    @cached_property
     def target(self) -> Any:
         """Where it stands, without the side."""
         return next((one for one in (self.before, self.after, self.around) if one is not None), None)
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[str, ...]:
         """What the check is called with.
 
@@ -181,12 +182,16 @@ def placed(
     """
     places, known, invariants = list(places), set(known), list(invariants)
     found: dict[str, list[Invariant]] = {}
+    standing: dict[tuple[object, object], list[Place]] = {}  # many stand at the same places
     for invariant in invariants:
         if not isinstance(invariant, Invariant):
             told = "Write Invariant('...', check, after='update')."
             raise DeclarationError("invariants", f"got {short(invariant)}. {told}")
     for invariant in invariants:
-        here = [place for place in places if invariant.stands_at(place)]
+        where = invariant.target, invariant.within
+        if where not in standing:
+            standing[where] = [place for place in places if invariant.stands_at(place)]
+        here = standing[where]
         who, is_general = f"Invariant({invariant.name!r})", not isinstance(invariant.target, str)
         within = invariant.within
         if isinstance(within, str) and not any(matches(place, within, None) for place in places):

@@ -1,89 +1,28 @@
 """Node: one place of a bound tree, ready to run: hooks before, the body, hooks after, whatever happens."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+from stages.actor import Actor
 from stages.body import children_body, stage_body
+from stages.calling import Body
 from stages.cancel import OK, Cancel, Exhausted, Outcome, Reached, Skip, forget, is_failure
-from stages.errors import Misuse, StageError
+from stages.errors import Misuse
 from stages.hooking import around_of, hook_body
 from stages.notes import noted
 from stages.pairs import Around, Entered
-from stages.place import CHECKPOINT, INLINE, Place, forbidden_in
+from stages.place import CHECKPOINT, INLINE, Place
 from stages.round import Round
 from stages.stage import Composite, Stage
 from stages.stage_view import StageView
 from stages.timing import TimedRule, rules_of
-from stages.watching import watched
-from state.access import Access, Names, View, own_names, view_of
-from state.errors import FieldNotReady
-from state.state import writer
+from state.access import View
 from state.watch import Look
 
 if TYPE_CHECKING:
     from stages.runner import Runner
-
-
-class Actor:
-    """Who touches state: a stage or a hook at its place, with its view and its pen for each field it writes."""
-
-    def __init__(
-        self, runner: "Runner", path: str, access: Access, kind: str, source: str, names: Names | None = None
-    ) -> None:
-        self.runner = runner
-        self.path = path
-        self.access = access
-        self.source = source
-        self.names: Names = names or {}
-        self.forbidden: dict[str, str] = {}  # what composites that it is inside of forbid, by their paths
-        self.known = runner.state.specs
-        self.each: str | None = None
-        recording = runner.recording
-        if recording is not None:
-            recording.actor(path, kind, source)
-            recording.reads(path, () if access.observer else access.reads)
-        fields = dict.fromkeys((*access.field_writes, *(self.known if access.unsafe else ())))
-        pens = {
-            name: watched(self, name, writer(runner.state, name, path, recording, self.slot("write", name, "write")))
-            for name in fields
-        }
-        self.pens = tuple(pens[name] for name in access.field_writes)
-        self.writers: Mapping[str, Callable[[Any], None]] = {
-            own: pen for name, pen in pens.items() for own in own_names(name, self.names)
-        }
-
-    def slot(self, kind: str, name: str | None, evidence: str) -> int | None:
-        """The log's number for this actor writing `name`; None where that is not recorded."""
-        recording = self.runner.recording
-        return None if recording is None else recording.slot(self.path, kind, name, evidence)
-
-    def view(self, kind: Any) -> View:
-        """State as this actor may see it."""
-        made: View = view_of(kind, self.access, self.known, self.names)(self, self.runner.values)
-        return made
-
-    def settle(self) -> None:
-        """What changed so far is its doing, and not that of what runs next."""
-        if self.runner.audited and self.runner.guard is not None:
-            self.runner.guard.settle(self)
-
-    def ended_early(self, error: BaseException) -> BaseException:
-        """`error`, with which its code ended, or what the guard has to say of a code that ended by a signal."""
-        if self.runner.audited and self.runner.guard is not None:
-            if is_failure(error):
-                self.runner.guard.forget()
-            else:
-                try:
-                    self.settle()
-                except StageError as violation:
-                    return violation
-        return error
-
-    def not_ready(self, name: str) -> Exception:
-        """The error for reading a field without a value."""
-        return FieldNotReady(name, self.path, self.runner.explain(name))
 
 
 class Node(Actor):
@@ -103,7 +42,7 @@ class Node(Actor):
         super().__init__(runner, place.path, place.access, "stage", place.contract.source, place.names)
         self.place = place
         self.stage = place.stage
-        self.forbidden = forbidden_in(place)
+        self.forbidden = place.forbidden
         self.has_own_code = place.has_own_code
         self.lent: list[Look] = []  # what it is to restore, as it was
         self.holder = holder or self
@@ -137,6 +76,7 @@ class Node(Actor):
                 self.round.point = point
         self.is_always_asked = any(not one.sampled for one in invariants)
         self.is_bare = not (place.hooks or self.opens or self.count or self.is_always_asked)
+        self.steps: tuple[tuple[Body, tuple[Node, ...]], ...] = ()
         self.run_children = children_body(self)
         self.body = stage_body(self)
 

@@ -8,7 +8,7 @@ from stages.errors import Misuse, StageError
 from stages.sources import code_of
 
 if TYPE_CHECKING:
-    from stages.node import Actor
+    from stages.actor import Actor
     from stages.runner import Runner
 
 

@@ -13,7 +13,7 @@ from state.access import View
 from state.watch import Look
 
 if TYPE_CHECKING:
-    from stages.node import Actor
+    from stages.actor import Actor
     from stages.place import HookPlace
 
 Entered = Generator[Any, Outcome, Any]

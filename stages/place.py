@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from stages.binding import names_of
 from stages.callbacks import Hook
@@ -88,6 +89,12 @@ class Place:
         """What its stage forbids inside it, in State's names."""
         declared = getattr(self.stage, "forbids", ()) if self.is_composite else ()
         return tuple(rename(name, self.names) for name in declared)
+
+    @cached_property
+    def forbidden(self) -> dict[str, str]:
+        """What those forbid that it is inside of, with their paths."""
+        above = self.parent
+        return {} if above is None else {**above.forbidden, **dict.fromkeys(above.forbids, above.path)}
 
     def walk(self) -> "Iterator[Place]":
         """This place and all below it, in the order they run."""
@@ -176,12 +183,6 @@ def filled(access: Access, place: Place) -> Access:
     optional, awaited, unsure = (frozenset(fill(tuple(names))) for names in marks)
     filled_in = replace(access, reads=reads, writes=writes, touches=touches, restores=restores)
     return replace(filled_in, optional=optional, awaited=awaited, unsure=unsure)
-
-
-def forbidden_in(place: Place) -> dict[str, str]:
-    """What those forbid that a place is inside of, with their paths."""
-    above = list(place.ancestors())[1:]
-    return {name: ancestor.path for ancestor in reversed(above) for name in ancestor.forbids}
 
 
 def _ends_in_a_point(stage: Composite, place: Place) -> bool:

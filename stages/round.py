@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from stages.allowed import all_declared
 from stages.batch import batch_size
 from stages.cancel import Cancel, Exhausted, Reached, Skip, forget, is_failure
-from stages.guard import Guard, Schedule, all_declared
+from stages.guard import Guard, Schedule
 from stages.standing import Standing
 from state.watch import Look
 

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from stages import own_loop
+from stages.actor import Actor
 from stages.ancestors import scopes_above
 from stages.assembly import Assembly
 from stages.cancel import OK, Cancel, Exhausted, Outcome, forget
@@ -16,7 +17,7 @@ from stages.freezing import freeze
 from stages.guard import Guard, GuardLevel, Schedule
 from stages.invariants import Invariant
 from stages.limit import TOTALS, Limit
-from stages.node import Actor, Node
+from stages.node import Node
 from stages.notes import why_not_ready
 from stages.phases import Phase
 from stages.resuming import Resumption

@@ -12,7 +12,7 @@ from stages.watching import look_at_part
 from state.recording import PartPen, Recording
 
 if TYPE_CHECKING:
-    from stages.node import Actor
+    from stages.actor import Actor
 
 
 def nothing() -> None:
@@ -78,11 +78,11 @@ def watched_parts(actor: "Actor", *, is_leaf: bool = True) -> list[tuple["Actor"
     own = (*actor.access.part_writes, *touched, *(name for name in exchanged if name in known))
     names = known if actor.access.unsafe else own
     pairs = dict.fromkeys(tuple(name.split(".")[:2]) for name in names if "." in name)
-    schedulers = actor.runner.state.components(LRScheduler)
+    values = actor.runner.values
     return [
         (actor, owner, part)
         for owner, part in pairs
-        if _is_scalar(f"{owner}.{part}") or (part == "state" and owner in schedulers)
+        if _is_scalar(f"{owner}.{part}") or (part == "state" and isinstance(values.get(owner), LRScheduler))
     ]
 
 

@@ -11,7 +11,8 @@ from state.profile import GUARD
 from state.watch import Look
 
 if TYPE_CHECKING:
-    from stages.node import Actor, Node
+    from stages.actor import Actor
+    from stages.node import Node
     from stages.runner import Runner
 
 Answer = TypeVar("Answer")

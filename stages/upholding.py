@@ -1,6 +1,6 @@
 """Upholding: one invariant at one place of a tree that runs: when it is asked, and what is told of who broke it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -11,8 +11,9 @@ from stages.errors import InvariantBroken, InvariantWarning
 from stages.invariants import OURS, Invariant, Wrong, is_among, is_phase
 from stages.sources import is_of_library, warn_at
 from state import Change, ChangeLog
+from state.access import View
 from state.errors import StateError
-from state.watch import Look, Watch, moved
+from state.watch import Look, moved
 
 if TYPE_CHECKING:
     from stages.node import Node
@@ -33,10 +34,12 @@ class Glance:
         self._names = {name for rule in rules for name in rule.compares}
         self._look: Look | None = None
 
-    def look(self, asker: "Rule", watch: Watch) -> Look:
-        """What all of them compare, as it was when the first of them asked."""
+    def look(self, asker: "Rule", runner: "Runner") -> Look:
+        """What all of them compare, as it was when the first of them asked: as the guard saw it there, if it did."""
         if asker is self._first or self._look is None:
-            self._look = watch.look_at(self._names, contents=True)
+            guard = runner.guard if runner.audited else None
+            seen = None if guard is None else guard.seen(self._names)
+            self._look = runner.parts.look_at(self._names, contents=True) if seen is None else seen
         found = self._look
         if asker is self._last:
             self._look = None
@@ -60,6 +63,7 @@ class Rule:
         self.compares = [one for one in self._runner.assembly.names if is_among(one, invariant.compares)]
         self.glance = Glance([self])
         self._looks: list[Look | None] = []
+        self._view: View | None = None
 
     def begin(self) -> None:
         """The slot begins.
@@ -89,7 +93,7 @@ class Rule:
             self._hold()
 
     def _look(self) -> Look:
-        return self.glance.look(self, self._runner.parts)
+        return self.glance.look(self, self._runner)
 
     def _hold(self, changed: tuple[str, ...] = ()) -> None:
         runner, values = self._runner, self._runner.values
@@ -99,13 +103,7 @@ class Rule:
         if "log" in wanted and runner.recording is None:
             return
         place = self._node.place
-        ours: dict[str, Callable[[], Any]] = {
-            "state": lambda: runner.observer_view(runner.external),
-            "changed": lambda: changed,
-            "place": lambda: place,
-            "log": self._log,
-        }
-        given = [ours[one]() if one in ours else values[place.names.get(one, one)] for one in wanted]
+        given = [self._given(one, changed) for one in wanted]
         try:
             said = self.invariant.check(*given)
             if isinstance(said, Tensor):
@@ -123,6 +121,22 @@ class Rule:
             self._break(said, about)
         elif not isinstance(said, str) and said is not None and not bool(said):
             self._break("its check says no", about)
+
+    def _given(self, parameter: str, changed: tuple[str, ...]) -> Any:
+        """What its check is called with for this parameter."""
+        match parameter:
+            case "state":
+                if self._view is None:
+                    self._view = self._runner.observer_view(self._runner.external)
+                return self._view
+            case "changed":
+                return changed
+            case "place":
+                return self._node.place
+            case "log":
+                return self._log()
+            case field:
+                return self._runner.values[self._node.place.names.get(field, field)]
 
     def _break(self, told: str, about: tuple[str, ...]) -> None:
         runner, invariant = self._runner, self.invariant

@@ -15,7 +15,7 @@ from state.fields import MISSING
 from state.position import Position
 
 if TYPE_CHECKING:
-    from stages.node import Actor
+    from stages.actor import Actor
 
 Event = TypeVar("Event", "Hit", "Stopped")
 

@@ -132,18 +132,14 @@ class View:
     def components(self, kind: type[Kind]) -> dict[str, Kind]:
         """The declared values that are a `kind` now, by field."""
         values = self._values
-        found: dict[str, Kind] = {}
-        for name, field in type(self).declared.items():
-            if field in values and isinstance(values[field], kind):
-                found[name] = values[field]
-        return found
+        declared = type(self).declared.items()
+        return {name: values[field] for name, field in declared if field in values and isinstance(values[field], kind)}
 
     def values_of(self, scope: str) -> dict[str, Any]:
         """The values that declared fields of `scope` have now, by field."""
         values, specs = self._values, self._owner.known
-        called = {field: name for name, field in type(self).declared.items()}
-        fields = (field for field, spec in specs.items() if spec.scope == scope and field in called)
-        return {called[field]: values[field] for field in fields if field in values}
+        declared = type(self).declared.items()
+        return {name: values[field] for name, field in declared if field in values and specs[field].scope == scope}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

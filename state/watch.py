@@ -276,6 +276,6 @@ def _held(value: Any) -> Any:
 
 def _seen(inside: Inside | None, see: Callable[[Tensor], Seen]) -> Inside | None:
     """The same names, and in the place of each tensor what is seen of it."""
-    if inside is None:
-        return None
+    if inside is None or not inside.names:
+        return inside
     return Inside(inside.names, [see(value) if isinstance(value, Tensor) else value for value in inside.values])

@@ -197,6 +197,8 @@ class FrozenStatistics:
 
     def __call__(self, state: Any, changed: tuple[str, ...], place: Place) -> Wrong | None:
         """Outputs were computed in training."""
+        if not changed:
+            return None
         updated, modules = updated_by_optimizers(state), state.components(nn.Module)
         everyone = [one for _, one in actors(place.root.walk())]
         others = {name for one in everyone if not any(w.endswith(".state") for w in one.writes) for name in one.writes}

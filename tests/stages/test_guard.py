@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from learner import Callback, Learner, TrainState, before
+from learner import Callback, Invariant, Learner, TrainState, before
 from learner.testing import toy_learner
 from stages import Forward, GuardWarning, UndeclaredChange
 from stages.guard import EVERY, FIRST, Schedule
@@ -118,6 +118,26 @@ def test_later_the_slices_of_large_tensors_take_turns() -> None:
         learner.fit(batches=8 * EVERY)
     rows = found(learner, actor=f"{BATCH}/update:after:meddle", evidence="undeclared")
     assert len(rows) == 2  # at the second and the seventh of eight looks
+
+
+def test_invariant_compares_all_of_a_large_tensor_where_the_guard_reads_a_slice() -> None:
+    told: list[tuple[str, ...]] = []
+
+    def keep(changed: tuple[str, ...]) -> None:
+        told.append(changed)
+
+    rule = Invariant("compared", keep, around="update", compares=("*.params",), sampled=True)
+    model, batches = nn.Linear(128, 160), [(torch.ones(4, 128), torch.ones(4, 160))] * 2 * EVERY
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    learner = Learner(model, nn.MSELoss(), optimizer, train=batches, device="cpu", invariants=[rule])
+
+    @learner.after("update", writes=("model.params",))
+    def move(state: Any) -> None:
+        if state.batches_seen >= FIRST:
+            state.model.weight.data[159, 7] += 1
+
+    learner.fit(epochs=1)
+    assert told == [()] * FIRST + [("model.params.weight",)]
 
 
 @pytest.mark.parametrize("what", ["mode", "hyper"])
