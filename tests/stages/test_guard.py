@@ -131,7 +131,7 @@ def test_invariant_compares_all_of_a_large_tensor_where_the_guard_reads_a_slice(
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     learner = Learner(model, nn.MSELoss(), optimizer, train=batches, device="cpu", invariants=[rule])
 
-    @learner.after("update", writes=("model.params",))
+    @learner.after("update", reads=("batches_seen",), writes=("model.params",))
     def move(state: Any) -> None:
         if state.batches_seen >= FIRST:
             state.model.weight.data[159, 7] += 1
