@@ -72,6 +72,7 @@ class _Collector:
             "findings": {sort: [len(scan.findings[sort]), found] for sort, found in findings.items()},
             "heat": self._heat(),
             "lines": self._lines(),
+            "touches": self._touches(),
         }
         left_out = self._left_out(chosen, findings)
         data |= self._names.tables() | {"left_out": left_out}
@@ -178,6 +179,11 @@ class _Collector:
                 totals[number] = [a + b for a, b in zip(sums, counts, strict=True)]
         most = sorted(totals, key=lambda number: -sum(totals[number]))[: 4 * self._limits.slots]
         return [[self._names.slot(number), totals[number]] for number in sorted(most)]
+
+    def _touches(self) -> list[int]:
+        """The slots of what actors may change on the way, of which there is no record."""
+        found = [number for number, slot in enumerate(self._records.slots) if slot.kind == "touch"]
+        return [self._names.slot(number) for number in found[: self._limits.slots]]
 
     def _lines(self) -> list[dict[str, Any]]:
         lines = []

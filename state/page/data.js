@@ -22,8 +22,9 @@ function modelOf(data) {
     ({ shape: shapes.get(shape), place, notes, seqs, missing: count - seqs.length }));
   const lines = data.lines.map((line) => ({ ...line, slot: slots[line.slot] }));
   const heat = data.heat.map(([slot, counts]) => ({ slot: slots[slot], counts }));
+  const touches = data.touches.map((slot) => slots[slot]);
   const order = [...segments.keys()].sort((a, b) => a - b);
-  return { ...data, slots, segments, shapes, rounds, lines, heat, order };
+  return { ...data, slots, segments, shapes, rounds, lines, heat, touches, order };
 }
 
 function recordsOf(log, segment) {

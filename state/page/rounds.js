@@ -18,7 +18,7 @@ function difference(shape, other) {
   return { more: all.filter(([, n]) => n > 0), less: all.filter(([, n]) => n < 0).map(([slot, n]) => [slot, -n]) };
 }
 
-const slotText = (slot) => (slot.kind === "write" ? `${slot.field} by ${tail(slot.actor)}` : `${slot.kind} ${slot.evidence}`);
+const slotText = (slot) => (slot.field === null ? `${slot.kind} ${slot.evidence}` : `${nameOf(slot)} by ${tail(slot.actor)}`);
 
 function chips({ more, less }, most = 6) {
   const one = (sign) => ([slot, count]) =>

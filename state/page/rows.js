@@ -4,6 +4,13 @@ const AT_ONCE = 300;
 
 const changed = (record) => JSON.stringify(record.before) !== JSON.stringify(record.after);
 
+// What a slot is about: the field that it writes, else its kind too.
+function nameOf(slot) {
+  if (slot.kind === "write") return slot.field;
+  const told = `(${slot.kind}${slot.evidence ? ` ${slot.evidence}` : ""})`;
+  return slot.field === null ? told : `${slot.field} ${told}`;
+}
+
 function cells(record) {
   const { slot } = record;
   const isWrite = slot.kind === "write";
@@ -12,7 +19,7 @@ function cells(record) {
     el("span", { class: "seq" }, String(record.seq)),
     el("span", { class: "at" }, shortPlace(record.place)),
     el("span", { class: "who", title: slot.actor }, tail(slot.actor)),
-    el("span", { class: "what", title: slot.field ?? slot.kind }, isWrite ? slot.field : `(${slot.kind}${slot.evidence ? ` ${slot.evidence}` : ""})`),
+    el("span", { class: "what", title: slot.field ?? slot.kind }, nameOf(slot)),
     el("span", { class: "before dim", title: before }, isWrite && changed(record) ? before : ""),
     el("span", { class: "after", title: after }, after),
     el("span", { class: "evidence dim" }, isWrite ? slot.evidence : ""),

@@ -9,6 +9,8 @@ function treeOf(log) {
     if (!own.has(slot.actor)) own.set(slot.actor, []);
     own.get(slot.actor).push({ slot, counts });
   }
+  const touched = new Map();
+  for (const { actor, field } of log.touches) touched.set(actor, [...(touched.get(actor) ?? []), field]);
   for (const slot of log.slots) {
     const colon = slot.actor.indexOf(":");
     const [stages, hook] = colon < 0 ? [slot.actor, ""] : [slot.actor.slice(0, colon), slot.actor.slice(colon)];
@@ -20,6 +22,7 @@ function treeOf(log) {
       node = node.children.get(path);
     }
     node.slots = own.get(slot.actor) ?? [];
+    node.touches = touched.get(slot.actor) ?? [];
   }
   return root;
 }
@@ -79,14 +82,15 @@ function showTree(log, container, onchoose) {
   }
 
   function row(node, depth, counts, most) {
+    const touches = node.touches?.length ? `touches ${node.touches.join(", ")}` : "";
     const writes = total(counts), hasChildren = node.children.size > 0, isOpen = !closed.has(node.path);
     const twisty = el("span", { class: "twisty", "aria-hidden": "true" }, hasChildren ? (isOpen ? "▾" : "▸") : "");
     const item = el("div", {
-      role: "treeitem", "aria-level": depth, "aria-selected": String(node.path === chosen), title: node.path,
+      role: "treeitem", "aria-level": depth, "aria-selected": String(node.path === chosen), title: [node.path, touches].filter(Boolean).join("\n"),
       "aria-expanded": hasChildren ? String(isOpen) : null, class: node.isHook ? "row hook" : "row",
-      "aria-label": `${node.name}, ${plural(writes, "write")}`,
+      "aria-label": [node.name, plural(writes, "write"), touches].filter(Boolean).join(", "),
     }, twisty, el("span", { class: "label" }, node.name),
-    el("span", { class: "count" }, writes ? number(writes) : ""), strip(counts.length ? counts : [0], most, node.path === "external" ? "bad" : ""));
+    el("span", { class: "count" }, writes ? number(writes) : touches && "touches"), strip(counts.length ? counts : [0], most, node.path === "external" ? "bad" : ""));
     item.style.setProperty("--depth", depth - 1);
     item.dataset.path = node.path;
     twisty.addEventListener("click", (event) => {

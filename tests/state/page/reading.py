@@ -94,6 +94,7 @@ def long_log(path: Path, rounds: int, *, per_epoch: int = 500, seen_every: int =
             recording.field(name, SCOPES.get(name, "run"), "Any", "")
             evidence = "undeclared" if actor == "external" else "inferred" if "." in name else "write"
             slots[name] = recording.slot(actor, "write", name, evidence)
+    recording.touches(f"{FIT}/batch/gradient/loss", ("model.params", "lr"))
     for number in range(rounds):
         recording.position = (number // per_epoch, "fit", number % per_epoch, number)
         for name, slot in slots.items():
@@ -117,8 +118,11 @@ def hostile_log(path: Path) -> None:
             assert slot is not None
             recording.write(slot, text)
             recording.write(slot, {text: text})
+        recording.touches(f"{text}/{number}", (f"{text}{number}",))
+        seen = recording.slot(f"{text}/{number}", "seen", f"{text}{number}", "contents")
         left = recording.slot(f"{text}/{number}", "exit", None, "")
-        assert left is not None
+        assert seen is not None and left is not None
+        recording.write(seen, text)
         recording.mark(left, ["failed", None, f"ValueError: {text}"])
         recording.cut()
     recording.close()

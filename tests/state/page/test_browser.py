@@ -74,6 +74,13 @@ def test_the_typical_cycle_is_shown_once_and_those_that_deviate_can_be_opened(pa
     assert len(page.texts(ROWS)) == 9
 
 
+def test_the_tree_tells_who_touches_what(page: Browser) -> None:
+    rows = page.js("[...document.querySelectorAll('[role=treeitem]')].map((row) => row.title)")
+    assert "train/epoch/fit/batch/gradient/loss\ntouches model.params, lr" in rows
+    labels = page.js("[...document.querySelectorAll('[role=treeitem]')].map((row) => row.getAttribute('aria-label'))")
+    assert "loss, 1,200 writes, touches model.params, lr" in labels
+
+
 def test_the_arrows_step_through_the_regular_rounds(page: Browser) -> None:
     tab(page, "Cycles")
     page.click("#panel .stepper button", 1)
@@ -180,10 +187,12 @@ def test_hostile_texts_stay_texts(browser: Browser, tmp_path: Path) -> None:
     for number in range(len(HOSTILE)):
         tab(browser, "Changes")
         browser.click("#clear")
-        browser.js(f"document.querySelectorAll('{ROWS}')[{4 * number}].click()")
+        browser.js(f"document.querySelectorAll('{ROWS}')[{5 * number}].click()")
         if HOSTILE[number].isprintable():
             assert HOSTILE[number] in browser.text("#inspector .two div:last-child pre")
             assert browser.text(CHOSEN) == f"{HOSTILE[number]}{number}"
+            what = f"[...document.querySelectorAll('{ROWS} .what')].map((cell) => cell.innerText)"
+            assert f"{HOSTILE[number]}{number} (seen contents)" in browser.js(what)
         browser.js(f"document.querySelectorAll('#fields .row')[{number}].click()")
         fill(browser, "actor", HOSTILE[number].replace("\udc80", ""))
         browser.press("Escape")

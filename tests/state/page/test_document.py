@@ -51,6 +51,15 @@ def test_the_page_of_a_small_run_has_every_record_as_the_log_has_it(log: ChangeL
         assert record["before"] == (["absent"] if change.before is ABSENT else change.before)
 
 
+def test_what_an_actor_may_change_on_the_way_is_there_without_a_record(long: Path) -> None:
+    data = data_of(long)
+    touches = [data["slots"][slot] for slot in data["touches"]]
+    told = [(data["actors"][actor][0], kind, data["fields"][field][0]) for actor, kind, field, _ in touches]
+    loss = "train/epoch/fit/batch/gradient/loss"
+    assert told == [(loss, "touch", "model.params"), (loss, "touch", "lr")]
+    assert not {slot for slot, _ in data["heat"]} & {*data["touches"]}
+
+
 def test_what_a_shown_change_replaced_is_right_where_rounds_before_it_are_left_out(long: Path) -> None:
     records = shown(data_of(long))
     changes = {change.seq: change for change in ChangeLog.open(long.parent).changes()}
