@@ -12,14 +12,14 @@ from learner.callbacks.mean import Mean
 from learner.checkpoints import Checkpoints
 from learner.collector import collector_waits
 from learner.components import check_optimizers
+from learner.derived import scaled
 from learner.errors import ArgumentError
 from learner.history import History, RecordHistory, has_batches, has_epochs
 from learner.invariants import defaults
 from learner.keeping import Keeper
-from learner.opening import seed_everything, tell_setup
+from learner.opening import seed_everything, tell_seed, tell_setup
 from learner.passes import CountedLoader
 from learner.precision import DTYPES, Precision, autocasts, check_precision, refuse_uncast
-from learner.recipes import scaled
 from learner.stopping import stoppable
 from learner.suspects import suspect
 from stages import Composite, Runner, assemble
@@ -103,6 +103,8 @@ class Bound:
         self.recording = open_log()
         self.sow_loaders(seed)
         self._run(self.assembly)
+        if self.runner.guard is not None:
+            self.runner.guard.note()
         if self.recording is not None:  # what a person sets between two runs is on record too, however the program ends
             weakref.finalize(self, self.recording.flush)
 
@@ -111,6 +113,7 @@ class Bound:
         self.keeper.note()
         if self._seed is not None:
             seed_everything(self._seed)
+            tell_seed(self.recording, self._seed)
             self._seed = None
             if self.runner.guard is not None:
                 self.runner.guard.accept(RNG)
@@ -211,7 +214,9 @@ class Bound:
         key = name if name in self.state.specs else part
         if key not in known:
             raise UnknownField(name, known, who="watch()")
-        if not any(key in map(key_of, (*one.writes, *one.touches)) for _, one in actors(self.assembly.places)):
+        is_plain = key.endswith((".hyper", ".mode"))  # which the guard finds in any round, whoever changed it
+        everyone = [one for _, one in actors(self.assembly.places)]
+        if not is_plain and not any(key in map(key_of, (*one.writes, *one.touches)) for one in everyone):
             raise ArgumentError("watch()", "name", f"nobody in this tree writes {name!r}.")
         self.watchers.setdefault(key, []).append(watcher)
         self._run(self.assembly)

@@ -8,8 +8,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from learner.errors import AlreadyBound, ArgumentError
+from learner.recipes import supervised
 from stages.errors import listed
+from stages.stage import paths_of
 from state import State, TrainState, field
+from state.errors import short
 from state.parts import tensors, trained
 from state.schema import compose
 
@@ -57,9 +60,10 @@ def data_fields(train: Any, valid: Loaders) -> dict[str, Any]:
         told = 'Name them: valid={"clean": ..., "noisy": ...}.'
         raise ArgumentError("Learner", "valid", f"valid= holds {len(valid)} loaders. {told}")
     sets = valid if isinstance(valid, Mapping) else {} if valid is None else {"valid": valid}
+    taken = {slot for path in paths_of(supervised(), "train") for slot in path.split("/")} - {"validate"} | {"predict"}
     for name in sets:
-        if not isinstance(name, str) or not name.isidentifier() or name in ("train", "predict", "fit"):
-            told = "Each set names a phase and its fields: a word other than 'train', 'predict' and 'fit'."
+        if not isinstance(name, str) or not name.isidentifier() or name in taken:
+            told = f"Each set names a phase and its fields: a word other than {', '.join(sorted(taken))}."
             raise ArgumentError("Learner", "valid", f"valid= calls a set {name!r}. {told}")
     data = {"train": train, **sets}
     for name, loader in data.items():
@@ -85,16 +89,15 @@ def check_loader(loader: Any, argument: str) -> None:
         )
 
 
-def check_state(state: Any) -> None:
-    """Refuse what no Learner or Recorder can take over.
+def check_state(state: Any, who: str = "Learner") -> None:
+    """Refuse what no Learner or Recorder can take over; `who` it is.
 
     Raises:
         ArgumentError: it is no State.
         AlreadyBound: a Learner holds it.
     """
     if not isinstance(state, State):
-        got = state.__name__ if isinstance(state, type) else f"a {type(state).__name__}"
-        raise ArgumentError("Learner", "state", f"state is {got}; it wants an object of a State class.")
+        raise ArgumentError(who, "state", f"state is {short(state)}; it wants an object of a State class.")
     if state._link is not None and state._link.owner() is not None:
         told = "One State belongs to one Learner at a time: call close() on the other, or make a new State."
         raise AlreadyBound(f"This {type(state).__name__} is bound to another Learner. {told}")

@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from learner.components import check_loader
+from learner.derived import predict as predicting
 from learner.errors import ArgumentError
 from learner.history import numbers_of
 from learner.precision import autocasts
-from learner.recipes import predict as predicting
 from stages import EvaluationPhase, Runner, assemble
 from stages.batch import joined
 from stages.callbacks import hooks_of

@@ -15,7 +15,7 @@ from state import State
 from state.contents import fingerprint
 from state.errors import StateError, nearest, suggestion
 from state.levels import Level
-from state.parts import parts_of, scalars
+from state.parts import RNG, parts_of, scalars
 from state.recording import Recording
 from state.runs import LOG_FILE, new_run
 from state.sqlite import SqliteStore
@@ -28,9 +28,9 @@ Audit = str | Mapping[str, str]
 
 
 def open_recording(
-    run_dir: str | Path | None, audit: Audit, known: Collection[str] = ()
+    run_dir: str | Path | None, audit: Audit, known: Collection[str] = (), who: str = "Learner"
 ) -> tuple[Recording | None, Store, Path | None]:
-    """The recording and the store of a new run, and its directory: in memory without `run_dir`.
+    """The recording and the store of a new run, and its directory: in memory without `run_dir`; `who` asks.
 
     Raises:
         ArgumentError: `audit` is no level or names no field of `known`, or the directory cannot be made.
@@ -40,12 +40,12 @@ def open_recording(
         try:
             Level.of(level)
         except StateError as error:
-            raise ArgumentError("Learner", "audit", f"audit={level!r} for {name!r}: {error}") from None
+            raise ArgumentError(who, "audit", f"audit={level!r} for {name!r}: {error}") from None
         part = name.rpartition(".")[0]
         if known and name not in ("*", *known) and not (part in known and part.endswith((".hyper", ".mode"))):
             told = f"a part is recorded as one: say {part!r}." if part in known else "State has no such field."
             near = "" if part in known else suggestion(nearest(name, known))
-            raise ArgumentError("Learner", "audit", f"audit= names {name!r}, but {told}{near}")
+            raise ArgumentError(who, "audit", f"audit= names {name!r}, but {told}{near}")
     rest = levels.pop("*", "summary")
     run_dir = None if _LOOKING.get() else run_dir
     if rest == "off" and not levels:
@@ -119,6 +119,13 @@ def tell_setup(recording: Recording | None, state: State, told: Collection[str] 
                 tell(full, number)
     recording.flush()
     return set(values)
+
+
+def tell_seed(recording: Recording | None, seed: int) -> None:
+    """Log what the random number generators were seeded with, by the actor `setup`."""
+    slot = None if recording is None else recording.slot("setup", "write", RNG, "write")
+    if recording is not None and slot is not None:
+        recording.write(slot, f"seed {seed}")
 
 
 def seed_everything(seed: int) -> None:

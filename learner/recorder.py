@@ -55,9 +55,9 @@ class Recorder:
     """
 
     def __init__(self, state: State, *, run_dir: str | Path | None = None, audit: Audit = "summary") -> None:
-        check_state(state)
+        check_state(state, "Recorder")
         self.state = state
-        self._recording, store, self.run_dir = open_recording(run_dir, audit)
+        self._recording, store, self.run_dir = open_recording(run_dir, audit, who="Recorder")
         self.log = ChangeLog(store, self._recording)
         self._scopes = Scopes(state)
         self._view: RecorderView | None = None

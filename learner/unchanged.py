@@ -4,9 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from learner.errors import ArgumentError
 from state import ChangeLog, State
 from state.errors import StateError, UnknownField
 from state.insides import optimized
+from state.parts import parts_of
 
 
 def why_unchanged(state: State, log: ChangeLog, name: str) -> str:
@@ -37,7 +39,12 @@ def _found(state: State, name: str) -> tuple[str, Tensor, str]:
     field, _, below = name.partition(".")
     plain = f"{field}.{below.removeprefix('params.')}"
     if plain not in known:
-        raise UnknownField(name, known, who="No module in State")
+        if field in state.__dict__ and (field not in modules or below in parts_of(nn.Module)):
+            told = (
+                f"{name!r} is no slot and no parameter. log.blame({name!r}) says who wrote it, fields who may."
+            )
+            raise ArgumentError("explain()", "name", told)
+        raise UnknownField(name, known, who="explain(): State")
     owner, parameter = known[plain]
     return owner, parameter, plain
 

@@ -23,12 +23,13 @@ def view(run: str, out: str | None, as_json: bool) -> None:
     count = {name: f"{number:,}" for name, number in page.facts.items()}
     shown = f"records: {count['records']}, rounds: {count['rounds']}, shown: {count['rounds_shown']}"
     answers.show(f"  {page.size / 1e6:.2f} MB; {shown}, deviating: {count['rounds_deviating']}")
-    found = f"nobody declared: {count['violation']}, not finite: {count['not_finite']}"
-    answers.show(f"  {found}, not ended well: {count['ended']}", "red" if page.field is not None else "")
+    found = f"violations: {count['violation']}, not finite: {count['not_finite']}"
+    is_wrong = bool(page.facts["violation"] or page.facts["not_finite"])
+    answers.show(f"  {found}, not ended well: {count['ended']}", "red" if is_wrong else "")
     for left_out in page.left_out:
         answers.show(f"  without {left_out}", "dim")
     if page.field is None or page.position is None:
-        answers.show_next("log", run)
+        answers.show_next("violations" if page.facts["violation"] else "log", run)
     elif page.position.epoch is None:
         answers.show_next("history", run, page.field)
     else:

@@ -12,7 +12,7 @@ from stages.contract import Contract, hook_contract
 from stages.errors import DeclarationError
 from stages.freezing import refuse_if_bound
 from stages.phases import Phase
-from state.errors import short
+from state.errors import nearest, short, suggestion
 from state.schema import Brought
 
 Side = Literal["before", "around", "after"]
@@ -295,9 +295,9 @@ def _hook(
     options = point.options
     for option in options:
         if option not in Options.__annotations__:
-            raise DeclarationError(
-                name, f"{option!r} is no option of a hook. It takes {sorted(Options.__annotations__)}."
-            )
+            known = sorted(Options.__annotations__)
+            near = suggestion(nearest(option, known))
+            raise DeclarationError(name, f"{option!r} is no option of a hook. It takes {known}.{near}")
     for which in ("runs_before", "runs_after"):
         given = options.get(which, ())
         if isinstance(given, str | type):

@@ -73,7 +73,6 @@ def _call_general(
 ) -> Body:
     """Call a function that takes the view, or the outcome."""
     view = actor.view(kind)
-    object.__setattr__(view, "_owner", actor)
     values, specs = actor.runner.values, actor.known
     # what it writes into its own rounds has ended with them
     sure = (name for name in actor.access.field_writes if name not in actor.access.unsure)

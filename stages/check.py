@@ -232,7 +232,7 @@ def check_names(
     everyone = [*actors(places), *unplaced]
     for path, access in everyone:
         written.update(name for name in access.writes if key_of(name) in names)
-        for name in dict.fromkeys((*access.reads, *access.writes, *access.touches, *access.restores)):
+        for name in access.names:
             if key_of(name) not in names:
                 unknown[name].append(path)
     found = []

@@ -141,21 +141,13 @@ def spelt_out(access: Access, names: Mapping[str, FieldSpec]) -> Access:
     if any(name.endswith("?") for name in access.touches):
         there = (name.removesuffix("?") for name in access.touches if not name.endswith("?") or name[:-1] in names)
         access = replace(access, touches=tuple(there))
-    declared = (*access.reads, *access.writes, *access.touches, *access.restores)
-    spelt = {name for name in declared if name.startswith("*.")}
+    spelt = {name for name in access.names if name.startswith("*.")}
     if not spelt:
         return access
     parts = {name: [known for known in names if known.count(".") == 1 and known.endswith(name[1:])] for name in spelt}
-
-    def spell(given: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(known for name in given for known in parts.get(name, [name])))
-
     anyone = {known for name in access.reads for known in parts.get(name, ())}  # whichever components there are
-    optional = access.optional | (anyone - set(access.reads))
-    reads, writes, touches = spell(access.reads), spell(access.writes), spell(access.touches)
-    return replace(
-        access, reads=reads, writes=writes, touches=touches, restores=spell(access.restores), optional=optional
-    )
+    made = access.mapped(lambda name: parts.get(name, [name]))
+    return replace(made, optional=made.optional | (anyone - set(access.reads)))
 
 
 def freed(access: Access, is_freed: bool) -> Access:

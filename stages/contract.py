@@ -53,9 +53,7 @@ class Contract:
     @property
     def fields(self) -> frozenset[str]:
         """The fields it declares, itself or by a part, and those it brings, as it calls them."""
-        access = self.access
-        names = (*access.reads, *access.writes, *access.touches, *access.restores, *self.brought)
-        return frozenset(name.partition(".")[0] for name in names)
+        return frozenset(name.partition(".")[0] for name in (*self.access.names, *self.brought))
 
 
 def contract_of(stage: Stage) -> Contract:

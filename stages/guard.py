@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
@@ -9,10 +10,13 @@ from torch import nn
 from stages.allowed import all_declared, is_allowed, is_forbidden, named_in, remedy
 from stages.check import key_of
 from stages.errors import GuardWarning, UndeclaredChange, listed
+from stages.order import covers
 from stages.sources import warn_at
+from stages.watching import look_at_part
 from state.access import Access
 from state.contents import Seen
 from state.fields import MISSING
+from state.parts import RNG, modes_before
 from state.watch import Look, Moved, Watch, moved
 
 if TYPE_CHECKING:
@@ -22,11 +26,11 @@ if TYPE_CHECKING:
 GuardLevel = Literal["off", "parts", "contents"]
 
 FIRST, EVERY = 3, 128
-"""Of each loop the first three rounds of a run are looked at, then one in 128 on average."""
+"""Of each loop the first three rounds since the tree was bound are looked at, then one in 128 on average."""
 
 
 class Schedule:
-    """Which rounds of one loop are looked at: the first three of a run, then one in 128 on average.
+    """Which rounds of one loop are looked at: the first three of a bound tree, then one in 128 on average.
 
     Each round adds to a credit, and a round that is looked at takes from it. The first round of a pass over the data
     may take before there is enough, so that what happens only there is not missed for ever; and so may the one after a
@@ -78,13 +82,27 @@ class Guard:
         self._turn = 0  # of the rounds after the early ones that were looked at
         self._last: Look | None = None  # what there was at the last boundary; None where rounds passed by since
         self._gone: Look | None = None  # the last one before these
-        self._warned: set[tuple[str, str]] = set()
+        self._has_run = True
         self._declared = all_declared(runner.assembly.places)
+
+    def note(self) -> None:
+        """State was bound: what moves before it first runs is the user's doing. Generators may move until then."""
+        self._last = self._look().lasting()
+        self._last.parts.pop(RNG, None)
+        self._has_run = False
+
+    def go_on(self, other: "Guard") -> None:
+        """Know what another one did, in whose place it stands."""
+        self._last, self._has_run = other._last, other._has_run
 
     def start(self, *, raises: bool) -> None:
         """A run begins: what moved since the last one ended was changed from outside."""
         self.raises = raises
-        self.step_in()
+        if self._has_run:
+            self.step_in()
+        else:
+            self.take_up()
+        self._has_run = True
 
     def step_in(self) -> None:
         """A round begins in a loop of the user's own: what moved since the last one ended is that loop's doing."""
@@ -94,7 +112,7 @@ class Guard:
             self._record_outer(moved(before, self._last), self.runner.external)
 
     def take_up(self) -> None:
-        """State was taken up from a checkpoint because a person asked for it: what moved by that is theirs."""
+        """What moved since the last boundary is a person's doing, such as taking State up from a checkpoint."""
         self._gone = None
         if self._last is not None:
             before, self._last = self._last, self._look()
@@ -175,7 +193,10 @@ class Guard:
         found = moved(before, now)
         if found:
             schedule.is_wanted = any(one.name.endswith(".mode") for one in found)
-            self._tell_external([one for one in found if not is_allowed(declared, one)])
+            outside = [one for one in found if not is_allowed(declared, one)]
+            self._tell_external(outside)
+            compared = [(one, self._compared(declared, one)) for one in found if one not in outside]
+            self.warn_external([replace(one, inside=told) for one, told in compared if told])
             if self._gone is not None:
                 self._gone.parts.update(now.parts)  # once is enough
         return now
@@ -244,8 +265,8 @@ class Guard:
         if self.raises or self.is_debugging:
             raise error
         key = (actor.path, found[0].name)
-        if key not in self._warned:
-            self._warned.add(key)
+        if key not in self.runner.warned:
+            self.runner.warned.add(key)
             warn_at(actor.source, GuardWarning(f"{error} It is on record, and warned of once."), stacklevel=3)
 
     def _record(self, actor: "Actor", found: list[Moved], evidence: str = "undeclared", kind: str = "write") -> None:
@@ -263,9 +284,19 @@ class Guard:
     def _tell_external(self, found: list[Moved]) -> None:
         """Record what changed while nobody who declares it ran, and warn of it once."""
         self._record_outer(found, self.runner.external)
-        named = [one for one in found if ("external", one.name) not in self._warned]
+        self.warn_external(found)
+
+    def warn_external(self, found: list[Moved]) -> None:
+        """Warn once of what changed while nobody who declares it ran, and is on record; and tell who waits for it.
+
+        Raises:
+            UndeclaredChange, WatchHit: everything is looked at, or somebody waits for such a value.
+        """
+        for one in found:
+            look_at_part(self.runner.external, one.name, self.runner.watchers.get(one.name, []))
+        named = [one for one in found if ("external", one.name) not in self.runner.warned]
         if named:
-            self._warned.update(("external", one.name) for one in named)
+            self.runner.warned.update(("external", one.name) for one in named)
             told = "Nobody who may change it ran: it was one who does not declare it, or code outside of the tree. "
             told += "learner.debug() finds out who."
             error = UndeclaredChange("external", "", named, told)
@@ -276,10 +307,18 @@ class Guard:
     def _record_outer(self, found: list[Moved], actor: "Actor") -> None:
         for one in found:
             field, _, part = one.name.partition(".")
-            if part == "hyper":
-                self.runner.scalars.compare(field, part, actor.path)
-            else:
+            if part == "mode":
+                self.runner.scalars.know(field, part, modes_before(self.runner.values[field], one.inside))
+            told = part in ("hyper", "mode") and self.runner.scalars.compare(field, part, actor.path)
+            if not told and part != "hyper":
                 self._record(actor, [one], one.evidence)
+
+    def _compared(self, declared: Access, one: Moved) -> tuple[str, ...]:
+        """The plain values of a part that somebody declares to write which nobody who does has written."""
+        field, _, part = one.name.partition(".")
+        if declared.unsafe or part not in ("hyper", "mode") or any(covers(name, one.name) for name in declared.touches):
+            return ()
+        return self.runner.scalars.compare(field, part)
 
     def _memory(self, one: Moved) -> set[int | None]:
         """Where the tensors that moved have their memory: one tensor may stand under several names."""

@@ -12,7 +12,7 @@ from stages.declared import refuse_unknown_parts
 from stages.errors import DeclarationError, UnknownSlot
 from stages.phases import Phase
 from stages.place import Place, matches
-from state.errors import UnknownField, short
+from state.errors import UnknownField, nearest, short, suggestion
 
 Consequence = Literal["raise", "warn", "record"]
 
@@ -132,7 +132,8 @@ class Invariant:
                 owner, "around= and compares= belong together: what is to be compared round the slot."
             )
         if self.then not in get_args(Consequence):
-            raise DeclarationError(owner, f"then={self.then!r} is none of {list(get_args(Consequence))}.")
+            near = suggestion(nearest(self.then, get_args(Consequence)))
+            raise DeclarationError(owner, f"then={self.then!r} is none of {list(get_args(Consequence))}.{near}")
         if "changed" in self.parameters and not self.compares:
             raise DeclarationError(owner, "its check takes 'changed', and nothing is compared. Say compares=.")
 

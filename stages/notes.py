@@ -6,6 +6,7 @@ from stages.cancel import Cancel, Exhausted, Outcome, Skip
 from stages.check import actors
 from stages.errors import Misuse, StageError
 from stages.sources import code_of
+from state.errors import nearest, suggestion
 
 if TYPE_CHECKING:
     from stages.actor import Actor
@@ -22,6 +23,7 @@ def noted(runner: "Runner", error: BaseException, actor: "Actor") -> BaseExcepti
         if not runner.scopes.is_open(error.scope):
             scopes = ["run", *(scope for scope in runner.scopes.names if runner.scopes.is_open(scope))]
             told = f"{actor.path} cancels the scope {error.scope!r}, which is not open. Open are {scopes}."
+            told += suggestion(nearest(error.scope, scopes))
             return with_note(runner, StageError(told), actor)
         return error
     return error if isinstance(error, Exhausted | Skip) else with_note(runner, error, actor)

@@ -54,6 +54,7 @@ def _round_on(runner: "Runner", loop: "Node", batch: Any) -> Frame:
     """One round of a loop on `batch`: all its stages but `fetch`."""
     assert loop.round is not None
     frame, recording = Frame({}), runner.recording
+    runner.scalars.compare_hyper()
     if runner.guard is not None:
         runner.guard.step_in()
     device = runner.values.get("device")

@@ -1,7 +1,7 @@
 """Places: the slots of one tree, each with its stage, its contract and the hooks that stand there."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from stages.binding import names_of
@@ -167,22 +167,12 @@ def filled(access: Access, place: Place) -> Access:
     Raises:
         DeclarationError: there is such a name, and the place is in no phase.
     """
-    names = (*access.reads, *access.writes, *access.touches, *access.restores)
-    if not any("{" in name for name in names):
+    if not any("{" in name for name in access.names):
         return access
     if place.phase is None:
         raise DeclarationError(place.path, "is in no phase, so {phase} in a name stands for nothing. Add within=Phase.")
     word, loader = place.phase.word, place.phase.loader
-
-    def fill(given: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name.replace("{phase}", word).replace("{loader}", loader) for name in given)
-
-    changes = (access.reads, access.writes, access.touches, access.restores)
-    reads, writes, touches, restores = map(fill, changes)
-    marks = (access.optional, access.awaited, access.unsure)
-    optional, awaited, unsure = (frozenset(fill(tuple(names))) for names in marks)
-    filled_in = replace(access, reads=reads, writes=writes, touches=touches, restores=restores)
-    return replace(filled_in, optional=optional, awaited=awaited, unsure=unsure)
+    return access.mapped(lambda name: (name.replace("{phase}", word).replace("{loader}", loader),))
 
 
 def _ends_in_a_point(stage: Composite, place: Place) -> bool:

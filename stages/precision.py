@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from stages.cancel import Skip
 from stages.stage import Stage
-from stages.supervised import Backward, Update
+from stages.supervised import Backward, Update, count_fused
 from state.fields import field
 
 
@@ -99,6 +99,7 @@ class ScaledUpdate(Update):
         scaler.update()
         if not any(stepped):
             raise Skip("a gradient is not finite, so the scale goes down")
+        count_fused(optimizer)
         return updates + 1
 
 

@@ -44,8 +44,8 @@ Opened = tuple[str, dict[str, Any] | None, Position, bool]
 class Runner:
     """Binds an assembly to a state and runs it, or parts of it.
 
-    One interpreter of the tree: `Node.execute` is all there is between two stages. While it runs, nothing else may run
-    the same state.
+    One interpreter of the tree: `Node.execute` is all there is between two stages, and where a stage has no hook, scope
+    or count, and is not timed, not even that (`children_body`). While it runs, nothing else may run the same state.
 
     Attributes:
         timed: whether stages of this round are timed.
@@ -71,7 +71,8 @@ class Runner:
         self.assembly = assembly
         self.watchers: Watchers = watchers or {}
         self.invariants = invariants or {}
-        self.warned: set[tuple[str, str]] = before.warned if before is not None else set()  # invariant and culprit
+        # what was warned of: (invariant, culprit), or (culprit, part)
+        self.warned: set[tuple[str, str]] = before.warned if before is not None else set()
         self.scalars: Scalars = before.scalars if before is not None else Scalars(state, recording)
         self.state: State = state
         self.values: dict[str, Any] = state.__dict__
@@ -108,7 +109,10 @@ class Runner:
 
     def watch_by(self, level: GuardLevel, *, debug: bool = False) -> None:
         """Look for undeclared changes from now on, or no longer."""
+        before = self.guard
         self.guard = None if level == "off" else TimedGuard(self, level, is_debugging=debug)
+        if self.guard is not None and before is not None:
+            self.guard.go_on(before)
 
     def find(self, path: str) -> Node:
         """The one node that `path` names.

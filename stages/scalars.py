@@ -1,6 +1,6 @@
 """Scalars: the plain values of parts (a learning rate, train or eval), compared at the borders of who may write."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch.optim import Optimizer
@@ -23,10 +23,11 @@ class Scalars:
         self._recording = recording
         self._known: dict[str, Any] = {}
 
-    def compare(self, owner: str, part: str, actor: str = EXTERNAL) -> None:
-        """Log each value of one part that is another one than the log knows, as written by `actor`."""
+    def compare(self, owner: str, part: str, actor: str = EXTERNAL) -> tuple[str, ...]:
+        """Log each value of one part that is another one than the log knows, as written by `actor`; which they are."""
         if self._recording is None:
-            return
+            return ()
+        told = []
         for name, value in self._values(owner, part):
             full = f"{owner}.{part}.{name}"
             is_new = full not in self._known
@@ -34,10 +35,16 @@ class Scalars:
                 self._known[full] = value
                 if not (is_new and actor == EXTERNAL):  # seen for the first time, so nobody changed it
                     self._tell(full, value, actor)
+                    told.append(name)
+        return tuple(told)
+
+    def know(self, owner: str, part: str, values: Mapping[str, Any]) -> None:
+        """Know what the values of one part were, and tell nobody."""
+        self._known.update({f"{owner}.{part}.{name}": value for name, value in values.items()})
 
     def note(self, owner: str, part: str) -> None:
         """Know the values of one part, and tell nobody: somebody who may has changed them on the way."""
-        self._known.update({f"{owner}.{part}.{name}": value for name, value in self._values(owner, part)})
+        self.know(owner, part, dict(self._values(owner, part)))
 
     def compare_hyper(self, actor: str = EXTERNAL) -> None:
         """Log what somebody outside changed in the parameter groups of the optimizers, and in their schedulers."""

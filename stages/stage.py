@@ -11,6 +11,7 @@ from stages.declared import flag_in, names_in, scope_in
 from stages.errors import DeclarationError, Misuse
 from stages.freezing import refuse_if_bound
 from stages.slots import find_one, slot_name, snake_case
+from state.errors import nearest, suggestion
 from state.schema import Brought
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -236,7 +237,8 @@ class Composite(Stage):
         held = self.__dict__.get("stages", {})
         if name in held:
             return held[name]
-        raise AttributeError(f"{type(self).__name__} has no attribute and holds no slot {name!r}")
+        near = suggestion(nearest(name, held))
+        raise AttributeError(f"{type(self).__name__} has no attribute and holds no slot {name!r}.{near}")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self.stages)})"

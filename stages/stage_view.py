@@ -8,7 +8,7 @@ from stages.limit import TOTALS
 from stages.round import Round
 from stages.stage import Stage
 from state.access import View
-from state.errors import AccessDenied
+from state.errors import AccessDenied, nearest, suggestion
 from state.fields import MISSING
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class StageView(View):
     def round_number(self, unit: str) -> int:
         """The number in the run, from 1, of the round we are in: of "batches", "updates" or "epochs"."""
         if unit not in TOTALS:
-            raise Misuse(f"{self._owner.path} calls round_number({unit!r}). There are {sorted(TOTALS)}.")
+            near = suggestion(nearest(unit, TOTALS))
+            raise Misuse(f"{self._owner.path} calls round_number({unit!r}). There are {sorted(TOTALS)}.{near}")
         number: int = self._owner.runner.number_of(unit)
         return number
 

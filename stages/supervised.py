@@ -222,10 +222,18 @@ class Update(Stage):
 
     def run(self, optimizer: Optimizer, updates: int) -> int:
         optimizer.step()
-        fused = [parameter for group in optimizer.param_groups if group.get("fused") for parameter in group["params"]]
-        if fused:  # which moves no version counter: autograd would not see that a graph from before is stale
-            torch.autograd.graph.increment_version(fused)
+        count_fused(optimizer)
         return updates + 1
+
+
+def count_fused(optimizer: Optimizer) -> None:
+    """Move the version counters of what an optimizer has just updated by a fused step, which moves none.
+
+    Else autograd would not see that a graph from before is stale.
+    """
+    fused = [parameter for group in optimizer.param_groups if group.get("fused") for parameter in group["params"]]
+    if fused:
+        torch.autograd.graph.increment_version(fused)
 
 
 class Collect(Stage):

@@ -10,6 +10,7 @@ from stages.check import actors
 from stages.order import covers
 from stages.watching import look_at_part
 from state.recording import PartPen, Recording
+from state.watch import Moved
 
 if TYPE_CHECKING:
     from stages.actor import Actor
@@ -95,8 +96,13 @@ def watching(call: Body, watched: list[tuple["Actor", str, str]]) -> Body:
 
     def compare() -> None:
         for actor, owner, part in watched:
-            scalars = actor.runner.scalars
-            (scalars.note if (owner, part) in touched else scalars.compare)(owner, part)
+            runner = actor.runner
+            if (owner, part) in touched:
+                runner.scalars.note(owner, part)
+                continue
+            told = runner.scalars.compare(owner, part)
+            if told and runner.guard is not None:
+                runner.guard.warn_external([Moved(f"{owner}.{part}", told, "value")])
         try:
             call()
         finally:

@@ -9,6 +9,7 @@ from stages.cancel import Reached
 from stages.check import key_of
 from stages.errors import InvariantBroken, InvariantWarning
 from stages.invariants import OURS, Invariant, Wrong, is_among, is_phase
+from stages.scalars import EXTERNAL
 from stages.sources import is_of_library, warn_at
 from state import Change, ChangeLog
 from state.access import View
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from stages.node import Node
     from stages.runner import Runner
 
-_NOBODY = ("setup", "external", "user")
+_NOBODY = ("setup", EXTERNAL, "user")
 
 
 class Glance:
@@ -172,6 +173,10 @@ class Rule:
             except StateError:  # it is not recorded
                 continue
         known = [one for one in found if one is not None and one.actor not in _NOBODY]
+        outside = [one for one in found if one is not None and one.actor == EXTERNAL]
+        if not known and outside:
+            last = max(outside, key=lambda one: one.seq)
+            return EXTERNAL, "", f"changed {last.field!r} last (learner.debug() finds out who)"
         if not known:
             return self._node.path, self._node.source, ""
         last = max(known, key=lambda one: one.seq)

@@ -44,8 +44,9 @@ class Hit:
 
     def __str__(self) -> str:
         was = "" if self.before is MISSING else f" It was {cell(self.before)}."
-        code = f", {self.source.partition(' ')[2] or self.source}" if self.source else ""
-        return f"{self.actor} at {self.position} wrote {self.name}, which {self.told}.{was} Its code{code}."
+        where = self.source.partition(" ")[2] or self.source
+        code = f" Its code, {where}." if self.source else " learner.debug() finds out who that was."
+        return f"{self.actor} at {self.position} wrote {self.name}, which {self.told}.{was}{code}"
 
 
 @dataclass(frozen=True)

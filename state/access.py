@@ -66,17 +66,22 @@ class Access:
 
     def renamed(self, names: Names) -> "Access":
         """The declaration in State's names, of an actor that calls fields by others."""
-        if not names:
-            return self
+        return self.mapped(lambda name: (rename(name, names),)) if names else self
 
-        def each(given: Iterable[str]) -> tuple[str, ...]:
-            return tuple(dict.fromkeys(rename(name, names) for name in given))
+    def mapped(self, each: Callable[[str], Iterable[str]]) -> "Access":
+        """The same with other names in the place of each: none, one or several."""
 
-        reads, writes, touches = each(self.reads), each(self.writes), each(self.touches)
-        restores, spoils = each(self.restores), each(self.spoils)
-        optional, awaited, unsure = (frozenset(each(some)) for some in (self.optional, self.awaited, self.unsure))
-        made = replace(self, reads=reads, writes=writes, touches=touches, restores=restores, spoils=spoils)
-        return replace(made, optional=optional, awaited=awaited, unsure=unsure)
+        def named(given: Iterable[str]) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(new for name in given for new in each(name)))
+
+        lists = {which: named(getattr(self, which)) for which in ("reads", "writes", "touches", "restores", "spoils")}
+        marks = {which: frozenset(named(getattr(self, which))) for which in ("optional", "awaited", "unsure")}
+        return replace(self, **lists, **marks)  # type: ignore[arg-type]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name in it, once."""
+        return tuple(dict.fromkeys((*self.reads, *self.writes, *self.touches, *self.restores, *self.spoils)))
 
     @property
     def field_writes(self) -> tuple[str, ...]:
@@ -138,8 +143,9 @@ class View:
     def values_of(self, scope: str) -> dict[str, Any]:
         """The values that declared fields of `scope` have now, by field."""
         values, specs = self._values, self._owner.known
-        declared = type(self).declared.items()
-        return {name: values[field] for name, field in declared if field in values and specs[field].scope == scope}
+        called = {field: name for name, field in type(self).declared.items()}
+        fields = (field for field, spec in specs.items() if spec.scope == scope and field in called)
+        return {called[field]: values[field] for field in fields if field in values}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

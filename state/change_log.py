@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from state.answer import Answer, in_one_pass
 from state.changes import Change, Changes
 from state.cycles import FieldHistory
-from state.errors import StateError, UnknownField, nearest, suggestion
+from state.errors import StateError, UnknownField, nearest, short, suggestion
 from state.grid import Grid
 from state.latest import Latest, with_before
 from state.openings import PLACED
@@ -127,6 +127,9 @@ class ChangeLog(Questions):
         if kind is not None and kind not in _KINDS:
             near = suggestion(nearest(str(kind), _KINDS))
             raise StateError(f"kind={kind!r} is none of {', '.join(map(repr, _KINDS))}, nor None for all.{near}")
+        for name, given in (("epoch", epoch), ("batch", batch)):
+            if not (given is None or isinstance(given, int | range)):
+                raise StateError(f"{name}={short(given)} is no number. Give a number or a range: {name}=range(1, 4).")
         asked = (epoch, phase, batch)
         records = (
             self._records(rolled_back) if field is None and asked == (None, None, None) else self._named(rolled_back)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _READABLE = (str, Summary)
 
+AS_WRITTEN = "That is as it was last written. What was changed in place since, and not declared, learner.debug() finds."
+"""What answers that follow the writes upstream end with."""
+
 ABSENT: Final = MISSING
 """Stands for "no value before"."""
 

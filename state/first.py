@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from state.changes import Change, Changes
+from state.changes import AS_WRITTEN, Change, Changes
 from state.errors import StateError
 from state.records import Record, Records
 from state.statistics import Summary
@@ -30,6 +30,7 @@ class First:
 
     def __str__(self) -> str:
         lines = [str(self.change), *(f"  from {change}" for change in self.upstream)]
+        lines += [f"  {AS_WRITTEN}"] * bool(self.upstream)
         return "\n".join(lines)
 
     __repr__ = __str__

@@ -1,6 +1,6 @@
 """Parts of a component: what of an object in State can change in place, by the type of the object."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -79,6 +79,17 @@ def scalars(component: Any, part: str) -> dict[str, Any]:
         rates = {name: value if isinstance(value, list) else [value] for name, value in plain}
         return {name: _common(each) for name, each in rates.items() if each and all(map(_is_number, each))}
     return {}
+
+
+def modes_before(module: nn.Module, moved: Collection[str]) -> dict[str, Any]:
+    """The `scalars` of `mode` as they were before these flags moved: "training", "0.bias.requires_grad"."""
+
+    def was(name: str, flag: str, now: bool) -> bool:
+        return now != ((f"{name}.{flag}" if name else flag) in moved)
+
+    modes = {was(name, "training", each.training) for name, each in module.named_modules()}
+    frozen = sum(not was(name, "requires_grad", each.requires_grad) for name, each in module.named_parameters())
+    return {"train": modes.pop() if len(modes) == 1 else "mixed", "frozen": frozen}
 
 
 def trained(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, str, nn.Parameter]]:

@@ -1,12 +1,12 @@
 """Questions about a whole run: where it went wrong first, and where it parts from another one."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from state import run_difference, tallies
 from state.changes import Change, Changes
-from state.errors import StateError
+from state.errors import StateError, short
 from state.first import First, beyond, nonfinite, refuse_unmeasured, upstream
 from state.grid import Grid
 from state.latest import with_before
@@ -52,6 +52,9 @@ class Questions:
         """
         if above is None and below is None:
             raise StateError(f"first({name!r}) has no bound. Say above= or below=; first_nonfinite() needs none.")
+        for which, bound in (("above", above), ("below", below)):
+            if not (bound is None or isinstance(bound, int | float)):
+                raise StateError(f"first({name!r}) wants a number, and {which}={short(bound)}.")
         records = self._named()
         names = records.resolve(name)
         found = next(beyond(records, names, above, below), None)
@@ -61,6 +64,8 @@ class Questions:
 
     def upstream(self, change: Change) -> Changes:
         """The writes that a write was made of, the latest first: see `First`."""
+        if not isinstance(change, Change):
+            raise StateError(f"upstream() wants a Change, such as blame() gives, and got {short(change)}.")
         records = self._named()
         rows = records.read(records.writes({change.field}), before=change.seq + 1, backward=True)
         row = next((one for one in rows if one.seq == change.seq), None)
@@ -81,6 +86,8 @@ class Questions:
             RunNotFound, LogDamaged: as `ChangeLog.open`.
             StateError: one of the logs has let go of its first rounds.
         """
+        if not isinstance(tolerance, int | float) or not tolerance >= 0:
+            raise StateError(f"tolerance={short(tolerance)} is no part of a number. Give one that is at least 0: 1e-6.")
         log = other if isinstance(other, Questions) else self.open(other)  # type: ignore[attr-defined]
         ours, theirs = self._named(), log._named()
         if ours.store.dropped or theirs.store.dropped:
@@ -88,23 +95,23 @@ class Questions:
         told = run_difference.starts(ours, theirs)
         if told:
             return RunDifference("start", tuple(told))
-        told = run_difference.structures(ours, theirs)
-        if told:
-            return RunDifference("structure", tuple(told))
+        structure = run_difference.structures(ours, theirs)
+        if structure:
+            shared = run_difference.first_shared(ours, theirs, tolerance)
+            if shared is None:
+                return RunDifference("structure", tuple(structure))
+            return _difference("structure", ours, theirs, shared, structure)
         pair = run_difference.first_value(ours, theirs, tolerance)
         if pair is None:
             return RunDifference("none")
         record, their_record = pair
-        one = None if record is None else with_before(ours, record)
-        another = None if their_record is None else with_before(theirs, their_record)
         if record is None or their_record is None:
+            one = None if record is None else with_before(ours, record)
+            another = None if their_record is None else with_before(theirs, their_record)
             who, last = ("first", another) if record is None else ("second", one)
             return RunDifference("length", (f"The {who} run has no more. The other one goes on: {last}",), one, another)
-        lines = (f"first run:  {one}", f"second run: {another}")
-        if run_difference.is_order(record, their_record):
-            return RunDifference("order", lines, one, another)
-        inputs = run_difference.agreement(ours, theirs, record, their_record)
-        return RunDifference("value", lines, one, another, tuple(inputs))
+        kind: run_difference.Kind = "order" if run_difference.is_order(record, their_record) else "value"
+        return _difference(kind, ours, theirs, (record, their_record))
 
     def rates(self) -> Grid[Rate]:
         """How often each field and part was written, per training batch and per update."""
@@ -147,6 +154,20 @@ class Questions:
     def unattributed(self) -> Changes:
         """The changes of which nobody knows who made them: code outside of the tree, or what is not looked at."""
         return self.where(actor="external")
+
+
+def _difference(
+    kind: run_difference.Kind,
+    ours: Records,
+    theirs: Records,
+    pair: tuple[Record, Record],
+    told: Iterable[str] = (),
+) -> RunDifference:
+    """What is told of two records that differ."""
+    one, another = with_before(ours, pair[0]), with_before(theirs, pair[1])
+    inputs = [] if kind == "order" else run_difference.agreement(ours, theirs, *pair)
+    lines = (*told, f"first run:  {one}", f"second run: {another}")
+    return RunDifference(kind, lines, one, another, tuple(inputs))
 
 
 def _first(records: Records, record: Record) -> First:

@@ -4,10 +4,10 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from typing import Any, Literal
 
-from state.changes import Change
+from state.changes import AS_WRITTEN, Change
 from state.records import NamedSlot, Record, Records
 from state.side_by_side import Pair, unlike
 from state.sqlite import SqliteStore
@@ -17,6 +17,9 @@ Kind = Literal["none", "start", "structure", "order", "value", "length"]
 
 SETUP = "setup"
 _RESERVED = (SETUP, "user", "external")
+
+EDITS = "tree"
+"""The field that edits of a tree are recorded as."""
 
 _TOLD_BY_PLACE = ("epoch", "batch_index", "updates")
 
@@ -52,6 +55,10 @@ class RunDifference:
         if not self:
             return "The two runs wrote the same, as far as their logs tell."
         lines = [*self.told, *(f"  its input {name} {known}" for name, known in self.inputs)]
+        if self.kind == "structure" and self.ours is None:
+            lines.append("What both wrote is the same, as far as their logs tell.")
+        if self.inputs and not any("differs" in known for _, known in self.inputs):
+            lines.append(f"  {AS_WRITTEN}")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -82,7 +89,27 @@ def structures(ours: Records, theirs: Records) -> list[str]:
                 told.append(f"{word} {name}: only in {'the first' if name in one else 'the second'} run")
             elif one[name] != other[name]:
                 told.append(f"{word} {name}: {one[name]} in the first run, {other[name]} in the second")
+    edits = [[str(record.value) for record in records.read(records.writes([EDITS]))] for records in (ours, theirs)]
+    if edits[0] != edits[1] and not told:  # a stage in another place, say
+        shown = ("; ".join(each) or "none" for each in edits)
+        told.append("edits of the tree: {} in the first run, {} in the second".format(*shown))
     return told
+
+
+def first_shared(ours: Records, theirs: Records, tolerance: float) -> tuple[Record, Record] | None:
+    """The first value that an actor wrote differently in the same round of both, where the trees are not the same."""
+    one, two = (groupby(_writes(records, None), key=lambda record: record.place) for records in (ours, theirs))
+    for (place, here), (other_place, there) in zip(one, two, strict=False):
+        if place != other_place:
+            return None
+        written: dict[tuple[str, str | None], list[Record]] = {}
+        for record in there:
+            written.setdefault((record.slot.actor, record.slot.field), []).append(record)
+        for record in here:
+            others = written.get((record.slot.actor, record.slot.field))
+            if others and not _same(record.value, (other := others.pop(0)).value, tolerance):
+                return record, other
+    return None
 
 
 def first_value(ours: Records, theirs: Records, tolerance: float) -> tuple[Record | None, Record | None] | None:
@@ -146,12 +173,18 @@ def is_order(one: Record, other: Record) -> bool:
 def agreement(ours: Records, theirs: Records, one: Record, other: Record) -> list[tuple[str, str]]:
     """What the actor of a record reads, and how it is known that it was the same in the other run."""
     found = []
-    for name in ours.reads(one.slot.actor):
+    for name in dict.fromkeys(part for read in ours.reads(one.slot.actor) for part in _parts_of(ours, read)):
         if name in _TOLD_BY_PLACE:
             continue
         pair = [_last(records, name, record.seq) for records, record in ((ours, one), (theirs, other))]
         found.append((name, _evidence(*pair)))
     return found
+
+
+def _parts_of(records: Records, name: str) -> list[str]:
+    """What a module has its outputs from, where the log tells of that; else the name itself."""
+    parts = [part for part in (f"{name}.params", f"{name}.buffers") if part in records.fields]
+    return parts if f"{name}.params" in parts else [name]
 
 
 def _evidence(one: Record | None, other: Record | None) -> str:
@@ -201,7 +234,7 @@ def _writes(records: Records, since: int | None) -> Iterator[Record]:
 
 
 def _is_counted(slot: NamedSlot) -> bool:
-    return slot.kind == "write" and slot.actor != SETUP
+    return slot.kind == "write" and slot.actor != SETUP and slot.field != EDITS
 
 
 def _differ(one: Record, other: Record, tolerance: float) -> bool:

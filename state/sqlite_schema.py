@@ -43,14 +43,23 @@ JOIN template_slot ON template_slot.template = segment.template AND template_slo
 JOIN slot ON slot.id = template_slot.slot
 JOIN actor ON actor.id = slot.actor
 LEFT JOIN field ON field.id = slot.field;
--- one row per write that was measured, at the levels stats and full: numbers of the elements, of a part only the norm;
--- a fingerprint of their bits, and the first tensor of a part that is not finite
+-- one row per write that was measured, at the levels stats and full: numbers of the elements, of a part only the norm
+-- (NaN is null); a fingerprint of their bits; and what is not finite: the field, or the first such tensor of a part
 CREATE VIEW measured AS
 SELECT
     segment.seq + item.key AS seq, t_ns, epoch, phase, batch, upd, actor.path AS actor, field.name AS field,
-    json_extract(item.value, '$[1]') AS low, json_extract(item.value, '$[2]') AS high,
-    json_extract(item.value, '$[3]') AS mean, json_extract(item.value, '$[4]') AS norm,
-    json_extract(item.value, '$[5]') AS fingerprint, json_extract(item.value, '$[6]') AS not_finite
+    CASE json_extract(item.value, '$[1].f') WHEN 'nan' THEN NULL WHEN 'inf' THEN 9e999 WHEN '-inf' THEN -9e999
+        ELSE json_extract(item.value, '$[1]') END AS low,
+    CASE json_extract(item.value, '$[2].f') WHEN 'nan' THEN NULL WHEN 'inf' THEN 9e999 WHEN '-inf' THEN -9e999
+        ELSE json_extract(item.value, '$[2]') END AS high,
+    CASE json_extract(item.value, '$[3].f') WHEN 'nan' THEN NULL WHEN 'inf' THEN 9e999 WHEN '-inf' THEN -9e999
+        ELSE json_extract(item.value, '$[3]') END AS mean,
+    CASE json_extract(item.value, '$[4].f') WHEN 'nan' THEN NULL WHEN 'inf' THEN 9e999 WHEN '-inf' THEN -9e999
+        ELSE json_extract(item.value, '$[4]') END AS norm,
+    json_extract(item.value, '$[5]') AS fingerprint,
+    coalesce(json_extract(item.value, '$[6]'), CASE WHEN 'object' IN (
+        json_type(item.value, '$[1]'), json_type(item.value, '$[2]'), json_type(item.value, '$[4]')
+    ) THEN field.name END) AS not_finite
 FROM segment, json_each(segment.vals) AS item
 JOIN template_slot ON template_slot.template = segment.template AND template_slot.idx = item.key
 JOIN slot ON slot.id = template_slot.slot

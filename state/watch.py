@@ -108,7 +108,7 @@ class Watch:
         value = self._state.__dict__.get(field)
         if isinstance(value, nn.Module) and "mode" in parts_of(type(value)):
             tree = self._trees[field] = self._tree(field, value)
-            found: Inside | None = tree.part(part)
+            found: Inside | None = tree.mode() if part == "mode" else tree.part(part)
         elif isinstance(value, Optimizer):
             found = hyper(value) if part == "hyper" else optimizer_state(value)
         else:

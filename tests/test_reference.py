@@ -65,7 +65,7 @@ def test_slots_named_in_advice_exist() -> None:
     ("word", "values"),
     [
         ("outcome", set(get_args(OutcomeKind))),
-        ("level", set(get_args(state.recording.Level))),
+        ("level", set(state.levels.LEVELS)),
         ("saved", set(get_args(state.fields.Saved))),
         ("scope", {"run", "update"} | {spec.scope for spec in TrainState.specs.values()}),
         ("part", {f".{part}" for part in parts_of(nn.Module)}),

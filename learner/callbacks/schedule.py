@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from learner.callbacks.early_stopping import mode_of
 from learner.errors import ArgumentError
 from stages import Callback, Outcome, after
 from stages.callbacks import HookMethod
@@ -103,6 +104,9 @@ class Schedule(Callback):
         if isinstance(made, ReduceLROnPlateau) and self.monitor is None:
             told = "ReduceLROnPlateau needs a metric. Say per='epoch', monitor='valid_loss'."
             raise ArgumentError("Schedule", "monitor", told)
+        if isinstance(made, ReduceLROnPlateau) and made.mode == "min" and mode_of(self.monitor or "") == "max":
+            told = f"by its name {self.monitor!r} is better when great, and ReduceLROnPlateau takes it for better when "
+            raise ArgumentError("Schedule", "monitor", f"{told}small. Say mode='max' to ReduceLROnPlateau.")
         if self.monitor is not None and not isinstance(made, ReduceLROnPlateau):
             told = f"only ReduceLROnPlateau takes a metric, and it made a {type(made).__name__}. Leave monitor out."
             raise ArgumentError("Schedule", "monitor", told)

@@ -144,8 +144,9 @@ class Discarded:
         lost = [(made, field) for made, field in self._cleared if made[0] < batches_seen]
         self._cleared = [(made, field) for made, field in self._cleared if made[0] >= batches_seen]
         declared = {name.partition(".")[0] for name in place.access.writes if name.endswith(".grads")}
+        stepping = _trained_by(state, stepped(state, place))  # in one stage with the backward pass
         clears = False
-        for field in {name.partition(".")[0] for name in changed} & declared:
+        for field in sorted(({name.partition(".")[0] for name in changed} & declared) - stepping):
             made = self._made.pop(field, None)
             gradients = [parameter.grad for parameter in state.components(nn.Module)[field].parameters()]
             if any(map(has_any, gradients)):

@@ -89,7 +89,7 @@ function placesMatching(text) {
   return (place) => tests.every((test) => test(place));
 }
 
-const isViolation = (slot) => slot.kind === "write" && (slot.evidence === "undeclared" || slot.actor === "external");
+const isViolation = (slot) => slot.kind === "broken" || slot.kind === "write" && (slot.evidence === "undeclared" || slot.actor === "external");
 
 function number(value) {
   if (Number.isInteger(value) && Math.abs(value) < 1e9) return value.toLocaleString("en-US");

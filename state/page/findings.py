@@ -6,5 +6,7 @@ VIOLATION, ENDED, NOT_FINITE = "violation", "ended", "not finite"
 
 
 def is_violation(slot: NamedSlot) -> bool:
-    """Whether these records tell of a change that nobody declared."""
-    return slot.kind == "write" and (slot.evidence == "undeclared" or slot.actor == "external")
+    """Whether these records tell of a change that nobody declared, or of an invariant that broke."""
+    return slot.kind == "broken" or (
+        slot.kind == "write" and (slot.evidence == "undeclared" or slot.actor == "external")
+    )

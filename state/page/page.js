@@ -69,7 +69,7 @@ function started(log) {
     }
     if (view.tab === "changes") return [recordList(matching, { label: "Changes", onchoose: inspect })];
     const parts = view.tab === "violation"
-      ? [["violation", "Changes that nobody declared", "No change in this log is without a declaration."]]
+      ? [["violation", "Changes that nobody declared, and invariants that broke", "No change in this log is without a declaration, and no invariant broke."]]
       : [["not finite", "Values that are not finite", "Every number in this log is finite."], ["ended", "Stages that did not end well", "Every stage ended well."]];
     return parts.flatMap(([sort, name, none]) => {
       const [all, found] = log.findings[sort] ?? [0, []];

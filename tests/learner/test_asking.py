@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from learner import InvariantBroken, Learner, TrainState, field, supervised
+from learner.errors import ArgumentError
 from learner.testing import toy_learner
 from stages import Skip, Update
 from state.errors import UnknownField
@@ -38,6 +39,12 @@ def test_frozen_parameter_is_explained() -> None:
     assert told.startswith("model.0.weight: model.params was last written by train/epoch/fit/batch/update at epoch 0, ")
     assert "it is frozen: its requires_grad is False" in told
     assert "Nothing keeps an optimizer from changing it" in learner.explain("model.params.2.weight")
+
+
+@pytest.mark.parametrize("name", ["optimizer.hyper.lr", "model.params"])
+def test_what_is_no_slot_and_no_parameter_is_not_explained_but_sent_on(name: str) -> None:
+    with pytest.raises(ArgumentError, match=rf"'{name}' is no slot and no parameter. log.blame\('{name}'\)"):
+        toy_learner().explain(name)
 
 
 def test_parameter_that_came_after_the_optimizer_is_explained() -> None:

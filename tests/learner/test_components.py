@@ -79,9 +79,9 @@ def test_data_become_loader_fields(valid: Any, names: list[str], sets: Any) -> N
     assert validation_sets(valid) == sets
 
 
-@pytest.mark.parametrize("name", ["train", "fit", "predict", "two words", "", 3])
+@pytest.mark.parametrize("name", ["train", "fit", "predict", "epoch", "batch", "loss", "two words", "", 3])
 def test_validation_set_with_a_name_that_is_taken_or_none_is_refused(name: Any) -> None:
-    with pytest.raises(ArgumentError, match=r"valid= calls a set .*a word other than 'train'") as caught:
+    with pytest.raises(ArgumentError, match=r"valid= calls a set .*a word other than backward, batch, ") as caught:
         data_fields([0], {name: [1]})
     assert caught.value.argument == "valid"
 

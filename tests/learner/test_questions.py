@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from learner import ChangeLog, Learner
+from learner import ChangeLog, Learner, stage
 from learner.testing import toy_learner
 from state.errors import StateError, UnknownField
 from state.recording import Recording
@@ -204,6 +204,82 @@ def test_another_hook_or_stage_is_told_before_any_value() -> None:
     assert found.told == (f"stage or hook {BATCH}/unpack:after:meddle: only in the second run",)
 
 
+def test_past_another_structure_the_first_value_that_differs_is_told_too() -> None:
+    plain, other = toy_learner(audit="full"), toy_learner(audit="full")
+    plain.fit(epochs=1)
+
+    @other.after("update", writes=("optimizer.hyper",))
+    def raise_rate(optimizer: torch.optim.SGD, updates: int) -> None:
+        optimizer.param_groups[0]["lr"] = 0.2
+
+    other.fit(epochs=1)
+    found = plain.log.diff(other.log)
+    assert found.kind == "structure"
+    assert found.told[0] == f"stage or hook {BATCH}/update:after:raise_rate: only in the second run"
+    assert found.ours is not None and (found.ours.actor, found.ours.position.batch) == (f"{BATCH}/update", 1)
+    look = toy_learner(audit="full")
+    look.after("update")(lambda state: None)
+    look.fit(epochs=1)
+    assert str(plain.log.diff(look.log)).endswith("What both wrote is the same, as far as their logs tell.")
+
+
+def test_stage_that_was_moved_is_told_by_the_edits_of_the_tree() -> None:
+    @stage(writes=("inputs",))
+    def double(inputs: torch.Tensor) -> torch.Tensor:
+        return inputs * 2
+
+    def with_stage(after: str) -> Learner:
+        learner = toy_learner(audit="full", valid=None)
+        learner.insert(double, after=after)
+        learner.fit(epochs=1)
+        return learner
+
+    found = with_stage("fit/batch/unpack").log.diff(with_stage("fit/batch/gradient").log)
+    places = "insert after fit/batch/unpack in the first run, insert after fit/batch/gradient in the second"
+    assert found.told[0] == f"edits of the tree: {places}"
+    assert found.ours is not None and found.ours.field == "model.grads", "of a model that begins at zero"
+
+
+def test_another_seed_is_told_first() -> None:
+    ours, theirs = toy_learner(seed=1), toy_learner(seed=2)
+    ours.fit(epochs=1)
+    theirs.fit(epochs=1)
+    assert start(ours.log.diff(theirs.log)) == "rng: seed 1 and seed 2 at the start"
+
+
+def test_what_was_changed_in_place_is_hinted_at_where_all_inputs_agree() -> None:
+    def overwritten(is_bad: bool) -> Learner:
+        learner = toy_learner(audit="full")
+
+        @learner.after("fit/batch")
+        def look(state: Any) -> None:
+            if is_bad and state.batches_seen == 6:
+                state.model.weight.data.zero_()
+
+        learner.fit(epochs=2)
+        return learner
+
+    found = overwritten(False).log.diff(overwritten(True).log)
+    assert ("model.params", "agrees by fingerprint") in found.inputs
+    assert str(found).endswith("not declared, learner.debug() finds.")
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (lambda log: log.first("loss", above="x"), "wants a number, and above='x'"),
+        (lambda log: log.where(batch=[1, 2]), r"batch=\[1, 2\] is no number. Give a number or a range"),
+        (lambda log: log.diff(log, tolerance=-1), "tolerance=-1 is no part of a number"),
+        (lambda log: log.upstream("loss"), "wants a Change, such as blame"),
+    ],
+)
+def test_question_with_an_argument_of_another_kind_is_refused(ask: Any, told: str) -> None:
+    learner = toy_learner()
+    learner.fit(batches=2)
+    with pytest.raises(StateError, match=told):
+        ask(learner.log)
+
+
 def test_longer_run_goes_on_where_the_other_one_ends() -> None:
     short, long = toy_learner(), toy_learner()
     short.fit(epochs=1)
@@ -240,9 +316,12 @@ def test_what_was_measured_can_be_asked_for_in_sql(tmp_path: Path) -> None:
     assert learner.run_dir is not None
     with closing(sqlite3.connect(learner.run_dir / LOG_FILE)) as connection:
         rows = connection.execute("SELECT seq, actor, field, high, norm, fingerprint FROM measured").fetchall()
-        bad = connection.execute("SELECT not_finite FROM measured WHERE not_finite IS NOT NULL").fetchone()
+        found = "SELECT actor, field, high, not_finite FROM measured WHERE not_finite IS NOT NULL ORDER BY seq"
+        bad = connection.execute(found).fetchall()
     told = {change.seq: change for change in learner.log.where() if isinstance(change.after, Summary)}
-    assert len(rows) == len(told) > 50 and bad == ("weight",)
+    assert len(rows) == len(told) > 50
+    assert bad[0] == (f"{BATCH}/unpack:after:meddle", "inputs", None, "inputs")
+    assert {one[3] for one in bad if one[1] == "model.params"} == {"weight"}
     for seq, actor, field, high, norm, fingerprint in rows:
         after: Any = told[seq].after
         assert (actor, field, fingerprint) == (told[seq].actor, told[seq].field, after.fingerprint)

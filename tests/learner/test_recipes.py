@@ -5,9 +5,29 @@ from typing import Any
 import pytest
 import torch
 
-from learner.recipes import predict, supervised, validate
+from learner.derived import predict
+from learner.recipes import supervised, validate
 from learner.testing import toy_learner
-from stages import Chain, Composite, DeclarationError, Forward, Microbatches, Predict, Unpack, Validate, stage
+from stages import (
+    Backward,
+    Chain,
+    ClearGradients,
+    Composite,
+    DeclarationError,
+    Epoch,
+    Fetch,
+    Fit,
+    FitBatch,
+    Forward,
+    Loss,
+    Microbatches,
+    Predict,
+    Train,
+    Unpack,
+    Update,
+    Validate,
+    stage,
+)
 from stages.binding import names_of
 from stages.stage import paths_of, slot_of
 
@@ -73,6 +93,19 @@ def test_forward_of_the_evaluation_wins_over_that_of_the_training() -> None:
 
     tree = supervised().swap("validate/batch/forward", Averaged())
     assert isinstance(predict(tree).batch.forward, Averaged)
+
+
+@stage(writes=("inputs",))
+def noise(inputs: Any) -> Any:
+    return inputs + 100
+
+
+@pytest.mark.parametrize("order", [["fit", "validate"], ["validate", "fit"], ["fit"]])
+def test_predict_takes_nothing_else_of_the_batch_of_the_training(order: list[str]) -> None:
+    fit = Fit(Fetch(), FitBatch(Unpack(), noise, ClearGradients(), Forward(), Loss(), Backward(), Update()))
+    phases = {"fit": fit, "validate": validate()}
+    made = predict(Train(Epoch(**{slot: phases[slot] for slot in order})))
+    assert list(made.batch.stages) == ["unpack", "forward", "collect"]
 
 
 def test_predict_of_a_tree_without_either_uses_the_stock_ones() -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from learner import Invariant
+from learner.testing import toy_learner
 from state import ChangeLog
 from state.runs import LOG_FILE
 from tests.learner.test_cli import USAGE, answer, ask, written
@@ -29,3 +31,14 @@ def test_view_does_not_write_where_it_may_not(family: Path, tmp_path: Path) -> N
     assert done.exit_code == USAGE
     assert "nowhere" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_page_counts_the_invariants_that_broke_as_the_log_does(tmp_path: Path) -> None:
+    rule = Invariant("the loss stays below 0", lambda loss: loss < 0, after="gradient", then="record")
+    learner = toy_learner(invariants=[rule], run_dir=tmp_path / "runs")
+    learner.fit(batches=3)
+    learner.close()
+    told = answer("view", tmp_path / "runs")
+    assert told["facts"]["violation"] == len(learner.log.violations()) == 3
+    done = ask("view", tmp_path / "runs")
+    assert "violations: 3, " in done.stdout and done.stderr == f"next: learner violations {tmp_path / 'runs'}\n"

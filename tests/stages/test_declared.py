@@ -1,11 +1,11 @@
 """What an author says of a stage or hook, and what is refused at once because it cannot mean anything."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
-from learner import Callback, Stage, after, supervised
+from learner import Callback, GraphError, Stage, after, supervised
 from learner.testing import toy_learner
 from stages import Chain, Composite, DeclarationError, Forward, Microbatches, Repeat, Unpack, stage
 from stages.declared import flag_in, names_in, scope_in, whole_in
@@ -196,6 +196,21 @@ def test_part_that_no_component_has_is_refused_with_the_nearest(which: str) -> N
     told = rf"^Slip: {which} names '\*.bufers', a part that no component has. Did you mean '\*.buffers'\?"
     with pytest.raises(DeclarationError, match=told):
         toy_learner(stages=supervised().insert(Slip(), before="gradient"))
+
+
+def test_spoilt_parts_may_be_those_of_every_component_and_want_one_that_there_is() -> None:
+    class Scale(Stage):
+        touches = ("*.grads",)
+        spoils: ClassVar[tuple[str, ...]] = ("*.grads",)
+
+        def run(self, loss: Any) -> None: ...
+
+    tree = supervised().insert(Scale(), after="gradient")
+    with pytest.raises(GraphError, match=r"reads 'model.grads'.*scale"):
+        toy_learner(stages=tree)
+    Scale.spoils = ("modle.grads",)
+    with pytest.raises(GraphError, match=r"declares 'modle.grads'.* Did you mean 'model.grads'\?"):
+        toy_learner(stages=tree)
 
 
 def test_part_that_no_component_has_is_refused_of_a_hook_too() -> None:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from learner import Callback, GraphError, Learner, TrainState, after, before, field, stage
-from learner.recipes import scaled, supervised
+from learner.derived import scaled
+from learner.recipes import supervised
 from learner.testing import toy_learner
 from stages import (
     Backward,
@@ -34,6 +35,15 @@ def overflowing(batches: int = 4, *, bad: tuple[int, ...] = (1,)) -> list[tuple[
     """Batches of y = x / 100, some of which overflow."""
     inputs = torch.randn(batches, 8, 1)
     return [(some, FAR if number in bad else some / 100) for number, some in enumerate(inputs)]
+
+
+def test_step_of_a_fused_optimizer_moves_the_version_counters_too() -> None:
+    counted = []
+    for precision in ("fp32", "fp16"):
+        learner = toy_learner(precision=precision, optimizer=lambda params: torch.optim.AdamW(params, fused=True))
+        learner.fit(batches=3)
+        counted.append(learner.state.model.weight._version)
+    assert counted[0] == counted[1] >= 3
 
 
 def reader(point: Any, **declared: Any) -> Callback:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from learner import supervised
-from learner.callbacks import Schedule
+from learner.callbacks import Accuracy, Schedule
 from learner.errors import ArgumentError
 from stages import Cancel, Epoch, Every, after, before
 
@@ -159,7 +159,12 @@ def test_scheduler_instead_of_a_function_is_refused_with_the_call_to_write() -> 
             "a scheduler of another optimizer",
         ),
     ],
-    ids=["nothing", "plateau without metric", "metric without plateau", "other optimizer"],
+    ids=[
+        "nothing",
+        "plateau without metric",
+        "metric without plateau",
+        "other optimizer",
+    ],
 )
 def test_what_make_makes_is_refused_when_the_learner_is_built(
     make: Any, schedule: Schedule, argument: str, told: str
@@ -167,3 +172,10 @@ def test_what_make_makes_is_refused_when_the_learner_is_built(
     with pytest.raises(ArgumentError, match=told) as caught:
         make(schedule)
     assert caught.value.argument == argument
+
+
+def test_plateau_that_takes_falling_accuracy_for_better_is_refused(make: Any) -> None:
+    wrong = Schedule(lambda o: ReduceLROnPlateau(o), per="epoch", monitor="valid_accuracy")
+    with pytest.raises(ArgumentError, match=r"'valid_accuracy' is better when great, .* Say mode='max'"):
+        make(wrong, Accuracy())
+    make(Schedule(lambda o: ReduceLROnPlateau(o, mode="max"), per="epoch", monitor="valid_accuracy"), Accuracy())

@@ -128,6 +128,35 @@ def test_stage_that_clears_makes_and_steps_by_itself_may_find_gradients_of_anoth
     assert quiet(Learner.from_state(state, stages=tree, train=batches))
 
 
+def test_gradients_of_two_models_may_be_cleared_by_one_stage_and_made_and_used_by_one_each() -> None:
+    class Pair(TrainState):
+        other: nn.Module
+        other_optimizer: torch.optim.Optimizer
+
+    @stage(state=Pair, writes=("model.grads", "other.grads"))
+    def clear(optimizer: torch.optim.Optimizer, other_optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        other_optimizer.zero_grad()
+
+    @stage(state=Pair, writes=("model.grads", "model.params", "optimizer.state", "updates"))
+    def one(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, updates: int) -> int:
+        model(inputs).square().mean().backward()
+        optimizer.step()
+        return updates + 1
+
+    @stage(state=Pair, writes=("other.grads", "other.params", "other_optimizer.state"))
+    def two(other: nn.Module, other_optimizer: torch.optim.Optimizer, inputs: Tensor) -> None:
+        other(inputs).square().mean().backward()
+        other_optimizer.step()
+
+    model, other = network(), network()
+    optimizers = [torch.optim.SGD(one.parameters(), lr=0.01) for one in (model, other)]
+    state = Pair(model=model, other=other, optimizer=optimizers[0], other_optimizer=optimizers[1])
+    tree = Train(Epoch(Fit(Fetch(), FitBatch(Unpack(), clear, one, two))))
+    batches = [(torch.randn(8, 4), torch.ones(8, 1)) for _ in range(6)]
+    assert quiet(Learner.from_state(state, stages=tree, train=batches))
+
+
 def test_loss_that_is_summed_over_some_batches_may_have_their_graphs() -> None:
     class Sum(TrainState):
         total: Tensor = field(factory=lambda state: torch.zeros(()), scope="epoch")
