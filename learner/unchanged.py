@@ -40,9 +40,7 @@ def _found(state: State, name: str) -> tuple[str, Tensor, str]:
     plain = f"{field}.{below.removeprefix('params.')}"
     if plain not in known:
         if field in state.__dict__ and (field not in modules or below in parts_of(nn.Module)):
-            told = (
-                f"{name!r} is no slot and no parameter. log.blame({name!r}) says who wrote it, fields who may."
-            )
+            told = f"{name!r} is no slot and no parameter. log.blame({name!r}) says who wrote it, fields who may."
             raise ArgumentError("explain()", "name", told)
         raise UnknownField(name, known, who="explain(): State")
     owner, parameter = known[plain]

@@ -22,6 +22,15 @@ def all_declared(places: "Iterable[Place]") -> Access:
     return Access(writes=tuple(writes), touches=tuple(names - writes), unsafe=any(one.unsafe for one in everyone))
 
 
+def on_the_way(places: "Iterable[Place]") -> Access:
+    """What somebody at these places may change without a row at once: on the way, or round the stages that it runs."""
+    places = list(places)
+    loops = [place.access for place in places if place.has_own_code and place.is_composite]
+    names = {name for _, one in actors(places) for name in (*one.touches, *one.restores, *one.spoils)}
+    names.update(name for one in loops for name in one.writes)
+    return Access(touches=tuple(names), unsafe=any(one.unsafe for _, one in actors(places)))
+
+
 def may_change(access: Access) -> tuple[str, ...]:
     """The names of what an actor with this access may change, on the way or for good."""
     return (*access.writes, *access.touches, *access.restores, *access.spoils)

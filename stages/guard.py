@@ -2,12 +2,11 @@
 
 import warnings
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
-from stages.allowed import all_declared, is_allowed, is_forbidden, named_in, remedy
+from stages.allowed import all_declared, is_allowed, is_forbidden, named_in, on_the_way, remedy
 from stages.check import key_of
 from stages.errors import GuardWarning, UndeclaredChange, listed
 from stages.order import covers
@@ -84,6 +83,7 @@ class Guard:
         self._gone: Look | None = None  # the last one before these
         self._has_run = True
         self._declared = all_declared(runner.assembly.places)
+        self._on_the_way = on_the_way(runner.assembly.places)
 
     def note(self) -> None:
         """State was bound: what moves before it first runs is the user's doing. Generators may move until then."""
@@ -195,8 +195,10 @@ class Guard:
             schedule.is_wanted = any(one.name.endswith(".mode") for one in found)
             outside = [one for one in found if not is_allowed(declared, one)]
             self._tell_external(outside)
-            compared = [(one, self._compared(declared, one)) for one in found if one not in outside]
-            self.warn_external([replace(one, inside=told) for one, told in compared if told])
+            for one in found:
+                field, _, part = one.name.partition(".")
+                if one not in outside and part in ("hyper", "mode") and not self._is_on_the_way(one.name):
+                    self.tell_plain(one.name, self.runner.scalars.compare(field, part))
             if self._gone is not None:
                 self._gone.parts.update(now.parts)  # once is enough
         return now
@@ -284,9 +286,14 @@ class Guard:
     def _tell_external(self, found: list[Moved]) -> None:
         """Record what changed while nobody who declares it ran, and warn of it once."""
         self._record_outer(found, self.runner.external)
-        self.warn_external(found)
+        self._warn_external(found)
 
-    def warn_external(self, found: list[Moved]) -> None:
+    def tell_plain(self, part: str, told: tuple[str, ...]) -> None:
+        """Warn of plain values of a part that are on record as changed by nobody who declares it."""
+        if told and not self._is_on_the_way(part):
+            self._warn_external([Moved(part, told, "value")])
+
+    def _warn_external(self, found: list[Moved]) -> None:
         """Warn once of what changed while nobody who declares it ran, and is on record; and tell who waits for it.
 
         Raises:
@@ -313,12 +320,11 @@ class Guard:
             if not told and part != "hyper":
                 self._record(actor, [one], one.evidence)
 
-    def _compared(self, declared: Access, one: Moved) -> tuple[str, ...]:
-        """The plain values of a part that somebody declares to write which nobody who does has written."""
-        field, _, part = one.name.partition(".")
-        if declared.unsafe or part not in ("hyper", "mode") or any(covers(name, one.name) for name in declared.touches):
-            return ()
-        return self.runner.scalars.compare(field, part)
+    def _is_on_the_way(self, part: str) -> bool:
+        """Whether somebody may have changed it whose row is still to come, or who makes none."""
+        below = f"{part}."
+        names = self._on_the_way.touches
+        return self._on_the_way.unsafe or any(covers(name, part) or name.startswith(below) for name in names)
 
     def _memory(self, one: Moved) -> set[int | None]:
         """Where the tensors that moved have their memory: one tensor may stand under several names."""

@@ -10,7 +10,6 @@ from stages.check import actors
 from stages.order import covers
 from stages.watching import look_at_part
 from state.recording import PartPen, Recording
-from state.watch import Moved
 
 if TYPE_CHECKING:
     from stages.actor import Actor
@@ -101,8 +100,8 @@ def watching(call: Body, watched: list[tuple["Actor", str, str]]) -> Body:
                 runner.scalars.note(owner, part)
                 continue
             told = runner.scalars.compare(owner, part)
-            if told and runner.guard is not None:
-                runner.guard.warn_external([Moved(f"{owner}.{part}", told, "value")])
+            if runner.guard is not None:
+                runner.guard.tell_plain(f"{owner}.{part}", told)
         try:
             call()
         finally:
