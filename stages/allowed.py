@@ -23,11 +23,13 @@ def all_declared(places: "Iterable[Place]") -> Access:
 
 
 def on_the_way(places: "Iterable[Place]") -> Access:
-    """What somebody at these places may change without a row at once: on the way, or round the stages that it runs."""
+    """What somebody at these places may change without a row at once: on the way, or round stages that run in it."""
     places = list(places)
-    loops = [place.access for place in places if place.has_own_code and place.is_composite]
     names = {name for _, one in actors(places) for name in (*one.touches, *one.restores, *one.spoils)}
-    names.update(name for one in loops for name in one.writes)
+    for place in places:
+        round_others = [hung.access for hung in place.around]
+        round_others += [place.access] if place.has_own_code and place.is_composite else []
+        names.update(name for one in round_others for name in one.writes)
     return Access(touches=tuple(names), unsafe=any(one.unsafe for _, one in actors(places)))
 
 
