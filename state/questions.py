@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from state import run_difference, tallies
@@ -92,26 +93,11 @@ class Questions:
         ours, theirs = self._named(), log._named()
         if ours.store.dropped or theirs.store.dropped:
             raise StateError(f"Two runs are compared from their beginning. {FORGETS}")
-        told = run_difference.starts(ours, theirs)
+        told, seeds = run_difference.starts(ours, theirs)
         if told:
-            return RunDifference("start", tuple(told))
-        structure = run_difference.structures(ours, theirs)
-        if structure:
-            shared = run_difference.first_shared(ours, theirs, tolerance)
-            if shared is None:
-                return RunDifference("structure", tuple(structure))
-            return _difference("structure", ours, theirs, shared, structure)
-        pair = run_difference.first_value(ours, theirs, tolerance)
-        if pair is None:
-            return RunDifference("none")
-        record, their_record = pair
-        if record is None or their_record is None:
-            one = None if record is None else with_before(ours, record)
-            another = None if their_record is None else with_before(theirs, their_record)
-            who, last = ("first", another) if record is None else ("second", one)
-            return RunDifference("length", (f"The {who} run has no more. The other one goes on: {last}",), one, another)
-        kind: run_difference.Kind = "order" if run_difference.is_order(record, their_record) else "value"
-        return _difference(kind, ours, theirs, (record, their_record))
+            return RunDifference("start", (*seeds, *told))
+        found = _apart(ours, theirs, tolerance)
+        return replace(found, told=(*seeds, *found.told)) if found else found  # a seed from which nobody draws is none
 
     def rates(self) -> Grid[Rate]:
         """How often each field and part was written, per training batch and per update."""
@@ -154,6 +140,27 @@ class Questions:
     def unattributed(self) -> Changes:
         """The changes of which nobody knows who made them: code outside of the tree, or what is not looked at."""
         return self.where(actor="external")
+
+
+def _apart(ours: Records, theirs: Records, tolerance: float) -> RunDifference:
+    """Where two runs part that start from the same."""
+    structure = run_difference.structures(ours, theirs)
+    if structure:
+        shared = run_difference.first_shared(ours, theirs, tolerance)
+        if shared is None:
+            return RunDifference("structure", tuple(structure))
+        return _difference("structure", ours, theirs, shared, structure)
+    pair = run_difference.first_value(ours, theirs, tolerance)
+    if pair is None:
+        return RunDifference("none")
+    record, their_record = pair
+    if record is None or their_record is None:
+        one = None if record is None else with_before(ours, record)
+        another = None if their_record is None else with_before(theirs, their_record)
+        who, last = ("first", another) if record is None else ("second", one)
+        return RunDifference("length", (f"The {who} run has no more. The other one goes on: {last}",), one, another)
+    kind: run_difference.Kind = "order" if run_difference.is_order(record, their_record) else "value"
+    return _difference(kind, ours, theirs, (record, their_record))
 
 
 def _difference(

@@ -8,6 +8,7 @@ from itertools import groupby, zip_longest
 from typing import Any, Literal
 
 from state.changes import AS_WRITTEN, Change
+from state.parts import RNG
 from state.records import NamedSlot, Record, Records
 from state.side_by_side import Pair, unlike
 from state.sqlite import SqliteStore
@@ -64,8 +65,8 @@ class RunDifference:
     __repr__ = __str__
 
 
-def starts(ours: Records, theirs: Records) -> list[str]:
-    """What the runs start from that differs, parameters first."""
+def starts(ours: Records, theirs: Records) -> tuple[list[str], list[str]]:
+    """What the runs start from that differs, parameters first; and what their generators were seeded with, if that."""
     one, other = (_setup(records) for records in (ours, theirs))
     names = sorted({*one, *other}, key=lambda name: (not name.endswith(".params"), name))
     told = []
@@ -75,7 +76,8 @@ def starts(ours: Records, theirs: Records) -> list[str]:
                 told.append(f"{name}: they start from other weights ({one[name]} and {other[name]})")
             else:
                 told.append(f"{name}: {_shown(one[name])} and {_shown(other[name])} at the start")
-    return told
+    seeds = [line for line in told if line.startswith(f"{RNG}:")]
+    return [line for line in told if line not in seeds], seeds
 
 
 def structures(ours: Records, theirs: Records) -> list[str]:

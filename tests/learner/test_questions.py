@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from learner import ChangeLog, Learner, stage
+from learner import ChangeLog, Learner, TensorBatches, stage
 from learner.testing import toy_learner
 from state.errors import StateError, UnknownField
 from state.recording import Recording
@@ -241,10 +241,18 @@ def test_stage_that_was_moved_is_told_by_the_edits_of_the_tree() -> None:
 
 
 def test_another_seed_is_told_first() -> None:
-    ours, theirs = toy_learner(seed=1), toy_learner(seed=2)
-    ours.fit(epochs=1)
-    theirs.fit(epochs=1)
-    assert start(ours.log.diff(theirs.log)) == "rng: seed 1 and seed 2 at the start"
+    def seeded(seed: int, train: Any) -> ChangeLog:
+        learner = toy_learner(seed=seed, train=train, valid=None)
+        learner.fit(epochs=1)
+        return learner.log
+
+    inputs = torch.linspace(-1, 1, 32).view(32, 1)
+    found = seeded(1, shuffled := TensorBatches(inputs, 3 * inputs, batch_size=8, shuffle=True)).diff(
+        seeded(2, shuffled)
+    )
+    assert found.told[0] == "rng: seed 1 and seed 2 at the start"
+    assert found.kind == "value" and found.ours is not None and found.ours.field == "loss"
+    assert not seeded(1, [(inputs, inputs)]).diff(seeded(2, [(inputs, inputs)])), "nobody draws from them"
 
 
 def test_what_was_changed_in_place_is_hinted_at_where_all_inputs_agree() -> None:
