@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from learner import ChangeLog, Learner, TensorBatches, stage
+from learner import ChangeLog, Learner
 from learner.testing import toy_learner
 from state.errors import StateError, UnknownField
 from state.recording import Recording
@@ -202,74 +202,6 @@ def test_another_hook_or_stage_is_told_before_any_value() -> None:
     found = plain.log.diff(run().log)
     assert found.kind == "structure"
     assert found.told == (f"stage or hook {BATCH}/unpack:after:meddle: only in the second run",)
-
-
-def test_past_another_structure_the_first_value_that_differs_is_told_too() -> None:
-    plain, other = toy_learner(audit="full"), toy_learner(audit="full")
-    plain.fit(epochs=1)
-
-    @other.after("update", writes=("optimizer.hyper",))
-    def raise_rate(optimizer: torch.optim.SGD, updates: int) -> None:
-        optimizer.param_groups[0]["lr"] = 0.2
-
-    other.fit(epochs=1)
-    found = plain.log.diff(other.log)
-    assert found.kind == "structure"
-    assert found.told[0] == f"stage or hook {BATCH}/update:after:raise_rate: only in the second run"
-    assert found.ours is not None and (found.ours.actor, found.ours.position.batch) == (f"{BATCH}/update", 1)
-    look = toy_learner(audit="full")
-    look.after("update")(lambda state: None)
-    look.fit(epochs=1)
-    assert str(plain.log.diff(look.log)).endswith("What both wrote is the same, as far as their logs tell.")
-
-
-def test_stage_that_was_moved_is_told_by_the_edits_of_the_tree() -> None:
-    @stage(writes=("inputs",))
-    def double(inputs: torch.Tensor) -> torch.Tensor:
-        return inputs * 2
-
-    def with_stage(after: str) -> Learner:
-        learner = toy_learner(audit="full", valid=None)
-        learner.insert(double, after=after)
-        learner.fit(epochs=1)
-        return learner
-
-    found = with_stage("fit/batch/unpack").log.diff(with_stage("fit/batch/gradient").log)
-    places = "insert after fit/batch/unpack in the first run, insert after fit/batch/gradient in the second"
-    assert found.told[0] == f"edits of the tree: {places}"
-    assert found.ours is not None and found.ours.field == "model.grads", "of a model that begins at zero"
-
-
-def test_another_seed_is_told_first() -> None:
-    def seeded(seed: int, train: Any) -> ChangeLog:
-        learner = toy_learner(seed=seed, train=train, valid=None)
-        learner.fit(epochs=1)
-        return learner.log
-
-    inputs = torch.linspace(-1, 1, 32).view(32, 1)
-    found = seeded(1, shuffled := TensorBatches(inputs, 3 * inputs, batch_size=8, shuffle=True)).diff(
-        seeded(2, shuffled)
-    )
-    assert found.told[0] == "rng: seed 1 and seed 2 at the start"
-    assert found.kind == "value" and found.ours is not None and found.ours.field == "loss"
-    assert not seeded(1, [(inputs, inputs)]).diff(seeded(2, [(inputs, inputs)])), "nobody draws from them"
-
-
-def test_what_was_changed_in_place_is_hinted_at_where_all_inputs_agree() -> None:
-    def overwritten(is_bad: bool) -> Learner:
-        learner = toy_learner(audit="full")
-
-        @learner.after("fit/batch")
-        def look(state: Any) -> None:
-            if is_bad and state.batches_seen == 6:
-                state.model.weight.data.zero_()
-
-        learner.fit(epochs=2)
-        return learner
-
-    found = overwritten(False).log.diff(overwritten(True).log)
-    assert ("model.params", "agrees by fingerprint") in found.inputs
-    assert str(found).endswith("not declared, learner.debug() finds.")
 
 
 @pytest.mark.parametrize(
