@@ -214,9 +214,11 @@ class Bound:
         key = name if name in self.state.specs else part
         if key not in known:
             raise UnknownField(name, known, who="watch()")
-        is_plain = key.endswith((".hyper", ".mode"))  # which the guard finds in any round, whoever changed it
+        is_found = (
+            key.endswith((".hyper", ".mode")) and self.runner.guard is not None
+        )  # in any round, whoever changed it
         everyone = [one for _, one in actors(self.assembly.places)]
-        if not is_plain and not any(key in map(key_of, (*one.writes, *one.touches)) for one in everyone):
+        if not is_found and not any(key in map(key_of, (*one.writes, *one.touches)) for one in everyone):
             raise ArgumentError("watch()", "name", f"nobody in this tree writes {name!r}.")
         self.watchers.setdefault(key, []).append(watcher)
         self._run(self.assembly)

@@ -57,7 +57,9 @@ class RunDifference:
             return "The two runs wrote the same, as far as their logs tell."
         lines = [*self.told, *(f"  its input {name} {known}" for name, known in self.inputs)]
         if self.kind == "structure" and self.ours is None:
-            lines.append("What both wrote is the same, as far as their logs tell.")
+            lines.append(
+                "Up to where their rounds are not the same ones, what both wrote is, as far as their logs tell."
+            )
         if self.inputs and not any("differs" in known for _, known in self.inputs):
             lines.append(f"  {AS_WRITTEN}")
         return "\n".join(lines)
@@ -100,7 +102,11 @@ def structures(ours: Records, theirs: Records) -> list[str]:
 
 def first_shared(ours: Records, theirs: Records, tolerance: float) -> tuple[Record, Record] | None:
     """The first value that an actor wrote differently in the same round of both, where the trees are not the same."""
-    one, two = (groupby(_writes(records, None), key=lambda record: record.place) for records in (ours, theirs))
+    both = {(slot.actor, slot.field) for slot in ours.slots} & {(slot.actor, slot.field) for slot in theirs.slots}
+    sides = (
+        (one for one in _writes(side, None) if (one.slot.actor, one.slot.field) in both) for side in (ours, theirs)
+    )
+    one, two = (groupby(side, key=lambda record: record.place) for side in sides)
     for (place, here), (other_place, there) in zip(one, two, strict=False):
         if place != other_place:
             return None

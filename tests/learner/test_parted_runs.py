@@ -26,7 +26,25 @@ def test_past_another_structure_the_first_value_that_differs_is_told_too() -> No
     look = toy_learner(audit="full")
     look.after("update")(lambda state: None)
     look.fit(epochs=1)
-    assert str(plain.log.diff(look.log)).endswith("What both wrote is the same, as far as their logs tell.")
+    assert str(plain.log.diff(look.log)).endswith("what both wrote is, as far as their logs tell.")
+
+
+def test_hook_that_writes_where_the_other_run_writes_nothing_hides_no_later_difference() -> None:
+    def program(is_bad: bool) -> Learner:
+        learner = toy_learner(audit="full", valid=None)
+        if is_bad:
+
+            @learner.after("epoch", reads=("epoch",), writes=("optimizer.hyper",))
+            def fall(state: Any) -> None:
+                if state.epoch == 1:
+                    state.optimizer.param_groups[0]["lr"] = 0.01
+
+        learner.fit(epochs=4)
+        return learner
+
+    found = program(False).log.diff(program(True).log)
+    assert found.kind == "structure" and found.ours is not None
+    assert (found.ours.actor, found.ours.position.epoch) == (f"{BATCH}/update", 2)
 
 
 def test_stage_that_was_moved_is_told_by_the_edits_of_the_tree() -> None:

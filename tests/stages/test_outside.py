@@ -8,6 +8,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from learner import Learner
 from learner.callbacks import Schedule
+from learner.errors import ArgumentError
 from learner.testing import toy_learner
 from stages import GuardWarning
 from stages.errors import InvariantWarning, WatchHit
@@ -78,3 +79,8 @@ def test_mode_that_an_observer_changes_is_on_record_with_what_it_was() -> None:
     broken = [one for one in caught if isinstance(one.message, InvariantWarning)]
     assert len(broken) == 1, "for one cause"
     assert str(broken[0].message).startswith("external changed 'model.mode.train' last (learner.debug() finds out who)")
+
+
+def test_plain_value_that_nobody_writes_is_not_waited_for_without_a_guard() -> None:
+    with pytest.raises(ArgumentError, match="nobody in this tree writes 'optimizer.hyper.lr'"):
+        toy_learner(guard="off").watch("optimizer.hyper.lr", above=0.3)
