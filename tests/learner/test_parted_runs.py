@@ -34,17 +34,16 @@ def test_hook_that_writes_where_the_other_run_writes_nothing_hides_no_later_diff
         learner = toy_learner(audit="full", valid=None)
         if is_bad:
 
-            @learner.after("epoch", reads=("epoch",), writes=("optimizer.hyper",))
-            def fall(state: Any) -> None:
-                if state.epoch == 1:
-                    state.optimizer.param_groups[0]["lr"] = 0.01
+            @learner.before("/", writes=("optimizer.hyper",))
+            def begin(optimizer: torch.optim.SGD) -> None:
+                optimizer.param_groups[0]["lr"] = 0.01
 
-        learner.fit(epochs=4)
+        learner.fit(epochs=1)
         return learner
 
     found = program(False).log.diff(program(True).log)
     assert found.kind == "structure" and found.ours is not None
-    assert (found.ours.actor, found.ours.position.epoch) == (f"{BATCH}/update", 2)
+    assert (found.ours.actor, found.ours.position.batch) == (f"{BATCH}/update", 0)
 
 
 def test_stage_that_was_moved_is_told_by_the_edits_of_the_tree() -> None:
