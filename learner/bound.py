@@ -160,8 +160,8 @@ class Bound:
         """Nothing is seeded any more: a checkpoint has put the generators where they were."""
         self._seed = None
 
-    def edit(self, what: str, tree: Composite, *, swapped: str = "", may_lose_places: bool = False) -> None:
-        """Take another tree, if it is sound and every hook of the user keeps its places; the log notes the edit.
+    def edit(self, what: str, tree: Composite, told: str, *, swapped: str = "", may_lose_places: bool = False) -> None:
+        """Take another tree, if it is sound and every hook of the user keeps its places; the log is `told` of it.
 
         Raises:
             GraphError: it is not; nothing has changed.
@@ -174,7 +174,7 @@ class Bound:
             refuse_starving(self.assembly, assembly, swapped)
         self._bind(assembly)
         self.tree = tree
-        tell_edit(self.recording, what)
+        tell_edit(self.recording, told)
 
     def set_callbacks(self, callbacks: list[Any]) -> None:
         """Take other callbacks, if the tree is sound with them."""

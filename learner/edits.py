@@ -8,6 +8,8 @@ from learner.hooks import Hooks
 from learner.recipes import Part
 from stages import Composite
 from stages.callbacks import Options
+from stages.draw import told_as
+from stages.stage import as_stage
 
 
 class Edits:
@@ -20,19 +22,23 @@ class Edits:
 
         A setting that the new stage brings as a field counts from now on, unless it is the one that was brought before.
         """
-        place = self._bound.runner.find(path).path
-        self._bound.edit(f"swap {path}", self.stages.swap(path, new), swapped=place)
+        old, tree = self._bound.runner.find(path), self.stages.swap(path, new)
+        told = f"swap {old.path}: {told_as(as_stage(new))} for {told_as(old.stage)}"
+        self._bound.edit(f"swap {path}", tree, told, swapped=old.path)
 
     def insert(
         self, new: Part, *, before: str | None = None, after: str | None = None, slot: str | None = None
     ) -> None:
         """Put a stage before or after a slot, into a slot of its own. Refused as `swap` is."""
-        where = f"before {before}" if before else f"after {after}"
-        self._bound.edit(f"insert {where}", self.stages.insert(new, before=before, after=after, slot=slot))
+        tree = self.stages.insert(new, before=before, after=after, slot=slot)
+        side, path = ("before", before) if before else ("after", after)
+        told = f"insert {told_as(as_stage(new))} {side} {self._bound.runner.find(str(path)).path}"
+        self._bound.edit(f"insert {side} {path}", tree, told)
 
     def remove(self, path: str) -> None:
         """Take a stage out. Refused as `swap` is; a hook that stands elsewhere too may lose its place here."""
-        self._bound.edit(f"remove {path}", self.stages.remove(path), may_lose_places=True)
+        old, tree = self._bound.runner.find(path), self.stages.remove(path)
+        self._bound.edit(f"remove {path}", tree, f"remove {old.path}: {told_as(old.stage)}", may_lose_places=True)
 
     def before(self, target: str | type, **options: Unpack[Options]) -> Callable[[Function], Function]:
         """Hook a function before the slots of `target`; a decorator, or `learner.before("update")(function)`."""

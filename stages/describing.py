@@ -4,12 +4,13 @@ from stages.assembly import Assembly
 from stages.check import actors, scopes_of
 from state.fields import MISSING
 from state.recording import Recording
+from state.sources import caller
 
 
 def tell_edit(recording: Recording | None, what: str) -> None:
     """Log an edit of the tree, by the user."""
     if recording is not None:
-        slot = recording.slot("user", "write", "tree", "write")
+        slot = recording.slot("user", "write", "tree", "write", caller())
         if slot is not None:
             recording.write(slot, what)
         recording.flush()

@@ -110,7 +110,7 @@ def _label(place: Place) -> str:
 
 
 def _name(place: Place) -> str:
-    told = _settings(place.stage)
+    told = told_as(place.stage)
     if isinstance(place.stage, Composite):
         usual = {snake_case(type(place.stage).__name__)}
     else:
@@ -118,7 +118,7 @@ def _name(place: Place) -> str:
     return place.slot if place.slot in usual and not told.endswith(")") else f"{place.slot}  {told}"
 
 
-def _settings(stage: Stage) -> str:
+def told_as(stage: Stage) -> str:
     """A stage as its author prints it: the settings of a dataclass that are not the default, or none."""
     name = type(stage).__name__
     text = short(stage)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from stages.place import Place
-from stages.sources import code_of
+from state.sources import code_of
 
 Severity = Literal["error", "warning", "note"]
 

@@ -10,12 +10,12 @@ from stages.allowed import all_declared, is_allowed, is_forbidden, named_in, on_
 from stages.check import key_of
 from stages.errors import GuardWarning, UndeclaredChange, listed
 from stages.order import covers
-from stages.sources import warn_at
 from stages.watching import look_at_part
 from state.access import Access
 from state.contents import Seen
 from state.fields import MISSING
 from state.parts import RNG, modes_before
+from state.sources import warn_at
 from state.watch import Look, Moved, Watch, moved
 
 if TYPE_CHECKING:

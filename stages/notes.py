@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from stages.cancel import Cancel, Exhausted, Outcome, Skip
 from stages.check import actors
 from stages.errors import Misuse, StageError
-from stages.sources import code_of
 from state.errors import nearest, suggestion
+from state.sources import code_of
 
 if TYPE_CHECKING:
     from stages.actor import Actor

@@ -10,10 +10,10 @@ from stages.check import key_of
 from stages.errors import InvariantBroken, InvariantWarning
 from stages.invariants import OURS, Invariant, Wrong, is_among, is_phase
 from stages.scalars import EXTERNAL
-from stages.sources import is_of_library, warn_at
 from state import Change, ChangeLog
 from state.access import View
 from state.errors import StateError
+from state.sources import is_of_library, warn_at
 from state.watch import Look, moved
 
 if TYPE_CHECKING:

@@ -106,9 +106,10 @@ class Recording:
         number = self._fields[name] = intern(self._tables.fields, row)
         return number
 
-    def slot(self, actor: str, kind: str, field: str | None, evidence: str) -> int | None:
+    def slot(self, actor: str, kind: str, field: str | None, evidence: str, line: str | None = None) -> int | None:
         """The number to write with; None when this is not recorded. Kinds: "write", "enter", "exit", "open", "close",
         "broken" (an invariant, with its name as the evidence), "seen" (what a writer was seen to change of a part).
+        `line` is where a person does it, "qualname file:line", and counts for this slot only.
 
         Entering and leaving a stage (`field` None) have the level of all that is not set apart: at "off" they are not
         recorded, though single fields may be. Opening and closing a scope are recorded wherever anything is, since the
@@ -119,7 +120,12 @@ class Recording:
         if level.name == "off" and not is_for_readers:
             return None
         number = None if field is None else self._fields[field]
-        slot = intern(self._tables.slots, SlotRow(self._actors[actor], kind, number, _utf8(evidence)))
+        who = (
+            self._actors[actor]
+            if line is None
+            else intern(self._tables.actors, ActorRow(actor, "reserved", _utf8(line)))
+        )
+        slot = intern(self._tables.slots, SlotRow(who, kind, number, _utf8(evidence)))
         if level.name not in ("off", "summary") and kind == "write":
             self._keeps[slot] = _nothing if level.name == "writes" else partial(self._measured, level)
         return slot

@@ -12,6 +12,7 @@ from torch import Tensor
 from state.errors import FieldNotReady, InvalidValue, SchemaError, StateError, UnknownField, short
 from state.fields import MISSING, FieldSpec, Invariant, fresh
 from state.recording import Recording
+from state.sources import caller
 from state.summaries import PLAIN
 
 _OURS = ("declared", "end_after_round", "log", "outcome", "rng", "round_number", "state", "take_back")
@@ -158,7 +159,7 @@ class State(BaseModel):
         if name not in type(self).specs:
             raise UnknownField(name, type(self).specs)
         recording = self._link.recording if self._link else None
-        slot = recording.slot("user", "write", name, "write") if recording else None
+        slot = recording.slot("user", "write", name, "write", caller()) if recording else None
         writer(self, name, "user", recording, slot)(value)
 
     def __delattr__(self, name: str) -> None:

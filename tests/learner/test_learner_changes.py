@@ -121,7 +121,9 @@ def test_swap_takes_effect_and_is_a_row_of_the_log() -> None:
     ours, theirs = learner.fit(batches=1), plain.fit(batches=1)
     assert ours["train_loss"][0] == pytest.approx(2 * theirs["train_loss"][0])
     (row,) = learner.log.where(field="tree")
-    assert (row.actor, row.after) == ("user", "swap gradient/loss")
+    assert (row.actor, row.after) == ("user", "swap train/epoch/fit/batch/gradient/loss: Doubled for Loss")
+    assert row.source.startswith("test_swap_takes_effect_and_is_a_row_of_the_log ")
+    assert "test_learner_changes.py:" in str(row)
 
 
 def test_insert_and_remove_are_rows_of_the_log() -> None:
@@ -135,7 +137,7 @@ def test_insert_and_remove_are_rows_of_the_log() -> None:
     learner.remove("epoch/validate")
     learner.fit(epochs=1)
     told = [change.after for change in learner.log.history("tree")]
-    assert told == ["insert after fit/batch/unpack", "remove epoch/validate"]
+    assert told == ["insert scale after train/epoch/fit/batch/unpack", "remove train/epoch/validate: Validate"]
     assert "valid_loss" not in learner.history[-1]
     assert "scale" in repr(learner)
 
@@ -193,7 +195,10 @@ def test_field_whose_scope_has_ended_tells_where_its_values_are() -> None:
 def test_write_by_hand_is_validated_and_logged_as_the_user() -> None:
     learner = toy_learner()
     learner.state.updates = 7
-    assert learner.log.blame("updates").actor == "user"
+    change = learner.log.blame("updates")
+    assert change.actor == "user"
+    assert change.source.startswith("test_write_by_hand_is_validated_and_logged_as_the_user ")
+    assert "test_learner_changes.py:" in str(change)
     with pytest.raises(ValueError, match="user may not set 'updates' to -1"):
         learner.state.updates = -1
     assert learner.state.updates == 7

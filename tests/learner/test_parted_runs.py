@@ -58,7 +58,8 @@ def test_stage_that_was_moved_is_told_by_the_edits_of_the_tree() -> None:
         return learner
 
     found = with_stage("fit/batch/unpack").log.diff(with_stage("fit/batch/gradient").log)
-    places = "insert after fit/batch/unpack in the first run, insert after fit/batch/gradient in the second"
+    batch = "insert double after train/epoch/fit/batch"
+    places = f"{batch}/unpack in the first run, {batch}/gradient in the second"
     assert found.told[0] == f"edits of the tree: {places}"
     assert found.ours is not None and found.ours.field == "model.grads", "of a model that begins at zero"
 

@@ -1,12 +1,21 @@
-"""Sources: where the code of stages and hooks stands, and whether it is the user's."""
+"""Sources: where code stands that changes something, and whether it is the user's."""
 
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[1]
 _LIBRARY = tuple(f"{_ROOT / package}{os.sep}" for package in ("state", "stages", "learner"))
+
+
+def caller() -> str:
+    """The line outside of this library that called into it, "qualname file:line"; empty if there is none."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARY):
+        frame = frame.f_back  # type: ignore[assignment]  # None at the end
+    return f"{frame.f_code.co_qualname} {frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
 
 
 def is_of_library(source: str) -> bool:
