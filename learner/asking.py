@@ -14,6 +14,7 @@ from stages.draw import draw_html
 from stages.tables import explain
 from stages.watching import Hit, Stopped, Then, Watcher
 from state import ChangeLog, State
+from state.errors import short, want_text
 from state.grid import Grid
 
 When = Callable[[Any], object] | None
@@ -40,6 +41,7 @@ class Asking:
             UnknownSlot, AmbiguousSlot, UnknownField: there is no such slot or parameter, or several.
         ArgumentError: it is a field, or a part as a whole.
         """
+        want_text(name, "explain()")
         return why_unchanged(self.state, self.log, name) if "." in name else explain(self._bound.assembly, name)
 
     def aliases(self) -> Grid[Alias]:
@@ -101,6 +103,7 @@ class Asking:
             UnknownField: there is no such field or part.
             ArgumentError: nothing is waited for, `then` cannot be used, or nobody in the tree writes that.
         """
+        want_text(name, "watch()")
         asked = (above, below, nonfinite or None, when)
         if all(one is None for one in asked) or (when is not None and asked != (None, None, None, when)):
             raise ArgumentError("watch()", "when", "say above=, below= or nonfinite=True, or else when=.")
@@ -142,7 +145,14 @@ class Asking:
         return point
 
     def unwatch(self, waiting: Watcher | Breakpoint | None = None) -> None:
-        """Wait no more: for what one `watch` or `breakpoint` asked for, or for anything."""
+        """Wait no more: for what one `watch` or `breakpoint` asked for, or for anything.
+
+        Raises:
+            ArgumentError: it is none of these.
+        """
+        if not isinstance(waiting, Watcher | Breakpoint | None):
+            told = f"{short(waiting)} is nothing that watch() or breakpoint() gave."
+            raise ArgumentError("unwatch()", "waiting", told)
 
         def is_meant(one: object) -> bool:
             return waiting is None or one is waiting

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from learner.errors import ArgumentError
 from learner.passes import CountedLoader
+from state.errors import a_kind
 
 _WHO = "TensorBatches"
 
@@ -73,7 +74,7 @@ def _samples(named: Mapping[Any, object]) -> int:
     lengths, devices = {}, set()
     for name, tensor in named.items():
         if not isinstance(tensor, Tensor):
-            told = f"{_called(name)} is a {type(tensor).__name__}, and it wants tensors. Make one by torch.as_tensor()"
+            told = f"{_called(name)} is {a_kind(tensor)}, and it wants tensors. Make one by torch.as_tensor()"
             raise ArgumentError(_WHO, "inputs", f"{told}, or use SampleBatches, which takes any dataset.")
         if tensor.dim() == 0:
             told = f"{_called(name)} is a scalar, and it wants a first dimension that counts the samples."

@@ -19,6 +19,11 @@ from state.parts import RNG
 from state.position import Position
 from state.run_difference import RunDifference
 
+_OTHER_START = (
+    "They start from something else: from there on no stage can be told. Give both the same start, and ask again."
+)
+_OTHER_SEED = "If that finds nothing, their stages agree, and it is the seed: give both the same one, and ask again."
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -81,8 +86,13 @@ def bisect(ctx: click.Context, first: str, second: str, as_json: bool) -> None:
         answers.show(str(found), "" if found else "green")
         for line in _checkpoints_told(equal, parted):
             answers.show(line)
-        if found or parted:
+        if found.kind == "start":
+            answers.show(_OTHER_START)
+        elif found or parted:
             answers.show(_program(found, equal if equal and equal.is_before(_position(found)) else None, parted))
+            if any(line.startswith(f"{RNG}:") for line in found.told):
+                answers.show(_OTHER_SEED)
+        if found or parted:
             _show_next(first, second, found, parted)
     ctx.exit(FINDING if found or parted else 0)
 

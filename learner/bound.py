@@ -35,11 +35,12 @@ from stages.invariants import Invariant, placed
 from stages.limit import Limit
 from stages.watching import Watcher
 from state import State
-from state.errors import UnknownField, nearest, short, suggestion
+from state.errors import UnknownField, a_kind, nearest, short, suggestion
 from state.parts import RNG
 from state.recording import Recording
 from state.schema import build, upgrade
 from state.state import Link
+from state.watch import Watch
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -218,6 +219,7 @@ class Bound:
             key.endswith((".hyper", ".mode")) and self.runner.guard is not None
         )  # in any round, whoever changed it
         everyone = [one for _, one in actors(self.assembly.places)]
+        _refuse_unheld(self.state, key, name)
         if not is_found and not any(key in map(key_of, (*one.writes, *one.touches)) for one in everyone):
             raise ArgumentError("watch()", "name", f"nobody in this tree writes {name!r}.")
         self.watchers.setdefault(key, []).append(watcher)
@@ -301,10 +303,20 @@ def _ask(explain: Callable[[str], str] | None, name: str) -> str:
     return "Its Learner is gone; set it." if explain is None else explain(name)
 
 
+def _refuse_unheld(state: State, part: str, name: str) -> None:
+    """Refuse to wait for what no parameter, buffer or setting in a part is called."""
+    kind = part.rpartition(".")[2]
+    if name != part and kind in ("params", "grads", "buffers", "hyper"):
+        inside = Watch(state).part(part.replace(".grads", ".params"))
+        known = [] if inside is None else [f"{part}.{one}" for one in inside.names]
+        if known and not any(f"{one}.".startswith(f"{name}.") for one in known):
+            raise UnknownField(name, known, who="watch()")
+
+
 def _listed(callbacks: Any) -> list[Any]:
     """The callbacks as objects, tuples among them kept."""
     if isinstance(callbacks, Callback | HookMethod | str) or not isinstance(callbacks, Iterable):
-        told = f"callbacks= is a {type(callbacks).__name__}. Give a list: callbacks=[...]."
+        told = f"callbacks= is {a_kind(callbacks)}. Give a list: callbacks=[...]."
         raise ArgumentError("Learner", "callbacks", told)
     listed = [tuple(map(as_callback, one)) if isinstance(one, tuple) else as_callback(one) for one in callbacks]
     if sum(isinstance(one, Checkpoint) for one in _flat(listed)) > 1:

@@ -12,7 +12,7 @@ from learner.recipes import supervised
 from stages.errors import listed
 from stages.stage import paths_of
 from state import State, TrainState, field
-from state.errors import short
+from state.errors import a_kind, short
 from state.parts import tensors, trained
 from state.schema import compose
 
@@ -36,10 +36,10 @@ def make_state(
             told = f"State has a field of that name: {TrainState.specs[name].description}. Give the model another."
             raise ArgumentError("Learner", "model", f"a model is called {name!r}. {told}")
         if not isinstance(module, nn.Module):
-            raise ArgumentError("Learner", "model", f"{name!r} is a {type(module).__name__}; it wants an nn.Module.")
+            raise ArgumentError("Learner", "model", f"{name!r} is {a_kind(module)}; it wants an nn.Module.")
     if loss_fn is not None and not callable(loss_fn):
         told = "it wants a function or a module: loss_fn(outputs, targets) gives a scalar."
-        raise ArgumentError("Learner", "loss_fn", f"loss_fn is a {type(loss_fn).__name__}; {told}")
+        raise ArgumentError("Learner", "loss_fn", f"loss_fn is {a_kind(loss_fn)}; {told}")
     made = _optimizers(optimizers, modules)
     values = {**modules, **made, "device": device, **({} if loss_fn is None else {"loss_fn": loss_fn})}
     brought = {
@@ -84,9 +84,7 @@ def check_loader(loader: Any, argument: str) -> None:
     """
     if not hasattr(type(loader), "__iter__") and not hasattr(type(loader), "__getitem__"):
         told = "Give a DataLoader, a list of batches, or any object that can be iterated again and again."
-        raise ArgumentError(
-            "Learner", argument, f"{argument}= is a {type(loader).__name__}, which cannot be iterated. {told}"
-        )
+        raise ArgumentError("Learner", argument, f"{argument}= is {a_kind(loader)}, which cannot be iterated. {told}")
 
 
 def check_state(state: Any, who: str = "Learner") -> None:
@@ -167,12 +165,12 @@ def _optimizer(name: str, given: Any, modules: Mapping[str, nn.Module]) -> Optim
         return given
     if not callable(given):
         told = "it wants an optimizer, or a function that makes one of the parameters."
-        raise ArgumentError("Learner", name, f"{name!r} is a {type(given).__name__}; {told}")
+        raise ArgumentError("Learner", name, f"{name!r} is {a_kind(given)}; {told}")
     stem = "model" if name == "optimizer" else name.removesuffix("_optimizer")
     if stem not in modules:
         told = f"the models are {sorted(modules)}. Give an optimizer instead, or call it '<model>_optimizer'."
         raise ArgumentError("Learner", name, f"which parameters is {name!r} to be made of? {told}")
     made = given(modules[stem].parameters())
     if not isinstance(made, Optimizer):
-        raise ArgumentError("Learner", name, f"{name!r} made a {type(made).__name__}, not an optimizer.")
+        raise ArgumentError("Learner", name, f"{name!r} made {a_kind(made)}, not an optimizer.")
     return made

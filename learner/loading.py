@@ -14,7 +14,7 @@ from learner.learner import Learner
 from learner.opening import only_looking
 from stages import Finding, GraphError, StageError
 from state import StateError
-from state.errors import nearest, suggestion
+from state.errors import a_kind, nearest, suggestion
 
 
 class NotBuilt(LearnerError):
@@ -59,7 +59,7 @@ def load(target: str) -> Learner:
         made = _guarded(found) if makes and not needs else found
     if isinstance(made, Learner):
         return made
-    is_a = f"it makes a {type(made).__name__}" if made is not found else f"it is a {type(found).__name__}"
+    is_a = f"it makes {a_kind(made)}" if made is not found else f"it is {a_kind(found)}"
     problem = f"it wants the arguments {needs}" if needs else is_a
     raise _refused(target, f"{problem}. Name a Learner, or a function without arguments that makes one.")
 

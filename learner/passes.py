@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from learner.errors import ArgumentError, PositionError
+from state.errors import a_kind
 
 _SETTINGS = ("length", "batch_size", "shuffle", "drop_last", "seed")
 _POSITION = ("epoch", "open", "batch")
@@ -130,7 +131,7 @@ class CountedLoader(ABC):
         who = type(self).__name__
         wanted = {*_SETTINGS, *_POSITION}
         if not isinstance(state, Mapping) or state.keys() != wanted:
-            got = sorted(map(str, state)) if isinstance(state, Mapping) else f"a {type(state).__name__}"
+            got = sorted(map(str, state)) if isinstance(state, Mapping) else a_kind(state)
             raise PositionError(who, f"this is no state of it: expected {sorted(wanted)}, got {got}.")
         for name in _SETTINGS:
             if (now := getattr(self, name)) != state[name]:

@@ -14,7 +14,7 @@ from stages import Frame, Runner, Train, assemble
 from stages.ancestors import scopes_above
 from stages.limit import limit_of
 from state import State
-from state.errors import SnapshotError
+from state.errors import SnapshotError, short
 from state.memory import Memory
 from state.position import Position
 from state.schema import build, upgrade
@@ -106,6 +106,9 @@ def as_captured(
         ArgumentError: the node would run for ever.
     """
     bound.runner.refuse_if_running()
+    if not isinstance(captured, Captured):
+        told = f"{short(captured)} is nothing that was captured. Take learner.capture() or watcher.captured."
+        raise ArgumentError("replay", "captured", told)
     state, tree = bound.state, bound.tree
     for slot, stage in swap.items():
         tree = tree.swap(slot, stage)

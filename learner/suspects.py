@@ -15,6 +15,7 @@ from stages.place import Place
 from stages.stage import FunctionStage, Stage
 from state import State
 from state.access import Access
+from state.errors import a_kind
 
 _DECIDING = (LRScheduler, Optimizer, GradScaler)
 
@@ -30,7 +31,7 @@ def suspect(assembly: Assembly, state: State) -> list[Finding]:
     for path, source, things in _actors(assembly):
         for name, thing in things:
             if isinstance(thing, _DECIDING) and id(thing) not in held:
-                told = f"{path} keeps {name!r}, a {type(thing).__name__}, which is not in State"
+                told = f"{path} keeps {name!r}, {a_kind(thing)}, which is not in State"
                 missing = "no checkpoint has it, and the log does not tell what it does"
                 is_moved = isinstance(thing, LRScheduler)
                 ways = "Write Schedule(lambda optimizer: ...)." if is_moved else "Bring it as a field: fields()."
@@ -92,7 +93,7 @@ def _unregistered(state: State) -> Iterator[Finding]:
                 hidden = [one for one in things if isinstance(one, nn.Module | nn.Parameter) and id(one) not in known]
                 if not name.startswith("_") and any(_is_trained(one) for one in hidden):
                     full = ".".join(part for part in (field, path, name) if part)
-                    told = f"{full} is a {type(value).__name__} with {len(hidden)} modules or parameters to be trained"
+                    told = f"{full} is {a_kind(value)} with {len(hidden)} modules or parameters to be trained"
                     missing = "PyTorch does not find them there: no optimizer, no checkpoint, no device"
                     ways = "Use nn.ModuleList, nn.ModuleDict or nn.ParameterList."
                     yield Finding("warning", "kept outside", (field,), f"{told}: {missing}. {ways}")

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from state.errors import a_kind
+
 _COLLECTIONS = (tuple, list, Mapping)  # in this order: to ask for a Mapping takes longest
 
 
@@ -65,7 +67,7 @@ def wrong_structure(batch: Any, inputs: str, targets: str | None) -> str:
     elif isinstance(batch, tuple | list):
         got = f"a {type(batch).__name__} of {len(batch)}"
     else:
-        got = f"a {type(batch).__name__}"
+        got = a_kind(batch)
     if targets is None:
         told = f"Unpack({inputs!r}, rest=True) takes the first part, Unpack({inputs!r}, 'targets') both of a pair."
         return f"The loader gave {got}; unpack wants one part ({inputs}). {told}"

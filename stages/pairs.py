@@ -10,6 +10,7 @@ from stages.errors import ContractBroken
 from stages.notes import noted
 from stages.timing import tell_time
 from state.access import View
+from state.errors import a_kind
 from state.watch import Look
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Around:
         self.view._written.clear()
         running: Entered = self.hook.call(*given)
         if not isinstance(running, Generator):
-            told = f"gave a {type(running).__name__}, no generator. Take off what wraps it (@contextmanager, say)."
+            told = f"gave {a_kind(running)}, no generator. Take off what wraps it (@contextmanager, say)."
             raise ContractBroken(self.actor.path, told)
         try:
             next(running)

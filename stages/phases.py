@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from stages.errors import DeclarationError
 from stages.stage import Composite, Stage
+from state.errors import a_kind
 from state.fields import field
 
 
@@ -35,7 +36,7 @@ class Phase(Composite):
             object.__setattr__(self, "counts", (None, None))
         if not isinstance(loader, str):
             told = "loader= names a field, such as 'noisy_loader'. The data go to Learner(valid={'noisy': ...})."
-            raise DeclarationError(type(self).__name__, f"got a {type(loader).__name__}; {told}")
+            raise DeclarationError(type(self).__name__, f"got {a_kind(loader)}; {told}")
         if loader:
             object.__setattr__(self, "loader", loader)
 

@@ -3,7 +3,8 @@
 import re
 from fnmatch import fnmatchcase
 
-from stages.errors import AmbiguousSlot, DeclarationError, UnknownSlot
+from stages.errors import AmbiguousSlot, DeclarationError, Misuse, UnknownSlot
+from state.errors import short
 
 
 def slot_name(name: str, owner: str) -> str:
@@ -39,6 +40,8 @@ def find_one(pattern: str, paths: list[str]) -> str:
     Raises:
         UnknownSlot, AmbiguousSlot: it fits none, or several.
     """
+    if not isinstance(pattern, str):
+        raise Misuse(f"A slot is named by text, such as 'update' or 'fit/batch/gradient'; {short(pattern)} is none.")
     found = [path for path in paths if fits(path, pattern)]
     if not found:
         raise UnknownSlot(pattern, paths)

@@ -11,7 +11,7 @@ from stages.declared import flag_in, names_in, scope_in
 from stages.errors import DeclarationError, Misuse
 from stages.freezing import refuse_if_bound
 from stages.slots import find_one, slot_name, snake_case
-from state.errors import nearest, suggestion
+from state.errors import a_kind, nearest, suggestion
 from state.schema import Brought
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -328,7 +328,7 @@ def paths_of(stage: Stage, path: str, above: tuple[Stage, ...] = ()) -> "list[st
 def not_run_here(stage: Stage, state: object) -> Misuse:
     """The error for a stage that is called from elsewhere than the `run` of the composite that holds it."""
     told = "Use learner.run(path) to run a part of the tree, learner.testing.run_stage to test a stage."
-    return Misuse(f"{type(stage).__name__} was called with a {type(state).__name__}; only a composite runs it. {told}")
+    return Misuse(f"{type(stage).__name__} was called with {a_kind(state)}; only a composite runs it. {told}")
 
 
 def _same(stage: Stage, other: Stage) -> bool:

@@ -164,6 +164,9 @@ def _bounds(value: Any) -> tuple[float, float] | None:
     """The lowest and the highest number; NaN for both if there is one."""
     if isinstance(value, bool | int | float):
         return float(value), float(value)
+    if isinstance(value, tuple) and value and all(isinstance(one, bool | int | float) for one in value):
+        known = [float(one) for one in value]  # of each parameter group
+        return (math.nan, math.nan) if any(map(math.isnan, known)) else (min(known), max(known))
     if not isinstance(value, Tensor) or not value.numel() or value.is_meta or value.layout != torch.strided:
         return None
     with torch.no_grad():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from state.answer import Answer, in_one_pass
 from state.changes import Change, Changes
 from state.cycles import FieldHistory
-from state.errors import StateError, UnknownField, nearest, short, suggestion
+from state.errors import StateError, UnknownField, nearest, short, suggestion, want_text
 from state.grid import Grid
 from state.latest import Latest, with_before
 from state.openings import PLACED
@@ -28,6 +28,7 @@ from state.stores import MemoryStore, Store
 if TYPE_CHECKING:
     from state.page import Page
 
+_RESERVED = ("setup", "user", "external", "log", GUARD)
 _KINDS = ("write", "enter", "exit", "open", "close", "resume", "broken", "gap", "seen")
 
 
@@ -54,6 +55,8 @@ class ChangeLog(Questions):
 
     def tail(self, n: int = 20) -> Changes:
         """The last records of every kind, but for those of scopes opened and closed and of the time the guard took."""
+        if not isinstance(n, int) or n < 0:
+            raise StateError(f"tail({short(n)}) wants how many records, 0 or more.")
         records = self._records()
         slots = enumerate(records.slots)
         shown = {number for number, slot in slots if slot.kind not in ("open", "close") and slot.actor != GUARD}
@@ -122,20 +125,26 @@ class ChangeLog(Questions):
 
         Raises:
             UnknownField: `field` is no pattern, and nothing in the log has that name.
-            StateError: there is no such phase, round or kind, or nothing was recorded.
+            StateError: there is no such phase, round or kind, no such `actor` if it is no pattern, or nothing was
+                recorded.
         """
         if kind is not None and kind not in _KINDS:
             near = suggestion(nearest(str(kind), _KINDS))
             raise StateError(f"kind={kind!r} is none of {', '.join(map(repr, _KINDS))}, nor None for all.{near}")
-        for name, given in (("epoch", epoch), ("batch", batch)):
-            if not (given is None or isinstance(given, int | range)):
-                raise StateError(f"{name}={short(given)} is no number. Give a number or a range: {name}=range(1, 4).")
+        _refuse_no_numbers(epoch=epoch, batch=batch)
+        for name, given in (("actor", actor), ("field", field), ("phase", phase), ("evidence", evidence)):
+            if given is not None:
+                want_text(given, f"where({name}={short(given)})")
         asked = (epoch, phase, batch)
         records = (
             self._records(rolled_back) if field is None and asked == (None, None, None) else self._named(rolled_back)
         )
         if field is not None and field not in records.fields and not set("*?[") & set(field):
             raise UnknownField(field, records.fields, who="The log")
+        if actor is not None and not set("*?[") & set(actor):
+            known = {slot.actor for slot in records.slots}
+            if actor not in known and actor not in _RESERVED:
+                raise StateError(f"The log knows no actor {actor!r}.{suggestion(nearest(actor, known))}")
         chosen = {
             number
             for number, slot in enumerate(records.slots)
@@ -149,14 +158,29 @@ class ChangeLog(Questions):
             records.find(asked)  # raises if no record at all is there
         return changes
 
-    def at(self, *, epoch: int | None = None, batch: int | None = None, phase: str | None = None) -> dict[str, object]:
+    def at(
+        self,
+        position: PositionLike | None = None,
+        *,
+        epoch: int | None = None,
+        batch: int | None = None,
+        phase: str | None = None,
+    ) -> dict[str, object]:
         """The state at the end of a round, by summaries: the last write of each field whose scope held there.
 
-        Without `phase`, a batch is that of the first phase that has one of this number.
+        Args:
+            position: as `at` of `blame`: "0", "1:fit", "1:fit:3"; or else the three by name.
+            epoch, batch, phase: without a phase, a batch is that of the first phase that has one of this number.
 
         Raises:
-            StateError: the log has no such round.
+            StateError: the log has no such round, or this is no position.
         """
+        _refuse_no_numbers(epoch=epoch, batch=batch)
+        if position is not None:
+            if (epoch, batch, phase) != (None, None, None):
+                raise StateError("at() wants a position, or else epoch=, phase= and batch=, not both.")
+            place = Position.of(position)
+            epoch, phase, batch = place.epoch, place.phase, place.batch
         standing = _standing(self._named(), (epoch, phase, batch))
         return {name: record.value for name, record in standing.items()}
 
@@ -247,6 +271,12 @@ class ChangeLog(Questions):
             remedy = 'Choose audit="summary", the default, or audit="writes" to have a record.'
             raise StateError(f'This log is empty, because nothing was recorded (audit="off"). {remedy}')
         return records
+
+
+def _refuse_no_numbers(**given: object) -> None:
+    for name, value in given.items():
+        if not (value is None or isinstance(value, int | range)):
+            raise StateError(f"{name}={short(value)} is no number. Give a number or a range: {name}=range(1, 4).")
 
 
 def _standing(records: Records, asked: tuple[int | None, str | None, int | None]) -> dict[str, Record]:

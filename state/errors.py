@@ -177,6 +177,22 @@ def suggestion(name: str | None) -> str:
     return f" Did you mean {name!r}?" if name else ""
 
 
+def a_kind(value: object) -> str:
+    """What kind of thing it is, in a message: "an int", "a Tensor"; None is "None"."""
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIO' else 'a'} {name}"
+
+
+def want_text(value: object, who: str) -> None:
+    """Refuse what is no text where `who` asks for a name.
+
+    Raises:
+        StateError: it is none.
+    """
+    if not isinstance(value, str):
+        raise StateError(f"{who} wants a name as text, and got {short(value)}.")
+
+
 def short(value: object, limit: int = 60) -> str:
     """One line for `value` in a message: a tensor by dtype and shape, anything long cut."""
     try:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -49,7 +50,7 @@ def nonfinite(records: Records, names: set[str]) -> Iterator[Record]:
 def beyond(records: Records, names: set[str], above: float | None, below: float | None) -> Iterator[Record]:
     """The writes of these fields with a number, or an element, past a bound, in order."""
     for record in records.read(records.writes(names), beyond=(above, below)):
-        low, high = _range(record.value)
+        low, high = _range(record)
         if (above is not None and high is not None and high > above) or (
             below is not None and low is not None and low < below
         ):
@@ -58,7 +59,7 @@ def beyond(records: Records, names: set[str], above: float | None, below: float 
 
 def is_measured(records: Records, names: set[str]) -> bool:
     """Whether some write of these fields left a number: a plain one, or those of the levels "stats" and "full"."""
-    return any(_range(record.value) != (None, None) for record in records.read(records.writes(names)))
+    return any(_range(record) != (None, None) for record in records.read(records.writes(names)))
 
 
 def upstream(records: Records, record: Record) -> list[Record]:
@@ -101,8 +102,13 @@ def _is_finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _range(value: Any) -> tuple[float | None, float | None]:
+def _range(record: Record) -> tuple[float | None, float | None]:
     """The lowest and the highest number in a value: of a part 0 and its norm, which bounds them."""
+    value: Any = record.value
+    if isinstance(value, str) and ".hyper." in (record.slot.field or ""):  # that of each parameter group: "0.1, 0.01"
+        with suppress(ValueError):
+            numbers = list(map(float, value.split(", ")))
+            return min(numbers), max(numbers)
     if isinstance(value, Summary):
         return (0.0, value.norm) if value.high is None else (value.low, value.high)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

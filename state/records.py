@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
-from state.errors import StateError, UnknownField, nearest, suggestion
+from state.errors import StateError, UnknownField, nearest, suggestion, want_text
 from state.fields import MISSING
 from state.position import ANYWHERE, Asked, Place, Position, is_within
 from state.scopes import RUN
@@ -78,6 +78,7 @@ class Records:
 
     def resolve(self, name: str) -> set[str]:
         """The fields a name stands for: itself and what lies below it, else the part that it lies below."""
+        want_text(name, "The log")
         found = {field for field in self.fields if f"{field}.".startswith(f"{name}.")}
         if found:
             return found

@@ -23,7 +23,8 @@ CREATE TABLE segment (
     template INTEGER, vals TEXT
 );
 CREATE INDEX by_template ON segment (template);
--- one row per record: who (actor) wrote what (field, value), when (seq, t_ns, position), known how (evidence);
+-- one row per record: who (actor) wrote what (field, value), when (seq, t_ns in ns of unix time, position; upd is the
+-- number of updates so far), known how (evidence), where its code is (source, "qualname file:line");
 -- kind is write, enter or exit of a stage, open or close of a scope, or gap, where records are missing because the disk
 -- was full; and field is null for all but the first. Scopes
 -- (named as evidence) are told where the position does not tell one from the next; the run is, each time it begins
@@ -37,12 +38,19 @@ SELECT
             THEN (SELECT text FROM meta WHERE id = json_extract(item.value, '$[0]'))
         ELSE item.value
     END AS value,
-    evidence
+    evidence, actor.source AS source
 FROM segment, json_each(segment.vals) AS item
 JOIN template_slot ON template_slot.template = segment.template AND template_slot.idx = item.key
 JOIN slot ON slot.id = template_slot.slot
 JOIN actor ON actor.id = slot.actor
 LEFT JOIN field ON field.id = slot.field;
+-- one row per write of a field or part, with what the write before it left there, also where that was in a scope that
+-- has ended since. Ask for one field at a time: WHERE field = 'loss'
+CREATE VIEW written AS
+SELECT
+    seq, t_ns, epoch, phase, batch, upd, actor, field, lag(value) OVER (PARTITION BY field ORDER BY seq) AS before,
+    value AS after, evidence, source
+FROM change WHERE kind = 'write';
 -- one row per write that was measured, at the levels stats and full: numbers of the elements, of a part only the norm
 -- (NaN is null); a fingerprint of their bits; and what is not finite: the field, or the first such tensor of a part
 CREATE VIEW measured AS

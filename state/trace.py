@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from itertools import groupby
 from math import isfinite
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from state.position import Place
 from state.profile import GUARD
 from state.records import NamedSlot, Records, ended
+from state.replacing import replacing
 from state.stores import Segment
 
 ROUNDS, STAGES = 1, 2
@@ -69,16 +71,14 @@ def write_trace(records: Records, path: str | os.PathLike[str]) -> Trace:
         OSError: the file cannot be written.
     """
     path = Path(path)
-    beside = path.with_name(f"{path.name}.new")
     encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
     counts = {"batch": 0, "stage": 0, "value": 0, "mark": 0}
-    with beside.open("w", encoding="utf-8") as file:
+    with replacing(path) as binary, TextIOWrapper(binary, "utf-8") as file:
         file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
         for number, event in enumerate(_events(records)):
             counts[event.get("cat", "")] = counts.get(event.get("cat", ""), 0) + 1
             file.write(",\n" * bool(number) + encode(event))
         file.write("\n]}\n")
-    beside.replace(path)
     return Trace(path, path.stat().st_size, counts["batch"], counts["stage"], counts["value"], counts["mark"])
 
 

@@ -9,7 +9,7 @@ from learner.errors import ArgumentError
 from stages import Callback, Phase, after
 from stages.slots import snake_case
 from state import field
-from state.errors import MissingExtra
+from state.errors import MissingExtra, a_kind
 
 if TYPE_CHECKING:
     import torchmetrics
@@ -55,7 +55,7 @@ class Metric(Callback):
             raise ArgumentError("Metric", "metric", told)
         if not isinstance(self.metric, torchmetrics.Metric):
             told = "it wants a torchmetrics.Metric. For a number that a stage writes, use Mean(of=...)."
-            raise ArgumentError("Metric", "metric", f"it got a {type(self.metric).__name__}; {told}")
+            raise ArgumentError("Metric", "metric", f"it got {a_kind(self.metric)}; {told}")
 
     @property
     def title(self) -> str:

@@ -12,6 +12,7 @@ from learner.errors import ArgumentError
 from stages import Callback, Outcome, after
 from stages.callbacks import HookMethod
 from state import field
+from state.errors import a_kind
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Schedule(Callback):
         optimizer: Optimizer = state.optimizer
         made = self.make(optimizer)
         if not isinstance(made, LRScheduler):
-            told = f"it made a {type(made).__name__}; it wants a torch.optim.lr_scheduler.LRScheduler."
+            told = f"it made {a_kind(made)}; it wants a torch.optim.lr_scheduler.LRScheduler."
             raise ArgumentError("Schedule", "make", told)
         if made.optimizer is not optimizer:
             told = "it made a scheduler of another optimizer. Use the one it is given: lambda optimizer: ..."
@@ -108,6 +109,6 @@ class Schedule(Callback):
             told = f"by its name {self.monitor!r} is better when great, and ReduceLROnPlateau takes it for better when "
             raise ArgumentError("Schedule", "monitor", f"{told}small. Say mode='max' to ReduceLROnPlateau.")
         if self.monitor is not None and not isinstance(made, ReduceLROnPlateau):
-            told = f"only ReduceLROnPlateau takes a metric, and it made a {type(made).__name__}. Leave monitor out."
+            told = f"only ReduceLROnPlateau takes a metric, and it made {a_kind(made)}. Leave monitor out."
             raise ArgumentError("Schedule", "monitor", told)
         return made

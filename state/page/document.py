@@ -14,6 +14,7 @@ from state.page.collecting import Collected, collect
 from state.page.limits import Limits
 from state.position import Position
 from state.records import Records
+from state.replacing import replacing
 
 MAX_BYTES = 4_500_000
 SCRIPTS = ("data.js", "elements.js", "lists.js", "tree.js", "rows.js", "rounds.js", "history.js", "page.js")
@@ -57,9 +58,8 @@ def write_page(records: Records, path: str | os.PathLike[str], limits: Limits | 
             break
         limits = less
     path = Path(path)
-    beside = path.with_name(f"{path.name}.new")
-    beside.write_bytes(content)
-    beside.replace(path)
+    with replacing(path) as file:
+        file.write(content)
     told = Page(path, len(content), collected.facts, collected.left_out)
     first = collected.first
     return told if first is None else replace(told, field=first.slot.field, position=Position(*first.place))

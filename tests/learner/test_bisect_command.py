@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from torch import Tensor, nn
 
@@ -53,6 +54,32 @@ def test_runs_part_between_two_checkpoints_and_at_a_record(runs: Path) -> None:
     assert re.search(r"equal, bit for bit: \S+0002 and \S+0002 \(epoch 0, fit, batch 3, update 4\)", done.stdout)
     assert re.search(r"not equal in model, loss_sums: \S+0003 and \S+0003", done.stdout)
     assert done.stderr.startswith("next: learner blame ")
+
+
+def begun(family: Path, *, weight: float = 0.0, seed: int = 0) -> Path:
+    """A run of a model with dropout that begins with these weights and this seed."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 0.1 + weight)
+    data = [(torch.ones(2, 4), torch.ones(2, 1))] * 3
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    learner = Learner(model, nn.MSELoss(), optimizer, train=data, run_dir=family, seed=seed, device="cpu")
+    learner.fit(epochs=1)
+    learner.close()
+    return family
+
+
+def test_of_another_start_no_stage_is_looked_for(tmp_path: Path) -> None:
+    done = ask(begun(tmp_path / "one"), begun(tmp_path / "other", weight=0.5))
+    assert done.exit_code == FINDING
+    assert "They start from something else: from there on no stage can be told." in done.stdout
+    assert "To find the stage" not in done.stdout
+
+
+def test_of_another_seed_it_is_said_that_the_stages_may_agree(tmp_path: Path) -> None:
+    done = ask(begun(tmp_path / "one"), begun(tmp_path / "other", seed=1))
+    assert done.exit_code == FINDING
+    assert "To find the stage" in done.stdout and "If that finds nothing, their stages agree" in done.stdout
 
 
 def test_program_that_is_shown_finds_the_hook(runs: Path, tmp_path: Path) -> None:

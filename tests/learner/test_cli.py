@@ -137,9 +137,15 @@ def test_log_says_what_is_missing_because_the_disk_was_full(tmp_path: Path, monk
 
 
 def test_log_without_a_match_says_so(family: Path) -> None:
-    done = ask("log", family, "--actor", "nobody", "--epoch", 0)
-    assert (done.exit_code, answer("log", family, "--actor", "nobody")) == (OK, [])
+    done = ask("log", family, "--actor", "nobody*", "--epoch", 0)
+    assert (done.exit_code, answer("log", family, "--actor", "nobody*")) == (OK, [])
     assert "no record matches" in done.stdout
+
+
+def test_actor_that_there_is_not_is_refused_with_the_nearest(family: Path) -> None:
+    done = ask("log", family, "--actor", "train/epoch/fit/batch/updat")
+    assert done.exit_code == USAGE
+    assert "Did you mean 'train/epoch/fit/batch/update'?" in done.stderr
 
 
 def test_blame_names_the_last_writer_of_a_part(family: Path) -> None:
@@ -215,7 +221,7 @@ def test_an_exception_of_the_users_is_shown_from_their_line_on(mine: Path) -> No
         ("mine.py:make", "a colon, and the name in it: mine:make"),
         ("mine", "it is no module:object"),
         ("mine:needs", "it wants the arguments size"),
-        ("mine:number", "it is a int"),
+        ("mine:number", "it is an int"),
         ("mine:Peek", "it makes a Peek"),
         ("state:make", "It hides"),
     ],

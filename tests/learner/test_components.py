@@ -93,7 +93,7 @@ def test_anything_that_can_be_iterated_is_a_loader(loader: Any) -> None:
 
 @pytest.mark.parametrize("loader", [3, None, len, object()])
 def test_what_cannot_be_iterated_is_refused(loader: Any) -> None:
-    with pytest.raises(ArgumentError, match=r"train= is a .*which cannot be iterated\. Give a DataLoader") as caught:
+    with pytest.raises(ArgumentError, match=r"train= is .*which cannot be iterated\. Give a DataLoader") as caught:
         check_loader(loader, "train")
     assert caught.value.argument == "train"
 

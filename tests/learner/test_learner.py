@@ -46,25 +46,25 @@ def make(**changed: Any) -> Learner:
 @pytest.mark.parametrize(
     ("changed", "argument", "told"),
     [
-        ({"model": 3}, "model", "'model' is a int; it wants an nn.Module"),
+        ({"model": 3}, "model", "'model' is an int; it wants an nn.Module"),
         ({"model": {"model": "net"}}, "model", "'model' is a str"),
-        ({"loss_fn": 3}, "loss_fn", r"loss_fn is a int; it wants a function or a module"),
-        ({"optimizer": 3}, "optimizer", "'optimizer' is a int; it wants an optimizer, or a function"),
-        ({"optimizer": lambda p: 3}, "optimizer", "'optimizer' made a int, not an optimizer"),
+        ({"loss_fn": 3}, "loss_fn", r"loss_fn is an int; it wants a function or a module"),
+        ({"optimizer": 3}, "optimizer", "'optimizer' is an int; it wants an optimizer, or a function"),
+        ({"optimizer": lambda p: 3}, "optimizer", "'optimizer' made an int, not an optimizer"),
         (
             {"optimizer": sgd(nn.Linear(1, 1).parameters())},
             "optimizer",
             r"updates no parameter of \['model'\]\. Make it",
         ),
-        ({"train": 3}, "train", "train= is a int, which cannot be iterated. Give a DataLoader"),
-        ({"train": None}, "train", "train= is a NoneType"),
-        ({"valid": 3}, "valid", "valid= is a int"),
-        ({"valid": {"noisy": 3}}, "noisy", "noisy= is a int"),
+        ({"train": 3}, "train", "train= is an int, which cannot be iterated. Give a DataLoader"),
+        ({"train": None}, "train", "train= is None"),
+        ({"valid": 3}, "valid", "valid= is an int"),
+        ({"valid": {"noisy": 3}}, "noisy", "noisy= is an int"),
         ({"valid": {"train": [1]}}, "valid", "valid= calls a set 'train'"),
         ({"valid": {"two words": [1]}}, "valid", "valid= calls a set 'two words'"),
         ({"stages": Forward()}, "stages", r"stages= is Forward\(\)\. It wants a tree that holds stages"),
         ({"stages": Train}, "stages", "It wants a tree"),
-        ({"callbacks": 3}, "callbacks", r"callbacks= is a int\. Give a list"),
+        ({"callbacks": 3}, "callbacks", r"callbacks= is an int\. Give a list"),
         ({"callbacks": Callback()}, "callbacks", r"callbacks= is a Callback\. Give a list"),
         ({"audit": "all"}, "audit", r"audit='all' for '\*': 'all' is none of off, writes"),
         ({"audit": {"loss": "much"}}, "audit", "audit='much' for 'loss'"),
@@ -212,7 +212,7 @@ def test_what_a_loader_draws_for_a_prediction_is_nobodys_violation() -> None:
 
 
 def test_predict_refuses_what_cannot_be_iterated() -> None:
-    with pytest.raises(ArgumentError, match="loader= is a int, which cannot be iterated") as caught:
+    with pytest.raises(ArgumentError, match="loader= is an int, which cannot be iterated") as caught:
         toy_learner().predict(3)
     assert caught.value.argument == "loader"
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from learner import ChangeLog, Learner
 from learner.testing import toy_learner
+from stages.errors import WatchHit
 from state.errors import StateError, UnknownField
 from state.recording import Recording
 from state.run_difference import RunDifference
@@ -211,6 +212,12 @@ def test_another_hook_or_stage_is_told_before_any_value() -> None:
         (lambda log: log.where(batch=[1, 2]), r"batch=\[1, 2\] is no number. Give a number or a range"),
         (lambda log: log.diff(log, tolerance=-1), "tolerance=-1 is no part of a number"),
         (lambda log: log.upstream("loss"), "wants a Change, such as blame"),
+        (lambda log: log.tail(-1), r"tail\(-1\) wants how many records"),
+        (lambda log: log.history(3), "wants a name as text, and got 3"),
+        (lambda log: log.where(actor=3), r"where\(actor=3\) wants a name as text"),
+        (lambda log: log.where(actor="train/epoch/fit/batch/updat"), "no actor .*Did you mean '.*/update'"),
+        (lambda log: log.at(epoch="1"), "epoch='1' is no number"),
+        (lambda log: log.at("0:fit:1", batch=1), "not both"),
     ],
 )
 def test_question_with_an_argument_of_another_kind_is_refused(ask: Any, told: str) -> None:
@@ -266,6 +273,41 @@ def test_what_was_measured_can_be_asked_for_in_sql(tmp_path: Path) -> None:
         after: Any = told[seq].after
         assert (actor, field, fingerprint) == (told[seq].actor, told[seq].field, after.fingerprint)
         assert (high, norm) == (after.high, after.norm) or not after.is_finite
+
+
+def test_writes_can_be_asked_for_in_sql_with_what_was_before(tmp_path: Path) -> None:
+    learner = toy_learner(run_dir=tmp_path / "runs", valid=None)
+    learner.fit(epochs=1)
+    learner.close()
+    assert learner.run_dir is not None
+    with closing(sqlite3.connect(learner.run_dir / LOG_FILE)) as connection:
+        found = "SELECT seq, before, after, source FROM written WHERE field = 'updates'"
+        rows = connection.execute(found).fetchall()
+    told = learner.log.history("updates")
+    assert [row[0] for row in rows] == [change.seq for change in told]
+    assert [row[1:] for row in rows[1:]] == [(each.before, each.after, each.source) for each in told[1:]]
+    assert len(rows) > 5 and rows[0][1] is None
+
+
+def test_value_of_one_parameter_group_past_a_bound_is_found() -> None:
+    model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    groups = [{"params": one.parameters(), "lr": rate} for one, rate in zip(model, (0.1, 0.2), strict=True)]
+    data = [(torch.ones(2, 1), torch.ones(2, 1))] * 3
+    learner = Learner(model, nn.MSELoss(), torch.optim.SGD(groups), train=data, device="cpu")
+
+    @learner.before("update", reads=("batch_index",), writes=("optimizer.hyper",))
+    def bump(state: Any) -> None:
+        state.optimizer.param_groups[1]["lr"] = 0.5 if state.batch_index == 1 else 0.2
+
+    learner.fit(epochs=1)
+    found = learner.log.first("optimizer.hyper.lr", above=0.3)
+    assert found is not None and found.change.after == "0.1, 0.5" and found.change.position.batch == 1
+    assert learner.log.first("optimizer.hyper.lr", above=0.6) is None
+    learner.watch("optimizer.hyper.lr", above=0.3)
+    with pytest.raises(
+        WatchHit, match="bump at epoch 1, fit, batch 1, .* wrote optimizer.hyper.lr, which is above 0.3"
+    ):
+        learner.fit(epochs=1)
 
 
 def test_ten_runs_of_one_seed_have_one_digest_and_another_seed_has_another() -> None:

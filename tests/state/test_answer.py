@@ -105,7 +105,7 @@ def test_a_file_leaves_out_nothing_that_is_asked_for(told: Any, asked: Asked, bo
         beyond = (bound, None) if is_above else (None, bound)
         found = {one.seq for one in records.read(records.writes(SCOPES), beyond=beyond)}
         for one in every:
-            low, high = _range(one.value)
+            low, high = _range(one)
             if one.slot.kind == "write" and (low if not is_above else high) is not None:
                 is_past = high > bound if is_above else low < bound  # type: ignore[operator]
                 assert one.seq in found or not is_past

@@ -150,7 +150,7 @@ def test_scheduler_instead_of_a_function_is_refused_with_the_call_to_write() -> 
 @pytest.mark.parametrize(
     ("schedule", "argument", "told"),
     [
-        (Schedule(lambda o: None), "make", "made a NoneType"),  # type: ignore[arg-type, return-value]
+        (Schedule(lambda o: None), "make", "made None"),  # type: ignore[arg-type, return-value]
         (Schedule(lambda o: ReduceLROnPlateau(o), per="epoch"), "monitor", "ReduceLROnPlateau needs a metric"),
         (Schedule(lambda o: StepLR(o, 1), per="epoch", monitor="valid_loss"), "monitor", "Leave monitor out"),
         (
