@@ -13,7 +13,7 @@ from state.changes import Change
 from state.first import First
 from state.grid import Grid, cell_text
 from state.position import Position
-from state.run_difference import RunDifference
+from state.run_difference import TOLD_BY_PLACE, RunDifference
 from state.runs import find_run
 from state.sqlite import SqliteStore
 
@@ -64,11 +64,11 @@ def at_position(run: str, there: str, here: str | None, as_json: bool) -> None:
         found = log.between(there, here)
         if found or as_json:
             _show_grid(found, as_json)
-        names = [row.field for row in found]
+        names = sorted((row.field for row in found), key=lambda name: name in TOLD_BY_PLACE)
     else:
         place = Position.of(there)
         values = log.at(epoch=place.epoch, phase=place.phase, batch=place.batch)
-        names = list(values)
+        names = sorted(values, key=lambda name: name in TOLD_BY_PLACE)
         if as_json:
             answers.show_json(values)
         else:
@@ -94,7 +94,11 @@ def rates(run: str, as_json: bool) -> None:
 @click.argument("run")
 @as_json
 def writers(run: str, as_json: bool) -> None:
-    """Say who declares to write and to read each field, and who wrote it."""
+    """Say who declares to write and to read each field, and who wrote it.
+
+    Columns: who declares to write it; who wrote it, and how often; who else may touch it, of which there is no record;
+    who reads it; and what is odd: never written, never read, undeclared.
+    """
     _show_grid(opened(run).writers(), as_json)
     if not as_json:
         answers.show_next("violations", run)
@@ -133,7 +137,8 @@ def export(run: str, trace: str | None, as_json: bool) -> None:
 @click.pass_context
 def violations(ctx: click.Context, run: str, as_json: bool) -> None:
     """List the changes that nobody declared, and the invariants that broke. Exit code 1 if there are some."""
-    found = opened(run).violations()
+    log = opened(run)
+    found, (looked, batches) = log.violations(), log.looked()
     if as_json:
         answers.show_json(found)
     elif found:
@@ -141,7 +146,8 @@ def violations(ctx: click.Context, run: str, as_json: bool) -> None:
         show_next_blame(run, found[0])
     else:
         answers.show("No change that nobody declared is on record, and no invariant that broke.", "green")
-        told = "Tensors are looked at in few rounds after the first three; learner.debug() looks at them in all."
+    if not as_json and looked < batches:
+        told = f"Tensors were looked at in {looked:,} of {batches:,} batches; learner.debug() looks at them in all."
         answers.show(f"  {told}", "dim")
     ctx.exit(FINDING if found else 0)
 

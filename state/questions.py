@@ -11,7 +11,8 @@ from state.errors import StateError, short
 from state.first import First, beyond, nonfinite, refuse_unmeasured, upstream
 from state.grid import Grid
 from state.latest import with_before
-from state.profile import Spent, profile
+from state.position import Place
+from state.profile import GUARD, Spent, profile
 from state.records import FORGETS, Record, Records
 from state.run_difference import RunDifference
 from state.tallies import Rate, Use
@@ -132,8 +133,21 @@ class Questions:
         """
         return write_trace(self._named(), path)
 
+    def looked(self) -> tuple[int, int]:
+        """In how many batches the guard looked at the tensors, and how many batches there are."""
+        records = self._named()
+        guard = {number for number, slot in enumerate(records.slots) if slot.actor == GUARD}
+        looks = records.wanted(guard)
+        batches: dict[Place, bool] = {}
+        for place, template in records.batches():
+            batches[place[:3] + (None,)] = template in looks or batches.get(place[:3] + (None,), False)
+        return sum(batches.values()), len(batches)
+
     def violations(self) -> Changes:
-        """Every change that nobody declared, by whom it is known or by `external`, and every invariant that broke."""
+        """Every change that nobody declared, by whom it is known or by `external`, and every invariant that broke.
+
+        `looked()` tells in how many batches it was looked for in tensors.
+        """
         found = [*self.where(evidence="undeclared"), *self.unattributed(), *self.where(kind="broken")]
         return Changes(sorted(found, key=lambda one: one.seq))
 

@@ -171,6 +171,10 @@ class Records:
             begin = seq
         return begin
 
+    def batches(self) -> Iterator[tuple[Place, int]]:
+        """The place and the template of the segments in batches that count."""
+        return ((place, template) for _, place, template in self._rounds() if place[2] is not None)
+
     def _rounds(self, *, are_all: bool = False, **where: Any) -> Iterator[tuple[int, Place, int]]:
         """The number, place and template of segments that count, or of all."""
         no_values = {template: () for template in range(len(self._templates))}

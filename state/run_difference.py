@@ -22,7 +22,8 @@ _RESERVED = (SETUP, "user", "external")
 EDITS = "tree"
 """The field that edits of a tree are recorded as."""
 
-_TOLD_BY_PLACE = ("epoch", "batch_index", "updates")
+TOLD_BY_PLACE = ("epoch", "batch_index", "updates")
+"""Fields whose value the position tells."""
 
 _TENSOR = re.compile(r"[a-z]+[0-9]*\[")
 """How the text of a tensor begins: "float32[8, 4]"."""
@@ -182,7 +183,7 @@ def agreement(ours: Records, theirs: Records, one: Record, other: Record) -> lis
     """What the actor of a record reads, and how it is known that it was the same in the other run."""
     found = []
     for name in dict.fromkeys(part for read in ours.reads(one.slot.actor) for part in _parts_of(ours, read)):
-        if name in _TOLD_BY_PLACE:
+        if name in TOLD_BY_PLACE:
             continue
         pair = [_last(records, name, record.seq) for records, record in ((ours, one), (theirs, other))]
         found.append((name, _evidence(*pair)))

@@ -16,7 +16,7 @@ function started(log) {
     ["violation", "Violations", count("violation")],
     ["other", "Not finite, not ended well", count("not finite") + count("ended")],
   ];
-  view.tab = count("violation") ? "violation" : "cycles";
+  view.tab = count("violation") ? "violation" : count("not finite") ? "other" : "cycles";
 
   const tree = showTree(log, at("tree"), (actor) => ask({ actor }));
   const fields = showFields(log, at("fields"), (field) => {

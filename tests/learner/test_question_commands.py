@@ -147,9 +147,22 @@ def test_violations_end_with_code_1_and_ask_for_the_first(tmp_path: Path) -> Non
     with pytest.raises(UndeclaredChange):
         learner.fit(batches=1)
     learner.close()
+    assert learner.log.looked() == (1, 1)
     done = ask("violations", tmp_path / "runs")
     assert done.exit_code == FINDING and "update:after:meddle" in done.stdout
     assert done.stderr == f"next: learner blame {tmp_path / 'runs'} model.params --at 0:fit:0\n"
+
+
+def test_violations_say_in_how_many_batches_tensors_were_looked_at(tmp_path: Path) -> None:
+    learner = toy_learner(run_dir=tmp_path / "runs", valid=None)
+    learner.fit(epochs=4)
+    learner.close()
+    looked, batches = learner.log.looked()
+    assert 3 <= looked < batches == len(learner.log.history("loss"))
+    assert f"Tensors were looked at in {looked} of {batches} batches" in ask("violations", tmp_path / "runs").stdout
+    unguarded = toy_learner(guard="off", valid=None)
+    unguarded.fit(epochs=1)
+    assert unguarded.log.looked()[0] == 0
 
 
 def test_log_that_is_followed_goes_on_with_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

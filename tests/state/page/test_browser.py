@@ -1,10 +1,13 @@
 """The page as a reader has it, in a headless Chromium: clicks, keys, filters, colours, and hostile texts."""
 
+import math
 import zlib
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
+from learner.testing import toy_learner
 from state import ChangeLog
 from state.page.document import write_page
 from state.page.limits import Limits
@@ -50,6 +53,19 @@ def focused(page: Browser) -> str:
 def test_it_begins_with_what_nobody_declared(page: Browser) -> None:
     assert page.text("[role=tab][aria-selected=true]") == "Violations1"
     assert page.texts(ROWS) == ["2818\n1:fit:200\nexternal\nlr\nnot ready\n700\nundeclared"]
+
+
+def test_a_run_that_is_only_not_finite_begins_with_that(browser: Browser, tmp_path: Path) -> None:
+    learner = toy_learner(valid=None)
+
+    @learner.after("forward", reads=("outputs", "batch_index"), writes=("outputs",))
+    def spoil(outputs: Tensor, batch_index: int) -> Tensor:
+        return outputs * math.nan if batch_index == 4 else outputs
+
+    learner.fit(epochs=1)
+    browser.open(learner.log.to_html(tmp_path / "log.html").path)
+    assert browser.text("[role=tab][aria-selected=true]").startswith("Not finite")
+    assert "0:fit:4\nloss\nloss\nnot ready\nnan\nwrite" in browser.texts(ROWS)[0]
 
 
 def test_a_change_is_shown_with_what_it_was_who_did_it_and_where(page: Browser) -> None:
