@@ -54,7 +54,7 @@ class Readiness:
 
     def walk(self, place: Place) -> None:
         """Go through one place in the order it runs: scope, before-hooks, body, after-hooks."""
-        opens = place.stage.opens if place.kind == "stage" else None
+        opens = place.opens
         hidden = self._open(opens, place.path)
         for hook in place.before:
             self._hook(hook)
@@ -69,13 +69,13 @@ class Readiness:
     def _body(self, place: Place) -> None:
         self._read(place.path, place.access, below=None if isinstance(place.stage, When) else place)
         written = self._write(place.path, place.access)
-        in_rounds = written & self.in_scope[getattr(place.stage, "each", None) or ""]
+        in_rounds = written & self.in_scope[place.each or ""]
         self.ready |= written - in_rounds
         self.ready -= self.spoiling.spoil(place.path, place.access)
         self.acted.add(place.path)
         if not place.children:
             return
-        runs, before, lost = getattr(place.stage, "runs", "1"), set(self.ready), self.spoiling.lost(self.ready)
+        runs, before, lost = place.runs, set(self.ready), self.spoiling.lost(self.ready)
         self._round(place, in_rounds)
         if runs.endswith("+") and not (before <= self.ready and self.spoiling.lost(self.ready) <= lost):
             self._round(place, in_rounds)
@@ -85,14 +85,12 @@ class Readiness:
 
     def _round(self, place: Place, in_rounds: set[str]) -> None:
         """What a stage holds, once, in the scope of its rounds, with what it writes there itself."""
-        each = getattr(place.stage, "each", None)
-        hidden = self._open(each, place.path)
-        counts = getattr(place.stage, "counts", ())
-        self.ready |= in_rounds.union(name for name in counts if name in self.specs)
+        hidden = self._open(place.each, place.path)
+        self.ready |= in_rounds.union(name for name in place.counts if name is not None and name in self.specs)
         for child in place.children.values():
             if child.kind != CHECKPOINT:
                 self.walk(child)
-        self._close(each, hidden)
+        self._close(place.each, hidden)
         if CHECKPOINT in place.children:
             self.walk(place.children[CHECKPOINT])
 
@@ -297,7 +295,7 @@ def scopes_of(places: Iterable[Place], names: Mapping[str, FieldSpec]) -> dict[s
 
 def updates_open(places: Iterable[Place]) -> bool:
     """Whether something opens the scope "update"; else what has this scope ends with the batch."""
-    return any("update" in (place.stage.opens, getattr(place.stage, "each", None)) for place in places)
+    return any("update" in (place.opens, place.each) for place in places)
 
 
 def key_of(name: str) -> str:

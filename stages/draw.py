@@ -163,8 +163,7 @@ def _mermaid(place: Place, numbers: dict[int, str], arrows: list[str], indent: s
     if not children:
         yield f'{indent}{number}["{_escaped(_label(place))}"]'
         return
-    each = getattr(place.stage, "each", None)
-    label = _label(place) + (f", each {each}" if each else "")
+    label = _label(place) + (f", each {place.each}" if place.each else "")
     yield f'{indent}subgraph {number}["{_escaped(label)}"]'
     for child in children:
         yield from _mermaid_hooks(_ahead(child), numbers, indent + "  ")

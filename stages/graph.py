@@ -98,11 +98,9 @@ def refuse_starving(old: Assembly, new: Assembly, path: str) -> None:
 
 def counted(place: Place) -> tuple[str, ...]:
     """The fields that a loop itself writes to count its rounds."""
-    if place.kind != "stage":
-        return ()
-    each = getattr(place.stage, "each", None)
-    position, total = getattr(place.stage, "counts", (None, None))
-    return tuple(name for name in (position, total, "samples_seen" if each == "batch" and total else None) if name)
+    position, total = place.counts
+    samples = "samples_seen" if place.each == "batch" and total else None
+    return tuple(name for name in (position, total, samples) if name)
 
 
 def _nodes(assembly: Assembly) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -198,18 +196,17 @@ class _FlowWalk:
         self.walk(assembly.root)
 
     def walk(self, place: Place) -> None:
-        opens = place.stage.opens if place.kind == "stage" else None
+        opens = place.opens
         hidden = self._take(opens)
         for hook in (*place.before, *place.around):
             self._act(hook)
         if place.kind == "stage":
             self._act(place)
-        each = getattr(place.stage, "each", None) if place.is_composite else None
-        if each is None:
+        if place.each is None:
             for child in place.children.values():
                 self.walk(child)
         else:
-            self._round(place, each)
+            self._round(place, place.each)
         for hook in place.after:
             self._act(hook)
         self._give_back(opens, hidden)

@@ -108,7 +108,7 @@ def limit_of(given: Mapping[str, float | None], assembly: Assembly, state: State
     if unit == "minutes":
         return Limit("", 0, monotonic() + 60 * number, text)
     total = TOTALS[unit]
-    counted = {total for place in assembly.places for total in (getattr(place.stage, "counts", (None, None))[1],)}
+    counted = {place.counts[1] for place in assembly.places}
     written = {name for place in assembly.places for name in place.access.writes}
     if total not in counted | written or total not in state.specs:
         raise LimitError(f"fit({text}) cannot end: no stage of this tree counts {unit} (writes {total!r}).")
@@ -146,8 +146,8 @@ def _reads_all_in_each_epoch(phase: Phase, place: Place) -> bool:
     if not any(type(stage) is Fetch for stage in held):
         return False
     for above in place.ancestors():
-        if getattr(above.stage, "counts", (None, None))[1] == TOTALS["epochs"]:
+        if above.counts[1] == TOTALS["epochs"]:
             return True
-        if getattr(above.stage, "runs", "1").startswith("0"):
+        if above.runs.startswith("0"):
             return False
     return False

@@ -15,7 +15,7 @@ from stages.notes import noted
 from stages.pairs import Around, Entered
 from stages.place import CHECKPOINT, INLINE, Place
 from stages.round import Round
-from stages.stage import Composite, Stage
+from stages.stage import Stage
 from stages.stage_view import StageView
 from stages.timing import TimedRule, rules_of
 from state.access import View
@@ -46,9 +46,7 @@ class Node(Actor):
         self.has_own_code = place.has_own_code
         self.lent: list[Look] = []  # what it is to restore, as it was
         self.holder = holder or self
-        is_stage = place.kind == "stage"
-        self.opens = place.stage.opens if is_stage else None
-        self.each = getattr(place.stage, "each", None) if is_stage else None
+        self.opens, self.each = place.opens, place.each
         self.hidden: list[Any] = []
         self.started: list[int] = []
         self.enter_slot = self.slot("enter", None, "")
@@ -62,13 +60,13 @@ class Node(Actor):
         self.around = tuple(around_of(runner, hook) for hook in place.around)
         self.after = tuple(hook_body(runner, hook) for hook in place.after)
         self.entered: list[tuple[Around, Entered, Look | None]] = []
-        invariants = runner.invariants.get(place.path, []) if is_stage else []
+        invariants = runner.invariants.get(place.path, []) if place.kind == "stage" else []
         self.outer_rules, self.inner_rules = rules_of(self, invariants)
         self.round: Round | None = None
         self.taken = OK
-        if is_stage and isinstance(place.stage, Composite) and place.stage.each is not None:
-            self.round = Round(self, place.stage.each, place.stage.counts)
-            counted = self.children.get(place.stage.each)
+        if self.each is not None:
+            self.round = Round(self, self.each, place.counts)
+            counted = self.children.get(self.each)
             if counted is not None:
                 counted.count = self.round.count
             point = self.children.get(CHECKPOINT)

@@ -82,13 +82,37 @@ class Place:
     @property
     def is_composite(self) -> bool:
         """Whether stages run below it."""
-        return self.kind == "stage" and isinstance(self.stage, Composite)
+        return self.composite is not None
+
+    @property
+    def composite(self) -> Composite | None:
+        """Its stage, if that holds stages."""
+        return self.stage if self.kind == "stage" and isinstance(self.stage, Composite) else None
+
+    @property
+    def opens(self) -> str | None:
+        """The scope that is open while its stage runs."""
+        return self.stage.opens if self.kind == "stage" else None
+
+    @property
+    def each(self) -> str | None:
+        """The scope that each round opens, of a loop."""
+        return None if self.composite is None else self.composite.each
+
+    @property
+    def runs(self) -> str:
+        """How often it runs what it holds: "1", "0-1", "1+" or "0+"."""
+        return "1" if self.composite is None else self.composite.runs
+
+    @property
+    def counts(self) -> tuple[str | None, str | None]:
+        """The fields that a loop counts its rounds in, from 0 and in all."""
+        return (None, None) if self.composite is None else self.composite.counts
 
     @property
     def forbids(self) -> tuple[str, ...]:
         """What its stage forbids inside it, in State's names."""
-        declared = getattr(self.stage, "forbids", ()) if self.is_composite else ()
-        return tuple(rename(name, self.names) for name in declared)
+        return () if self.composite is None else tuple(rename(name, self.names) for name in self.composite.forbids)
 
     @cached_property
     def forbidden(self) -> dict[str, str]:
@@ -180,7 +204,7 @@ def _ends_in_a_point(stage: Composite, place: Place) -> bool:
     an update that is so in a Window alone."""
     is_over_data = stage.each is not None and (isinstance(stage, Phase) or stage.counts[0] is not None)
     above = list(place.ancestors())[1:]
-    is_inside = any(getattr(one.stage, "each", None) == "update" for one in above)
+    is_inside = any(one.each == "update" for one in above)
     return is_over_data and (isinstance(stage, Window) or not is_inside)
 
 

@@ -37,7 +37,7 @@ def endless_loops(places: list[Place]) -> Iterator[Finding]:
 
 def unopened_scopes(schema: type[State], places: list[Place]) -> Iterator[Finding]:
     """Fields in a scope of the user's that no stage opens: misspelt, or without its loop."""
-    opened = {scope for place in places for scope in (place.stage.opens, getattr(place.stage, "each", None)) if scope}
+    opened = {scope for place in places for scope in (place.opens, place.each) if scope}
     known = {*SCOPES, *opened}
     for spec in schema.specs.values():
         if spec.scope not in known:
@@ -117,7 +117,7 @@ def schedules_before_updates(places: list[Place], schema: type[State], state: St
     others = (ReduceLROnPlateau, CosineAnnealingWarmRestarts)  # which may be told where they are
     moved = {f"{name}.state" for name, one in kinds.items() if _is_kind(one, LRScheduler) and not _is_kind(one, others)}
     for loop in places:
-        if not moved or loop.kind != "stage" or getattr(loop.stage, "each", None) is None:
+        if not moved or loop.each is None:
             continue
         inside = [one for child in loop.children.values() if child.kind == "stage" for one in child.walk()]
         steady = _steady(inside)
@@ -153,7 +153,7 @@ def unknown_forbids(places: list[Place], names: Mapping[str, FieldSpec]) -> Iter
 def rounds_never_opened(places: list[Place]) -> Iterator[Finding]:
     """Composites with a scope for their rounds that run in no rounds."""
     for place in places:
-        each = getattr(place.stage, "each", None) if place.is_composite else None
+        each = place.each
         if each is not None and type(place.stage).run in (Composite.run, When.run, Every.run):
             told = f"{place.path} has each={each!r} and runs in no rounds, so nothing opens that scope."
             ways = f"Take Repeat(1, ..., each={each!r}), or opens={each!r} for a scope while it runs."
@@ -163,12 +163,12 @@ def rounds_never_opened(places: list[Place]) -> Iterator[Finding]:
 def windows_without_update(places: list[Place]) -> Iterator[Finding]:
     """Windows in a loop whose rounds are batches too: every batch would count twice."""
     for place in places:
-        loops = (above for above in place.ancestors() if above is not place and getattr(above.stage, "each", None))
+        loops = (above for above in place.ancestors() if above is not place and above.each)
         around = next(loops, None)
         if isinstance(place.stage, Window) and place.kind == "stage" and around is not None:
-            each = getattr(around.stage, "each", None)
-            if each != "update":
-                told = f"{place.path} gathers batches for one update, but each round of {around.path} is a {each!r}."
+            if around.each != "update":
+                told = f"{place.path} gathers batches for one update, but each round of {around.path} is "
+                told += f"a {around.each!r}."
                 ways = f"Write {type(around.stage).__name__}(..., each='update')."
                 ways = "Keep one of the two." if isinstance(around.stage, Window) else ways
                 yield Finding("error", "window without update", (place.path, around.path), f"{told} {ways}")
@@ -220,7 +220,7 @@ def updates_without_window(places: list[Place]) -> Iterator[Finding]:
         if place.kind != "stage" or not isinstance(place.stage, Phase) or place.stage.each == "batch":
             continue
         below = [one for child in place.children.values() for one in child.walk() if one.kind == "stage"]
-        is_counted = any(getattr(one.stage, "counts", (None, None))[0] == "batch_index" for one in below)
+        is_counted = any(one.counts[0] == "batch_index" for one in below)
         if not is_counted and any("batch_index" in one.access.reads for one in below):
             each, kind = place.stage.each, type(place.stage).__name__
             told = f"{place.path} has each={each!r}, and no stage in it has batches for its rounds, as a Window has."
@@ -272,8 +272,7 @@ def _steady(places: list[Place]) -> set[str]:
     inner: set[int] = set()
     for place in places:
         is_inner = place.parent is not None and id(place.parent) in inner
-        runs = getattr(place.stage, "runs", "1")
-        if is_inner or getattr(place.stage, "each", None) is not None or runs.startswith("0"):
+        if is_inner or place.each is not None or place.runs.startswith("0"):
             inner.add(id(place))
         if not is_inner:
             found |= {place.path} | {hung.path for hung in place.hooks if not hung.hook.is_thinned}

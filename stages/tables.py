@@ -151,10 +151,8 @@ def _kind(place: Place) -> str:
         told = {"inline": f"an inline stage of {type(place.stage).__name__}", "checkpoint": "a point for hooks"}
         return told[place.kind]
     words = [type(place.stage).__name__]
-    if place.stage.opens:
-        words.append(f"opens {place.stage.opens!r}")
-    each = getattr(place.stage, "each", None)
-    words += [f"each round opens {each!r}"] if each else []
+    words += [f"opens {place.opens!r}"] if place.opens else []
+    words += [f"each round opens {place.each!r}"] if place.each else []
     words += [f"forbids {', '.join(place.forbids)}"] if place.forbids else []
     return ", ".join([*words, *(["unsafe"] if place.access.unsafe else [])])
 

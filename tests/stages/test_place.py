@@ -1,11 +1,13 @@
 """Places: what a tree is laid out to, and at which of them a target stands."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from learner import Phase
 from learner.recipes import supervised, validate
+from learner.testing import toy_learner
 from stages import (
     Composite,
     DeclarationError,
@@ -219,3 +221,21 @@ def test_ancestors_lead_to_the_root() -> None:
         "train/fit",
         "train",
     ]
+
+
+def test_settings_of_a_leaf_are_no_declarations_of_a_loop() -> None:
+    @dataclass(frozen=True)
+    class Scale(Stage):
+        counts: int = 3
+        runs: int = 2
+        each: str = "batch"
+        writes = ("inputs",)
+
+        def run(self, inputs: Any) -> Any:
+            return inputs * self.counts
+
+    learner = toy_learner()
+    learner.insert(Scale(), after="fit/batch/unpack")
+    learner.fit(epochs=1)
+    place = next(place for place in learner.assembly.places if place.slot == "scale")
+    assert (place.counts, place.runs, place.each) == ((None, None), "1", None)
