@@ -21,6 +21,7 @@ from stages.standing import Standing
 from state.bundle import Bundle, write_bundle
 from state.errors import SnapshotError
 from state.packing import Packer, unpack
+from state.parts import optimized
 from state.snapshot import VALUES, Restoration, Snapshot
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ class Keeper:
         if self._clearings is None or self._clearings[0] is not bound.assembly:
             self._clearings = bound.assembly, clearings(bound.assembly.places)
         cleared = {
-            one.module: {id(p) for group in bound.runner.values[one.optimizer].param_groups for p in group["params"]}
+            one.module: set(map(id, optimized(bound.runner.values[one.optimizer])))
             for one in self._clearings[1]
             if one.path.startswith(f"{standing.path}/")
         }

@@ -17,8 +17,8 @@ from learner.replay import Captured, as_captured
 from stages.guard import Guard, Schedule
 from state.access import Access
 from state.contents import Seen
-from state.insides import COLLECTIONS, Inside, frozen, in_field, optimized
-from state.parts import RNG
+from state.insides import COLLECTIONS, Inside, frozen, in_field
+from state.parts import RNG, optimized
 from state.position import Position
 from state.snapshot import parameters_of
 from state.watch import Look

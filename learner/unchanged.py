@@ -7,8 +7,7 @@ from torch.optim import Optimizer
 from learner.errors import ArgumentError
 from state import ChangeLog, State
 from state.errors import StateError, UnknownField
-from state.insides import optimized
-from state.parts import parts_of
+from state.parts import optimized, parts_of
 
 
 def why_unchanged(state: State, log: ChangeLog, name: str) -> str:

@@ -12,6 +12,7 @@ from stages.errors import DeclarationError
 from stages.stage import Composite, Stage
 from state.errors import a_kind
 from state.fields import field
+from state.parts import optimized
 
 
 class Phase(Composite):
@@ -119,9 +120,7 @@ class Predict(EvaluationPhase):
 @contextmanager
 def training(modules: Iterable[nn.Module], optimizers: Iterable[Optimizer]) -> Iterator[None]:
     """Train mode for the modules that the optimizers update, and gradients on."""
-    updated = {
-        id(parameter) for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]
-    }
+    updated = set(map(id, optimized(*optimizers)))
     for module in modules:
         decides = any(type(part).train is not nn.Module.train for part in module.modules())
         if (decides or not module.training) and any(id(parameter) in updated for parameter in module.parameters()):

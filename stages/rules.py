@@ -19,7 +19,7 @@ from stages.place import Place, filled
 from stages.stage import Composite
 from state.errors import nearest, suggestion
 from state.fields import FieldSpec
-from state.parts import is_saveable, trained
+from state.parts import is_saveable, optimized, trained
 from state.scopes import SCOPES
 from state.state import State
 
@@ -281,7 +281,7 @@ def _steady(places: list[Place]) -> set[str]:
 
 def _trained(state: State | None, optimizer: Optimizer) -> list[str]:
     """What an optimizer has to train, as "model.params.0.weight"."""
-    own = {id(one) for group in optimizer.param_groups for one in group["params"]}
+    own = set(map(id, optimized(optimizer)))
     found = trained({} if state is None else state.components(nn.Module))
     return [f"{field}.params.{name}" for field, name, parameter in found if id(parameter) in own]
 

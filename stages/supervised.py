@@ -14,6 +14,7 @@ from stages.cancel import Exhausted
 from stages.errors import BatchError
 from stages.stage import Composite, Stage
 from state.fields import field
+from state.parts import optimized
 
 
 class Train(Composite):
@@ -187,7 +188,7 @@ class Backward(Stage):
             return
         ours = [p for name in ("model", "loss_fn") if name in modules for p in modules[name].parameters()]
         if state.optimizer is not None:
-            updated = [p for group in state.optimizer.param_groups for p in group["params"]]
+            updated = optimized(state.optimizer)
             ours += updated if not {*map(id, ours)}.isdisjoint(map(id, updated)) else []  # else it is of another model
         torch.autograd.backward(loss, inputs=[p for p in dict.fromkeys(ours) if p.requires_grad])
 
@@ -204,10 +205,9 @@ class AverageGradients(Stage):
     touches = ("*.grads",)
 
     def run(self, optimizer: Optimizer, window_size: int) -> None:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.grad.div_(window_size)
+        for parameter in optimized(optimizer):
+            if parameter.grad is not None:
+                parameter.grad.div_(window_size)
 
 
 class Update(Stage):

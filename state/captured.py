@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from state.errors import SnapshotError
 from state.packing import Packer, unpack
+from state.parts import optimized
 
 Apply = Callable[[], None]
 Load = tuple[str, Any, Any]
@@ -123,8 +124,8 @@ def restore_optimizer(
     if (now := type(optimizer).__name__) != found["class"]:
         raise SnapshotError(f"{name}: it was a {found['class']} then, and is a {now} now")
     live = {id(p): names for names, p in named.items()}
-    ours = [live.get(id(p)) or _unnamed(optimizer, p) for group in optimizer.param_groups for p in group["params"]]
-    known = {**named, **{_unnamed(optimizer, p): p for g in optimizer.param_groups for p in g["params"]}}
+    ours = [live.get(id(p)) or _unnamed(optimizer, p) for p in optimized(optimizer)]
+    known = {**named, **{_unnamed(optimizer, p): p for p in optimized(optimizer)}}
     theirs = [one for group in found["groups"] for one in group["params"]]
     missing = [one for one in ours if one not in theirs]
     unknown = [one for one in theirs if one not in known]

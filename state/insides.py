@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from state.contents import Eye
+from state.parts import optimized
 
 COLLECTIONS = (dict, tuple, list, Mapping)
 """What a field may hold tensors in."""
@@ -111,11 +112,6 @@ def optimizer_state(optimizer: Optimizer) -> Inside:
         name = owner if isinstance(owner, str) else numbers.get(id(owner), f"other{index}")
         _gather(kept, name, found)
     return found
-
-
-def optimized(optimizer: Optimizer) -> list[Tensor]:
-    """The parameters of all groups, in order."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def stateful(component: Any) -> Inside | None:

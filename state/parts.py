@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 RNG = "rng"
@@ -79,6 +80,11 @@ def scalars(component: Any, part: str) -> dict[str, Any]:
         rates = {name: value if isinstance(value, list) else [value] for name, value in plain}
         return {name: _common(each) for name, each in rates.items() if each and all(map(_is_number, each))}
     return {}
+
+
+def optimized(*optimizers: Optimizer) -> list[Tensor]:
+    """The parameters of all groups of these optimizers, in order."""
+    return [parameter for one in optimizers for group in one.param_groups for parameter in group["params"]]
 
 
 def modes_before(module: nn.Module, moved: Collection[str]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 from state.contents import Eye, Seen
 from state.generators import Generators
-from state.insides import COLLECTIONS, Inside, Tree, hyper, in_field, is_fixed, optimized, optimizer_state, stateful
-from state.parts import RNG, parts_of
+from state.insides import COLLECTIONS, Inside, Tree, hyper, in_field, is_fixed, optimizer_state, stateful
+from state.parts import RNG, optimized, parts_of
 from state.state import State
 from state.train_state import Scratch
 

@@ -13,6 +13,7 @@ from learner.invariants.updates import stepped
 from stages import Invariant, TrainingPhase, Writes
 from stages.invariants import Wrong
 from stages.place import Place
+from state.parts import optimized
 
 _NAME = "an update uses gradients that were made for it"
 
@@ -99,7 +100,7 @@ class Uncleared:
         return Wrong(f"{told}: clear them first, optimizer.zero_grad()", (f"{found[0]}.grads",))
 
     def _stepped(self, optimizer: Optimizer, *_: Any) -> None:
-        held = {id(one) for group in optimizer.param_groups for one in group["params"]}
+        held = set(map(id, optimized(optimizer)))
         for field, parameter in self._watched.items():
             if id(parameter) in held and parameter.grad is not None and parameter.grad.layout == torch.strided:
                 self._found |= self._piled & {field}

@@ -13,7 +13,7 @@ from learner.invariants.updates import in_tree, names_of_parameters, shown, step
 from stages import Invariant, TrainingPhase, Writes
 from stages.invariants import Wrong
 from stages.place import ROOT, Place
-from state.parts import trained
+from state.parts import optimized, trained
 
 UPDATES = 3
 """So many updates there have to be at least."""
@@ -80,15 +80,14 @@ class Ungraded:
 
     def __init__(self) -> None:
         self._graded: set[int] = set()  # by any update: an optimizer may hold what another one trains
-        self._versions: dict[int, tuple[nn.Parameter, int]] = {}
+        self._versions: dict[int, tuple[Tensor, int]] = {}
         self._updates = 0
         self._passes = 0
         self._is_told = False
 
     def note(self, state: Any, changed: tuple[str, ...], place: Place) -> None:
         """After an update, which changed these."""
-        groups = [group for optimizer in stepped(state, place) for group in optimizer.param_groups]
-        trained = [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
+        trained = [parameter for parameter in optimized(*stepped(state, place)) if parameter.requires_grad]
         self._graded.update(id(one) for one in trained if one.grad is not None)
         is_graded = any(one.grad is not None for one in trained)
         self._updates += is_graded or bool(trained and not changed)  # else their gradients are cleared already
@@ -170,8 +169,7 @@ class Discarded:
 def _trained_by(state: Any, optimizers: Iterable[Optimizer]) -> set[str]:
     """The modules of State of which these optimizers have parameters."""
     names = names_of_parameters(state)
-    held = [one for optimizer in optimizers for group in optimizer.param_groups for one in group["params"]]
-    return {name.partition(".")[0] for one in held for name in names.get(id(one), ())}
+    return {name.partition(".")[0] for one in optimized(*optimizers) for name in names.get(id(one), ())}
 
 
 def unused_gradients(state: Any) -> str | None:

@@ -14,6 +14,7 @@ from stages.check import actors
 from stages.invariants import Wrong
 from stages.place import ROOT, Place
 from state.insides import COLLECTIONS, in_field
+from state.parts import optimized
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
 """A gradient counts if an element is more than so much of the largest of its optimizer, and that more than so much."""
@@ -223,8 +224,7 @@ def names_of_parameters(state: Any) -> dict[int, tuple[str, ...]]:
 
 def updated_by_optimizers(state: Any) -> set[int]:
     """The parameters that the optimizers of State have, by their identities."""
-    optimizers = state.components(Optimizer).values()
-    return {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    return set(map(id, optimized(*state.components(Optimizer).values())))
 
 
 def shown(names: list[str], limit: int = 3) -> str | None:

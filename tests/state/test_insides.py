@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 
-from state.insides import Inside, Tree, frozen, hyper, in_field, is_fixed, optimized, optimizer_state, stateful
+from state.insides import Inside, Tree, frozen, hyper, in_field, is_fixed, optimizer_state, stateful
+from state.parts import optimized
 
 
 def as_dict(inside: Inside | None) -> dict[str, Any]:
