@@ -57,7 +57,7 @@ def predict(bound: "Bound", loader: Any) -> Any:
     state.__dict__.update(given)
     bound.runner.openings.begin_run()  # it clears what a failed run, or a person, has left in scopes
     if guard is not None:
-        guard.step_in()
+        guard.step_in(bound.runner.external)
     try:
         Runner(assembly, state).run()
         return joined(state.__dict__["predictions"])

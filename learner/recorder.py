@@ -9,17 +9,18 @@ from types import TracebackType
 from typing import Any
 
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from learner.components import check_state
 from learner.opening import Audit, open_recording, tell_setup
 from stages.cancel import Cancel, Outcome
 from stages.errors import Misuse
+from stages.scalars import Scalars
 from state import ChangeLog, State, UnknownField
 from state.access import view_table
 from state.errors import FieldNotReady
 from state.fields import MISSING
 from state.openings import Openings
-from state.parts import scalars
 from state.schema import vocabulary
 from state.scopes import Scopes
 from state.state import Link, writer
@@ -66,7 +67,7 @@ class Recorder:
         self._batch: int | None = None  # the number of the batch that is open
         self._next = 0  # the number of the next one in what holds it
         self._plain = 0  # the least number that no batch has had which the log was not told of
-        self._known: dict[str, Any] = {}
+        self._scalars = Scalars(state, self._recording)
         state._link = Link(weakref.ref(self), self._recording, lambda name: "Write it first, in this scope.")
         if self._recording is not None:
             for actor in ("setup", "user", "external"):
@@ -75,7 +76,10 @@ class Recorder:
                 default = spec.first if "." not in name else MISSING
                 self._recording.field(name, spec.scope, spec.type_text, spec.description, default)
             tell_setup(self._recording, state)
-            self._known = self._scalars()
+            for name in state.components(Optimizer):
+                self._scalars.note(name, "hyper")
+            for name in state.components(LRScheduler):
+                self._scalars.note(name, "state")
 
     @contextmanager
     def stage(self, name: str, *, opens: str | None = None) -> "Iterator[RecorderView]":
@@ -161,21 +165,12 @@ class Recorder:
             self._plain = self._next + 1
         return told
 
-    def _scalars(self) -> dict[str, Any]:
-        """The plain values of the optimizers' parts, by full name."""
-        if self._recording is None:
-            return {}
-        optimizers = self.state.components(Optimizer)
-        return {f"{n}.hyper.{k}": v for n, o in optimizers.items() for k, v in scalars(o, "hyper").items()}
-
     def _tell_scalars(self) -> None:
         """Log the scalars that changed since a block last began or ended, in the name of the block we are in."""
-        known, self._known = self._known, self._scalars()
-        for name, value in self._known.items():
-            if self._recording is not None and known.get(name) != value:
-                slot = self._slot("write", name, "comparison")
-                if slot is not None:
-                    self._recording.write(slot, value)
+        if self._recording is not None:
+            if self._path:
+                self._recording.actor(self._path, "stage", "")
+            self._scalars.compare_hyper(self._path or "user")
 
     def _tell(self, error: BaseException | None, duration_ns: int) -> None:
         """Log the scalars that changed and how the block ended."""

@@ -53,7 +53,7 @@ class Returns:
         self._bound.keeper.give(read_bundle(Path(path)), partial=partial)
         runner.scalars.compare_hyper("user")
         if runner.guard is not None:
-            runner.guard.take_up()
+            runner.guard.step_in(runner.user)
 
     def capture(self) -> Captured:
         """What State holds now and where the generators are, in memory, for `replay`. See also `Capture`."""

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
+from torch.optim import Optimizer
 
 from stages.allowed import all_declared, is_allowed, is_forbidden, named_in, on_the_way, remedy
 from stages.check import key_of
@@ -14,7 +15,7 @@ from stages.watching import look_at_part
 from state.access import Access
 from state.contents import Seen
 from state.fields import MISSING
-from state.parts import RNG, modes_before
+from state.parts import RNG, modes_before, optimized
 from state.sources import warn_at
 from state.watch import Look, Moved, Watch, moved
 
@@ -98,25 +99,15 @@ class Guard:
     def start(self, *, raises: bool) -> None:
         """A run begins: what moved since the last one ended was changed from outside."""
         self.raises = raises
-        if self._has_run:
-            self.step_in()
-        else:
-            self.take_up()
+        self.step_in(self.runner.external if self._has_run else self.runner.user)
         self._has_run = True
 
-    def step_in(self) -> None:
-        """A round begins in a loop of the user's own: what moved since the last one ended is that loop's doing."""
+    def step_in(self, actor: "Actor") -> None:
+        """What moved since the last boundary is the doing of `actor`: a person, or code outside of the tree."""
         self._gone = None
         if self._last is not None:
             before, self._last = self._last, self._look()
-            self._record_outer(moved(before, self._last), self.runner.external)
-
-    def take_up(self) -> None:
-        """What moved since the last boundary is a person's doing, such as taking State up from a checkpoint."""
-        self._gone = None
-        if self._last is not None:
-            before, self._last = self._last, self._look()
-            self._record_outer(moved(before, self._last), self.runner.user)
+            self._record_outer(moved(before, self._last), actor)
 
     def begin_round(self, *, is_early: bool) -> None:
         """A round begins that is looked at: all of it if it is early, else of large tensors the next slice."""
@@ -251,13 +242,8 @@ class Guard:
         values = self.runner.values
         if part != "params" or not isinstance(values.get(field), nn.Module):
             return False
-        stepped = [name.partition(".")[0] for name in access.writes if name.endswith(".state")]
-        held = {
-            id(parameter)
-            for optimizer in stepped
-            for group in getattr(values.get(optimizer), "param_groups", ())
-            for parameter in group["params"]
-        }
+        stepped = (values.get(name) for name in access.owners("state"))
+        held = set(map(id, optimized(*(one for one in stepped if isinstance(one, Optimizer)))))
         named = dict(values[field].named_parameters(remove_duplicate=False))
         return all(id(named.get(name)) in held for name in one.inside)
 

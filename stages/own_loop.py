@@ -56,7 +56,7 @@ def _round_on(runner: "Runner", loop: "Node", batch: Any) -> Frame:
     frame, recording = Frame({}), runner.recording
     runner.scalars.compare_hyper()
     if runner.guard is not None:
-        runner.guard.step_in()
+        runner.guard.step_in(runner.external)
     device = runner.values.get("device")
     batch = batch if device is None else moved(batch, device)
     with loop.round:

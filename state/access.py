@@ -93,6 +93,10 @@ class Access:
         """The names in `writes` that are parts: what changes in place."""
         return tuple(name for name in self.writes if "." in name)
 
+    def owners(self, part: str) -> set[str]:
+        """The components of which it writes this part, such as "grads"."""
+        return {name.partition(".")[0] for name in self.writes if name.endswith(f".{part}")}
+
     @property
     def readable(self) -> frozenset[str]:
         """The fields whose object the actor gets: those it reads, and the owners of the parts it names."""

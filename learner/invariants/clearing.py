@@ -40,7 +40,7 @@ class Leaks:
         self._left: dict[str, str] = {}
 
     def __call__(self, state: Any, changed: tuple[str, ...], place: Place) -> str | None:
-        written = {name.partition(".")[0] for name in place.access.writes if name.endswith(".grads")}
+        written = place.access.owners("grads")
         for field in written & self._left.keys():
             gradients = [p.grad for p in state.components(nn.Module)[field].parameters()]
             who = self._left.pop(field)
@@ -132,7 +132,7 @@ def _close(hooks: list[Callable[[], None]]) -> None:
 
 def _written(place: Place) -> list[str]:
     """The modules whose gradients the stage at a place declares to write."""
-    return sorted({name.partition(".")[0] for name in place.access.writes if name.endswith(".grads")})
+    return sorted(place.access.owners("grads"))
 
 
 def _smallest(module: nn.Module) -> nn.Parameter | None:

@@ -142,7 +142,7 @@ class Discarded:
             return None
         lost = [(made, field) for made, field in self._cleared if made[0] < batches_seen]
         self._cleared = [(made, field) for made, field in self._cleared if made[0] >= batches_seen]
-        declared = {name.partition(".")[0] for name in place.access.writes if name.endswith(".grads")}
+        declared = place.access.owners("grads")
         stepping = _trained_by(state, stepped(state, place))  # in one stage with the backward pass
         clears = False
         for field in sorted(({name.partition(".")[0] for name in changed} & declared) - stepping):

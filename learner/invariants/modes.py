@@ -49,7 +49,7 @@ def invariants() -> tuple[Invariant, ...]:
 def in_train_mode(state: Any, place: Place) -> Wrong | None:
     """Who writes the gradients of a model that is trained finds it in train mode. Only the flag of the whole counts."""
     updated = updated_by_optimizers(state)
-    written = {name.partition(".")[0] for name in place.access.writes if name.endswith(".grads")}
+    written = place.access.owners("grads")
     for name, module in state.components(nn.Module).items():
         if name in written and not module.training and any(id(p) in updated for p in module.parameters()):
             return Wrong(f"{name} is in eval mode", (f"{name}.mode", f"{name}.mode.*"))
