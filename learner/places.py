@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from learner.loader_positions import READING, check_position, position_of, restore_position, way_of
 from learner.own_generators import states_of
-from learner.position import READING, check_position, position_of, restore_position, way_of
 from stages import Runner
 from stages.phases import Phase
 from state.snapshot import read_generators, write_generators

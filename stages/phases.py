@@ -19,9 +19,9 @@ class Phase(Composite):
     """A loop over a loader, each round a batch. Derive from `TrainingPhase` or `EvaluationPhase` rather than from this.
 
     Args:
-        stages, slots: what runs on each batch, as in Composite. `fetch` among them ends the loop.
+        stages, slots: what runs on each batch, as in Composite: also `each="update"`, where a Window among the stages
+            takes several batches for one update. `fetch` among them ends the loop.
         loader: the field that holds the data, if not the class's own.
-        slots: also `each="update"`, where a Window among the stages takes several batches for one update.
     """
 
     opens = "phase"

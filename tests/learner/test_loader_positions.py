@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader, RandomSampler
 
 from learner import PositionError, SampleBatches, TensorBatches
+from learner.loader_positions import COUNT, ONCE, READING, STATE, describe, position_of, restore_position, skip, way_of
 from learner.own_generators import states_of
-from learner.position import COUNT, ONCE, READING, STATE, describe, position_of, restore_position, skip, way_of
 
 
 class Noisy:
