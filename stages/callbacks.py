@@ -1,7 +1,6 @@
 """Callbacks: hooks before, after and around the slots of a tree, each with its own declared access."""
 
 import inspect
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import MethodType
@@ -9,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self, TypedDict, Unpack
 
 from stages.binding import bound_copy
 from stages.contract import Contract, hook_contract
+from stages.counts import Count
 from stages.errors import DeclarationError
 from stages.freezing import refuse_if_bound
 from stages.phases import Phase
@@ -17,33 +17,6 @@ from state.schema import Brought
 
 Side = Literal["before", "around", "after"]
 Declared = Iterable[str] | Callable[[Any], Iterable[str]]
-
-_UNITS = {
-    f"{unit}{ending}": plural
-    for unit, plural in (("batch", "batches"), ("update", "updates"), ("epoch", "epochs"))
-    for ending in ("", "es" if unit == "batch" else "s")
-}
-
-
-@dataclass(frozen=True)
-class Count:
-    """A number of rounds, as `every="100 batches"` says it."""
-
-    number: int
-    unit: str
-
-    @classmethod
-    def parse(cls, text: object, owner: str) -> "Count":
-        """Read "100 batches", "1 epoch", "50 updates".
-
-        Raises:
-            DeclarationError: it is none of them.
-        """
-        match = re.fullmatch(r"([1-9][0-9]*) +([a-z]+)", text.strip()) if isinstance(text, str) else None
-        if match is None or match[2] not in _UNITS:
-            told = "Write '100 batches', '50 updates' or '2 epochs'."
-            raise DeclarationError(owner, f"{text!r} is no number of rounds. {told}")
-        return cls(int(match[1]), _UNITS[match[2]])
 
 
 class Options(TypedDict, total=False):

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from stages.batch import batch_size, detached, each_in, joined
-from stages.callbacks import Count
 from stages.cancel import Cancel, Exhausted
 from stages.contract import parameters_of
+from stages.counts import Count
 from stages.declared import names_in, whole_in
 from stages.errors import BatchError, DeclarationError
 from stages.stage import Composite, Stage

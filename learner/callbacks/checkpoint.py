@@ -16,7 +16,8 @@ from learner.errors import ArgumentError
 from learner.keeping import Keeper
 from learner.writing import Writer
 from stages import Callback, Cancel, Outcome, after
-from stages.callbacks import Count, HookMethod
+from stages.callbacks import HookMethod
+from stages.counts import Count
 from state import field
 
 

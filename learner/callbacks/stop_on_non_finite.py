@@ -9,7 +9,8 @@ from torch import Tensor
 
 from learner.errors import ArgumentError
 from stages import Callback, Cancel, Outcome, after, before
-from stages.callbacks import Count, HookMethod
+from stages.callbacks import HookMethod
+from stages.counts import Count
 from state import TrainState
 from state.errors import short
 
