@@ -17,7 +17,7 @@ from learner.errors import ArgumentError
 from learner.history import History, RecordHistory, has_batches, has_epochs
 from learner.invariants import defaults
 from learner.keeping import Keeper
-from learner.opening import seed_everything, tell_seed, tell_setup
+from learner.opening import hyper_values, seed_everything, tell_seed, tell_setup
 from learner.passes import CountedLoader
 from learner.precision import DTYPES, Precision, autocasts, check_precision, refuse_uncast
 from learner.stopping import stoppable
@@ -84,6 +84,7 @@ class Bound:
         self.invariants = defaults() if invariants is None else tuple(invariants)
         self._means = [Mean("loss")] if {"loss", "batch"} <= state.specs.keys() else []  # one, so that its name stays
         self._data = data
+        self._earlier: dict[str, object] = {}  # settings of optimizers, before a schedule was made that changes some
         self._given = frozenset(state.specs)  # fields of the user's own
         self._told: set[str] = set()  # fields whose first value is on record, and what was warned of
         check_optimizers(state)
@@ -266,6 +267,9 @@ class Bound:
     def _take(self, assembly: Assembly) -> None:
         """Give the state what the assembly brings. If a factory fails, the state is as it was."""
         cls, values = type(self.state), dict(self.state.__dict__)
+        if hasattr(self, "runner"):
+            self.runner.scalars.compare_hyper()
+        self._earlier = hyper_values(self.state)
         try:
             upgrade(self.state, assembly.schema)
             for name, loader in self._data.items():
@@ -295,7 +299,10 @@ class Bound:
         owner: Callable[[], object | None] = self._owner
         explain = weakref.WeakMethod(self.explain)  # a State that is kept does not keep the Learner
         self.state._link = Link(owner, self.recording, lambda name: _ask(explain(), name))
-        self._told |= tell_setup(self.recording, self.state, self._told)
+        self._told |= tell_setup(self.recording, self.state, self._told, self._earlier)
+        for name in {full.partition(".")[0] for full in self._earlier}:
+            self.runner.scalars.note(name, "hyper")
+        self._earlier = {}
         self.runner.scalars.compare_hyper()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from learner.errors import ArgumentError
 from state import State
@@ -90,16 +91,28 @@ def only_looking() -> Iterator[None]:
         _LOOKING.reset(token)
 
 
-def tell_setup(recording: Recording | None, state: State, told: Collection[str] = ()) -> set[str]:
+def hyper_values(state: State) -> dict[str, object]:
+    """The settings of the optimizers, by full name: "optimizer.hyper.lr"."""
+    optimizers = state.components(Optimizer)
+    return {
+        f"{name}.hyper.{key}": value for name, one in optimizers.items() for key, value in scalars(one, "hyper").items()
+    }
+
+
+def tell_setup(
+    recording: Recording | None, state: State, told: Collection[str] = (), earlier: Mapping[str, object] | None = None
+) -> set[str]:
     """Log what the run starts from, by the actor `setup`: values, scalars of parts, fingerprints of parameters.
 
     Args:
         told: fields that were told before.
+        earlier: the settings of optimizers before the fields that the tree brings were made: a schedule changes some.
 
     Returns:
         The fields that are told now.
     """
     values = {name: value for name, value in state.__dict__.items() if name not in told}
+    earlier = earlier or {}
     if recording is None:
         return set(values)
 
@@ -116,7 +129,10 @@ def tell_setup(recording: Recording | None, state: State, told: Collection[str] 
             for scalar, number in scalars(value, part).items():
                 full = f"{name}.{part}.{scalar}"
                 recording.field(full, "run", type(number).__name__, "")
-                tell(full, number)
+                tell(full, earlier.get(full, number))
+    for full, number in hyper_values(state).items():
+        if full in earlier and earlier[full] != number:
+            tell(full, number)
     recording.flush()
     return set(values)
 

@@ -34,7 +34,8 @@ class Change:
         kind: "write"; "enter" or "exit" of a stage, "exit" also of a hook that was timed; "open" or "close" of a scope,
             where the position does not tell it.
         field: the field or part of a write, else None.
-        before: the value it replaced in the same scope, else the default, else ABSENT.
+        before: the value it replaced in the same scope, else the default, else ABSENT. It is what the write before
+            left, not measured anew: what changed in between unseen counts as this one's doing.
         after: the value or a summary of it; None at level "writes". For an exit: outcome and duration; for a close
             "kept", if a stage failed and the values stay.
         evidence: how the change is known; the scope that is opened or closed.

@@ -8,8 +8,10 @@ import numpy
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LinearLR
 
-from learner import ArgumentError, ChangeLog
+from learner import ArgumentError, ChangeLog, Stage, field
+from learner.callbacks import Schedule
 from learner.opening import open_recording, seed_everything, tell_setup
 from learner.testing import toy_learner
 from state.contents import fingerprint
@@ -80,3 +82,30 @@ def test_seed_reaches_torch_random_and_numpy() -> None:
     assert draw() == first
     seed_everything(2**40 + 3)
     assert draw() != first
+
+
+def test_rate_that_making_a_schedule_changes_is_told_as_it_was_given_and_as_it_became() -> None:
+    learner = toy_learner(callbacks=[Schedule(lambda optimizer: LinearLR(optimizer, 0.1, total_iters=5))])
+    told = [(one.actor, one.after) for one in learner.log.history("optimizer.hyper.lr")]
+    assert told == [("setup", 0.1), ("setup", pytest.approx(0.01))]
+
+
+class Warm(Stage):
+    """Brings a schedule, and moves it."""
+
+    writes = ("optimizer.hyper", "warming.state")
+
+    def fields(self) -> dict[str, Any]:
+        return {"warming": (LinearLR, field(factory=lambda state: LinearLR(state.optimizer, 0.1, total_iters=5)))}
+
+    def run(self, warming: LinearLR) -> None:
+        warming.step()
+
+
+def test_rate_that_an_edit_changes_is_the_set_ups_and_what_was_changed_before_is_not() -> None:
+    learner = toy_learner()
+    learner.fit(batches=1)
+    learner.state.optimizer.param_groups[0]["lr"] = 0.2  # type: ignore[attr-defined]
+    learner.insert(Warm(), after="update")
+    told = [(one.actor, one.after) for one in learner.log.history("optimizer.hyper.lr")]
+    assert told == [("setup", 0.1), ("external", 0.2), ("setup", pytest.approx(0.02))]
