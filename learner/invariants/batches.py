@@ -1,5 +1,6 @@
 """What is so of batches: each is another one, drawn anew, and what it was when it comes again."""
 
+import math
 import weakref
 from typing import Any
 
@@ -8,11 +9,12 @@ from torch import Tensor
 
 from learner.invariants.standing import warned
 from learner.invariants.updates import shown
-from stages import Invariant, TrainingPhase, Writes
+from stages import EvaluationPhase, Invariant, TrainingPhase, Writes
 from stages.check import actors
 from stages.invariants import Wrong
 from stages.place import ROOT, Place
 from state.contents import Eye
+from state.errors import short
 from state.insides import COLLECTIONS, in_field
 
 
@@ -30,6 +32,7 @@ def invariants() -> tuple[Invariant, ...]:
         warned(
             "a batch that comes again is what it was", untouched.fetched, after=Writes("batch"), within=TrainingPhase
         ),
+        warned("an evaluation reads what it read before", Unchanged(), after=Writes("batch"), within=EvaluationPhase),
         warned("random numbers do not come again", passes.forget, before=ROOT, sampled=False),
         warned("random numbers do not come again", forwards.forget, before=ROOT, sampled=False),
         warned("random numbers do not come again", passes.begin, before=TrainingPhase, hooks=False),
@@ -79,6 +82,35 @@ class Repeats:
         is_neighbour = abs(before - batch_index) == 1 and all(len(one) > 1 for one in held if one.dim())
         told = f"batches {before} and {batch_index} have the same content: do all workers draw alike?"
         return told if is_neighbour else None
+
+
+class Unchanged:
+    """The first batch of an evaluation has the inputs that it had for the same targets in an earlier one.
+
+    What is drawn anew is one tensor of the batch, while a smaller one, such as labels, stays. That has to be so varied
+    that a loader that shuffles would not give it again. Where more than one tensor differs, it is what the task is made
+    of, such as masks over words.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[str, tuple[weakref.ref[Any] | None, tuple[Any, ...]]] = {}  # by the path of the phase
+
+    def __call__(self, state: Any, batch: Any, batch_index: int, place: Place) -> Wrong | None:
+        held = _tensors(batch)
+        if batch_index or place.phase is None or len(held) < 2:
+            return None
+        loader = state.values_of("run").get(place.phase.loader)
+        key, now = place.path, tuple(_bits([one]) for one in held)
+        ref, before = self._before.get(key, (None, ()))
+        self._before[key] = _weakly(loader), now
+        if len(before) != len(now) or ref is None or ref() is not loader:
+            return None
+        differ = [one for one, old, new in zip(held, before, now, strict=True) if old != new]
+        agree = [one for one, old, new in zip(held, before, now, strict=True) if old == new]
+        if len(differ) != 1 or not any(2 * one.numel() < differ[0].numel() and _is_telling(one) for one in agree):
+            return None
+        what = f"its first batch has other values in {short(differ[0])}, with the same {short(agree[0])}"
+        return Wrong(f"{what}: does its data set draw at random, as for training?", ("batch",))
 
 
 class Redraws:
@@ -168,6 +200,22 @@ def _bits(tensors: list[Tensor]) -> tuple[Any, ...]:
     seen = [eye.see(one) for one in tensors]
     eye.finish()
     return tuple((one.form[:2], bytes(one.bits or b"")) for one in seen)
+
+
+def _weakly(value: Any) -> "weakref.ref[Any] | None":
+    try:
+        return weakref.ref(value)
+    except TypeError:  # a list
+        return None
+
+
+def _is_telling(tensor: Tensor) -> bool:
+    """Whether a tensor would not come again if its values were shuffled: that has less than one chance in a million."""
+    if tensor.numel() > 1_000_000 or tensor.is_complex():
+        return tensor.numel() > 1
+    counts = torch.unique(tensor.double(), return_counts=True)[1].double()
+    orders = torch.lgamma(counts.sum() + 1) - torch.lgamma(counts + 1).sum()
+    return bool(orders > math.log(1e6))
 
 
 def _random_state() -> bytes:

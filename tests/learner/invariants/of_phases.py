@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from learner import (
     Callback,
@@ -136,6 +137,19 @@ def loader_that_gives_copies_of_one_batch(is_bad: bool) -> Learner:
     inputs = torch.randn(8, 4)
     copies = [(inputs.clone(), inputs.sum(1, keepdim=True)) for _ in range(6)]
     return learner_of(network(), train=OfTwo(copies) if is_bad else copies)
+
+
+@breaks("an evaluation reads what it read before", "train/epoch/validate/fetch")
+def validation_that_is_augmented_as_training_is(is_bad: bool) -> Learner:
+    class Noisy(Dataset[Any]):
+        def __len__(self) -> int:
+            return 48
+
+        def __getitem__(self, index: int) -> Any:
+            inputs = torch.full((4,), index / 48)
+            return inputs + 0.1 * torch.randn(4) * is_bad, inputs[:1] * 2
+
+    return learner_of(network(), valid=DataLoader(Noisy(), batch_size=24))
 
 
 @breaks("random numbers do not come again", "train/epoch/fit/batch/gradient/forward")
