@@ -1,21 +1,22 @@
 """Suspects: what can be run and hardly anybody means, found when a Learner is put together."""
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from learner.at_hand import of_hook, of_stage
 from stages import Assembly, EvaluationPhase, Finding, Phase
 from stages.check import actors
 from stages.place import Place
-from stages.stage import FunctionStage, Stage
 from state import State
 from state.access import Access
 from state.errors import a_kind
+from state.parts import optimized, trained
 
 _DECIDING = (LRScheduler, Optimizer, GradScaler)
 
@@ -27,7 +28,12 @@ def suspect(assembly: Assembly, state: State) -> list[Finding]:
     What a function closes over counts, and so do the globals that it names and the attributes of its object.
     """
     held = set(map(id, state.__dict__.values()))
-    found = [*_unregistered(state), *_carried_over(assembly)]
+    found = [
+        *_unregistered(state),
+        *_one_under_two_names(assembly, state),
+        *_in_one_memory(state),
+        *_carried_over(assembly),
+    ]
     for path, source, things in _actors(assembly):
         for name, thing in things:
             if isinstance(thing, _DECIDING) and id(thing) not in held:
@@ -99,6 +105,33 @@ def _unregistered(state: State) -> Iterator[Finding]:
                     yield Finding("warning", "kept outside", (field,), f"{told}: {missing}. {ways}")
 
 
+def _one_under_two_names(assembly: Assembly, state: State) -> Iterator[Finding]:
+    """A module that two fields hold, and of which somebody writes the parameters: a copy that is none."""
+    names: dict[int, str] = {}
+    written = {name for _, access in actors(assembly.places) for name in access.writes}
+    for field, module in state.components(nn.Module).items():
+        other = names.setdefault(id(module), field)
+        if other != field and not written.isdisjoint({f"{field}.params", f"{other}.params"}) and _is_trained(module):
+            told = f"{other!r} and {field!r} are one and the same module: whoever changes one changes the other."
+            yield Finding("warning", "shared memory", (other, field), f"{told} Give a copy: copy.deepcopy({other}).")
+
+
+def _in_one_memory(state: State) -> Iterator[Finding]:
+    """Two parameters to be trained with one memory: tied by their data, so that an optimizer steps twice."""
+    held = set(map(id, optimized(*state.components(Optimizer).values())))
+    names: dict[tuple[int, int], tuple[str, nn.Parameter]] = {}
+    for field, name, parameter in trained(state.components(nn.Module)):
+        if id(parameter) not in held or parameter.layout != torch.strided or not parameter.data_ptr():
+            continue
+        full = f"{field}.params.{name}"
+        other, first = names.setdefault((parameter.data_ptr(), parameter.numel()), (full, parameter))
+        if first is not parameter:
+            told = f"{other} and {full} are two parameters in one memory: an update steps it once for each of them."
+            yield Finding(
+                "warning", "shared memory", (other, full), f"{told} Tie them as one object: b.weight = a.weight."
+            )
+
+
 def _is_trained(one: nn.Module | nn.Parameter) -> bool:
     parameters = one.parameters() if isinstance(one, nn.Module) else [one]
     return any(parameter.requires_grad for parameter in parameters)
@@ -108,22 +141,7 @@ def _actors(assembly: Assembly) -> Iterator[tuple[str, str, list[tuple[str, Any]
     """Each stage and each hook that may change anything: its path, its source and what it has at hand."""
     for place in assembly.places:
         if place.has_own_code:
-            yield place.path, place.contract.source, _of_stage(place.stage)
+            yield place.path, place.contract.source, of_stage(place.stage)
         for hung in place.hooks:
             if not hung.hook.observes:
-                things = [*vars(hung.hook.callback).items(), *_of_function(hung.hook.call)]
-                yield hung.path, hung.hook.contract.source, things
-
-
-def _of_stage(stage: Stage) -> list[tuple[str, Any]]:
-    run = vars(stage)["function"] if isinstance(stage, FunctionStage) else type(stage).run
-    return [*vars(stage).items(), *_of_function(run)]
-
-
-def _of_function(function: Callable[..., Any]) -> list[tuple[str, Any]]:
-    """What a function finds in the scopes around it."""
-    plain = inspect.unwrap(getattr(function, "__func__", function))
-    if not inspect.isfunction(plain):
-        return []
-    around = inspect.getclosurevars(plain)
-    return [*around.nonlocals.items(), *around.globals.items()]
+                yield hung.path, hung.hook.contract.source, of_hook(hung.hook)

@@ -20,6 +20,8 @@ def why_unchanged(state: State, log: ChangeLog, name: str) -> str:
         UnknownField: no module in State has such a parameter.
     """
     owner, parameter, name = _found(state, name)
+    if still := _still_moved(state, parameter):
+        return f"{name}: {owner}.params was last written by {_last_writer(log, owner)}. {still}"
     reasons = _frozen(parameter) + _in_groups(state, parameter) + _gradient(parameter) + _updates(parameter, state, log)
     reasons += _rounded(state, parameter)
     told = f"{name}: {owner}.params was last written by {_last_writer(log, owner)}."
@@ -54,6 +56,17 @@ def _frozen(parameter: Tensor) -> list[str]:
     if parameter.requires_grad:
         return []
     return ["it is frozen: its requires_grad is False. learner.log.history('model.mode.frozen') tells since when."]
+
+
+def _still_moved(state: State, parameter: Tensor) -> str:
+    """What an optimizer does to a frozen parameter that has a gradient all the same, such as zeros; if it has one."""
+    if parameter.requires_grad or parameter.grad is None:
+        return ""
+    for field, optimizer in state.components(Optimizer).items():
+        if any(one is parameter for one in optimized(optimizer)):
+            told = f"It is frozen, and {field!r} may change it all the same: it has a gradient, and even one of zeros "
+            return f"{told}lets momentum and weight decay act. Clear it: optimizer.zero_grad(set_to_none=True)."
+    return ""
 
 
 def _in_groups(state: State, parameter: Tensor) -> list[str]:

@@ -25,6 +25,7 @@ Kind = Literal[
     "restored and written",
     "schedule before update",
     "schema conflict",
+    "shared memory",
     "stage inside itself",
     "stale read",
     "starved reader",

@@ -57,10 +57,12 @@ class Wrong(NamedTuple):
     Attributes:
         told: what is wrong, in words.
         about: fields or parts whose last writer is named.
+        by: who it was, where that is known without the log: path and source.
     """
 
     told: str
     about: tuple[str, ...] = ()
+    by: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class Rule:
             return
         about = self.invariant.about or tuple(dict.fromkeys(map(key_of, changed)))
         if isinstance(said, Wrong):
-            self._break(said.told, said.about or about)
+            self._break(said.told, said.about or about, said.by)
         elif isinstance(said, str) and said:
             self._break(said, about)
         elif not isinstance(said, str) and said is not None and not bool(said):
@@ -139,9 +139,9 @@ class Rule:
             case field:
                 return self._runner.values[self._node.place.names.get(field, field)]
 
-    def _break(self, told: str, about: tuple[str, ...]) -> None:
+    def _break(self, told: str, about: tuple[str, ...], by: tuple[str, str] | None = None) -> None:
         runner, invariant = self._runner, self.invariant
-        actor, source, did = self._culprit(about or tuple(self._needs), goes_up=not about)
+        actor, source, did = (*by, "") if by else self._culprit(about or tuple(self._needs), goes_up=not about)
         recording = runner.recording
         slot = None if recording is None else recording.slot(actor, "broken", None, invariant.name)
         if recording is not None and slot is not None:

@@ -16,11 +16,15 @@ from stages.place import ROOT, Place
 from state.contents import Eye
 from state.errors import short
 from state.insides import COLLECTIONS, in_field
+from state.sources import is_of_library
+
+MOST = 2**24
+"""So many bytes of a data set are read."""
 
 
 def invariants() -> tuple[Invariant, ...]:
     """What is so of batches."""
-    untouched, passes, forwards = Untouched(), Redraws("pass over the data"), Redraws("forward pass")
+    untouched, stored, passes, forwards = Untouched(), Stored(), Redraws("pass over the data"), Redraws("forward pass")
     return (
         warned("there is an output for every target", same_length, after=Writes("outputs")),
         warned(
@@ -31,6 +35,16 @@ def invariants() -> tuple[Invariant, ...]:
         ),
         warned(
             "a batch that comes again is what it was", untouched.fetched, after=Writes("batch"), within=TrainingPhase
+        ),
+        warned(
+            "to read data does not change them", stored.reads, before=Writes("batch"), within=TrainingPhase, hooks=False
+        ),
+        warned(
+            "to read data does not change them",
+            stored.has_read,
+            after=Writes("batch"),
+            within=TrainingPhase,
+            hooks=False,
         ),
         warned("an evaluation reads what it read before", Unchanged(), after=Writes("batch"), within=EvaluationPhase),
         warned("random numbers do not come again", passes.forget, before=ROOT, sampled=False),
@@ -82,6 +96,34 @@ class Repeats:
         is_neighbour = abs(before - batch_index) == 1 and all(len(one) > 1 for one in held if one.dim())
         told = f"batches {before} and {batch_index} have the same content: do all workers draw alike?"
         return told if is_neighbour else None
+
+
+class Stored:
+    """What a data set holds in tensors and arrays, of two dimensions and more, is not changed by taking a batch of it.
+
+    In the first epoch it may be: that is when a cache is filled. Of data in other processes nothing is seen.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[str, tuple[Any, ...]] = {}
+
+    def reads(self, state: Any, place: Place) -> None:
+        """A batch is about to be taken."""
+        loader = state.values_of("run").get(place.phase.loader) if place.phase is not None else None
+        is_later = state.values_of("epoch").get("epoch", 0) > 0
+        self._before = _stored(loader) if is_later and not getattr(loader, "num_workers", 0) else {}
+
+    def has_read(self, state: Any, place: Place) -> Wrong | None:
+        """One was taken."""
+        if not self._before or place.phase is None:
+            return None
+        loader = state.values_of("run").get(place.phase.loader)
+        now = _stored(loader)
+        changed = [name for name, bits in self._before.items() if now.get(name, bits) != bits]
+        if not changed:
+            return None
+        told = f"taking a batch changed {shown(changed)} in the data set of {place.phase.loader!r}"
+        return Wrong(f"{told}: does a transform work in place? Let it work on a copy", ("batch",))
 
 
 class Unchanged:
@@ -176,14 +218,14 @@ class Untouched:
                 self._spoilt[key] = ref, _bits([tensor])
         self._given.clear()
 
-    def fetched(self, batch: Any) -> Wrong | None:
+    def fetched(self, batch: Any, place: Place) -> Wrong | None:
         """Another one is there."""
         for tensor in _tensors(batch):
             bits = _bits([tensor])
             ref, spoilt = self._spoilt.get(id(tensor), (None, None))
             if ref is not None and ref() is tensor and spoilt == bits:
                 told = "it comes again as it was left, changed: a loader keeps its batches, so change a copy of them"
-                return Wrong(told, ("inputs", "targets"))
+                return Wrong(told, ("inputs", "targets"), _who_touches(place, {"batch", "inputs", "targets"}))
             self._given[id(tensor)] = weakref.ref(tensor), bits
         return None
 
@@ -200,6 +242,43 @@ def _bits(tensors: list[Tensor]) -> tuple[Any, ...]:
     seen = [eye.see(one) for one in tensors]
     eye.finish()
     return tuple((one.form[:2], bytes(one.bits or b"")) for one in seen)
+
+
+def _who_touches(place: Place, names: set[str]) -> tuple[str, str] | None:
+    """Who of the user's declares to change one of these in place: the last one in the tree, with its source."""
+    found = None
+    for one in place.root.walk():
+        own = [(one.path, one.access, one.contract.source)] if one.kind == "stage" else []
+        for path, access, source in (*own, *((h.path, h.access, h.hook.contract.source) for h in one.hooks)):
+            if not names.isdisjoint(access.touches) and not is_of_library(source):
+                found = path, source
+    return found
+
+
+def _stored(loader: Any) -> dict[str, tuple[Any, ...]]:
+    """What tells apart the contents of what a data set, or that behind a subset of it, holds; of at most MOST bytes."""
+    found, held, left = {}, getattr(loader, "dataset", None), MOST
+    while hasattr(held, "__dict__"):
+        for name, value in vars(held).items():
+            for one in value[:100] if isinstance(value, list | tuple) else [value]:
+                tensor = _as_tensor(one)
+                if tensor is not None and tensor.dim() > 1 and tensor.nbytes <= left:
+                    left -= tensor.nbytes
+                    full = f"{type(held).__name__}.{name}"
+                    found[full] = (*found.get(full, ()), *_bits([tensor]))
+        held = vars(held).get("dataset")
+    return found
+
+
+def _as_tensor(value: Any) -> Tensor | None:
+    """A tensor, or an array of numpy, if its contents can be read."""
+    if type(value).__module__ == "numpy" and hasattr(value, "__array_interface__"):
+        try:
+            value = torch.from_numpy(value)
+        except (TypeError, ValueError):  # of objects, or with its rows in reverse
+            return None
+    is_read = isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_nested or value.is_meta)
+    return value if is_read else None
 
 
 def _weakly(value: Any) -> "weakref.ref[Any] | None":

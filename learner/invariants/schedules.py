@@ -23,6 +23,7 @@ def invariants() -> tuple[Invariant, ...]:
         warned(
             "a hyper-parameter is used before its writer replaces it", used_rates, after=TrainingPhase, then="record"
         ),
+        warned("what one sets of a rate, another does not set back", undone_rates, after=ROOT, sampled=False),
         warned("a schedule is planned in what it moves by", planned_in_its_unit, after=ROOT, sampled=False),
     )
 
@@ -60,6 +61,29 @@ def used_rates(place: Place, log: ChangeLog) -> Wrong | None:
                 told = f"{row.field} = {waiting[key].after} was replaced by {row.after} before an update used it"
                 return Wrong(told, (str(row.field),))
             waiting[key] = row
+    return None
+
+
+def undone_rates(place: Place, log: ChangeLog) -> Wrong | None:
+    """A rate that one actor has changed is not given, by another, the very value that it had before.
+
+    Asked at the end of a run. What stands around a slot may give back what it lent.
+    """
+    writers = {path for path, access in actors(place.root.walk()) if any(".hyper" in name for name in access.writes)}
+    if len(writers) < 2:
+        return None  # without a question to the log
+    latest: dict[str, list[Change]] = {}
+    for row in log.where(field="*.hyper.*")[-LATEST:]:
+        rows = latest.setdefault(str(row.field), [])
+        if len(rows) > 1:
+            first, second = rows[-2:]
+            is_undone = row.after == first.after != second.after and row.actor == first.actor != second.actor
+            if is_undone and {row.actor, second.actor} <= writers and ":around:" not in row.actor + second.actor:
+                told = f"{second.actor} set {row.field} from {second.before} to {second.after}, and {row.actor} set it"
+                return Wrong(
+                    f"{told} back to {row.after}, {row.position}: they do not know of each other", (str(row.field),)
+                )
+        rows.append(row)
     return None
 
 

@@ -1,12 +1,13 @@
 """What is so of an update: it changes what it should and nothing else, of this model, at a rate that somebody set."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from learner.at_hand import of_users_hooks
 from learner.components import lost_tensors
 from learner.invariants.standing import UPDATE, warned
 from stages import Invariant, Update, Writes
@@ -64,7 +65,7 @@ def moves_what_it_should(state: Any, changed: tuple[str, ...], place: Place) -> 
         may_stay = not is_stepped or largest == float("inf") or isinstance(optimizer, _MAY_STAY)
         for parameter, rate, called in rated:
             is_moved = not moved.isdisjoint(called)
-            if is_moved and not parameter.requires_grad and parameter.grad is None:
+            if is_moved and not parameter.requires_grad and _largest(parameter) == 0.0:
                 wrong.append(f"{called[0]} is frozen and changed")
             is_large = _largest(parameter) > max(RELATIVE * largest, ABSOLUTE)
             if not (is_moved or may_stay) and parameter.requires_grad and is_large and _is_felt(parameter, rate):
@@ -161,15 +162,26 @@ def of_its_own(state: Any, changed: tuple[str, ...], place: Place) -> Wrong | No
                 continue
             inside = in_field(value) if isinstance(value, (Tensor, *COLLECTIONS)) else None
             for below, one in zip(*inside, strict=True) if inside is not None else ():
-                if not isinstance(one, Tensor) or isinstance(one, nn.Parameter) or one.layout != torch.strided:
-                    continue
-                owner = memory.get(one.untyped_storage().data_ptr())
+                owner = _owner_of(one, memory)
                 if owner:
                     full = f"{field}.{below}" if below else field
                     return Wrong(
                         f"{full} has its memory in common with {owner}, and changes with it: clone it", (field,)
                     )
+    for path, source, things in of_users_hooks(place.root):
+        for name, value in things:
+            inside = in_field(value) if isinstance(value, (Tensor, Mapping)) else None
+            owner = next(filter(None, (_owner_of(one, memory) for one in inside.values)), None) if inside else None
+            if owner:
+                told = f"it keeps {name!r}, which has its memory in common with {owner}, and changes with it: clone it"
+                return Wrong(told, by=(path, source))
     return None
+
+
+def _owner_of(value: Any, memory: Mapping[int, str]) -> str | None:
+    """The parameter whose memory a tensor has, if that is no parameter itself."""
+    is_view = isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and value.layout == torch.strided
+    return memory.get(value.untyped_storage().data_ptr()) if is_view else None
 
 
 def stepped(state: Any, place: Place) -> list[Optimizer]:

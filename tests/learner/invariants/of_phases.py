@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from learner import (
     Callback,
@@ -137,6 +137,23 @@ def loader_that_gives_copies_of_one_batch(is_bad: bool) -> Learner:
     inputs = torch.randn(8, 4)
     copies = [(inputs.clone(), inputs.sum(1, keepdim=True)) for _ in range(6)]
     return learner_of(network(), train=OfTwo(copies) if is_bad else copies)
+
+
+@breaks("to read data does not change them", "train/epoch/fit/fetch")
+def data_set_that_a_transform_works_in(is_bad: bool) -> Learner:
+    class Halved(Dataset[Any]):
+        def __init__(self) -> None:
+            self.rows = torch.randn(48, 4)
+
+        def __len__(self) -> int:
+            return 48
+
+        def __getitem__(self, index: int) -> Any:
+            row = self.rows[index] if is_bad else self.rows[index].clone()
+            row /= 2
+            return row, row.sum(0, keepdim=True)
+
+    return learner_of(network(), train=DataLoader(Subset(Halved(), list(range(40))), batch_size=8))
 
 
 @breaks("an evaluation reads what it read before", "train/epoch/validate/fetch")

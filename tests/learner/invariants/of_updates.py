@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, LRScheduler, StepLR
 
 from learner import (
     Callback,
@@ -300,3 +300,56 @@ def weights_whose_steps_are_rounded_away(is_bad: bool) -> Learner:
     train = [(batch, batch.sum(1, keepdim=True)) for batch in inputs]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4 if is_bad else 0.1)
     return learner_of(model, train=train, valid=None, optimizer=optimizer, stages=supervised(valid=False))
+
+
+@breaks("what one sets of a rate, another does not set back", "train/epoch:after:Schedule_2.after_epoch")
+def warm_up_that_sets_back_what_another_schedule_has_cut(is_bad: bool) -> Learner:
+    def cut(optimizer: torch.optim.Optimizer) -> LRScheduler:
+        return StepLR(optimizer, 1, 0.5 if is_bad else 1.0)
+
+    warm_up = Schedule(lambda optimizer: LambdaLR(optimizer, lambda step: 1.0), name="warm_up")
+    return learner_of(network(), warm_up, Schedule(cut, per="epoch"))
+
+
+@breaks("an update changes what has a gradient, and nothing that is frozen", "train/epoch/fit/batch/update")
+def layer_that_is_frozen_and_has_gradients_of_zeros(is_bad: bool) -> Learner:
+    class Zeros(ClearGradients):
+        def run(self, optimizer: torch.optim.Optimizer) -> None:
+            optimizer.zero_grad(set_to_none=not is_bad)
+
+    class Freeze(Callback):
+        @before("epoch", reads=("epoch",), touches=("model.mode",))
+        def freeze(self, model: nn.Module, epoch: int) -> None:
+            model[0].requires_grad_(epoch == 0)  # type: ignore[index]
+
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    return learner_of(model, Freeze(), optimizer=optimizer, stages=supervised().swap("clear_gradients", Zeros()))
+
+
+@breaks("what is to be trained gets gradients", "train/epoch/fit")
+def layer_whose_share_cancels(is_bad: bool) -> Learner:
+    class Cancelling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.lost = nn.Linear(4, 1), nn.Linear(4, 1)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            lost = self.lost(inputs)
+            return self.used(inputs) + (lost - lost if is_bad else lost)
+
+    torch.manual_seed(0)
+    return learner_of(Cancelling(), valid=None)
+
+
+@breaks("what is kept does not change with the parameters", "train/epoch:after:Best.keep")
+def weights_that_an_observer_keeps_uncopied(is_bad: bool) -> Learner:
+    class Best(Callback):
+        def __init__(self) -> None:
+            self.weights: dict[str, Tensor] = {}
+
+        @after("epoch")
+        def keep(self, state: Any) -> None:
+            self.weights = {name: one if is_bad else one.clone() for name, one in state.model.state_dict().items()}
+
+    return learner_of(network(), Best())

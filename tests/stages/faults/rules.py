@@ -1,5 +1,7 @@
 """Faults of hooks, of what stands where, of the schema, and of edits."""
 
+from copy import deepcopy
+
 import torch
 from torch import nn
 
@@ -29,8 +31,10 @@ from tests.stages.faults.trees import (
     loaded,
     moving,
     swapped,
+    tied,
     trained,
     window,
+    with_target,
 )
 
 RULES = {
@@ -262,6 +266,24 @@ RULES = {
         ("train/epoch/fit/batch/update:after:keep",),
         "train/epoch/fit/batch/update:after:keep keeps 'kept', a SGD, which is not in State: no checkpoint has it",
         "Bring it as a field: fields().",
+        severity="warning",
+    ),
+    "one module under two names": Case(
+        "shared memory",
+        lambda: with_target(lambda model: model),
+        lambda: with_target(deepcopy),
+        ("model", "target"),
+        "'model' and 'target' are one and the same module",
+        "Give a copy: copy.deepcopy(model).",
+        severity="warning",
+    ),
+    "parameters tied by their data": Case(
+        "shared memory",
+        lambda: tied(by_data=True),
+        lambda: tied(by_data=False),
+        ("model.params.0.weight", "model.params.1.weight"),
+        "two parameters in one memory: an update steps it once for each of them",
+        "Tie them as one object: b.weight = a.weight.",
         severity="warning",
     ),
     "not built": Case(

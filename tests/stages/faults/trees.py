@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from learner import Callback, GraphError, InvariantWarning, TrainState, after, before, field
+from learner import Callback, GraphError, InvariantWarning, Learner, TrainState, after, before, field
 from learner.loading import NotBuilt
 from learner.testing import toy_learner
 from stages import Chain, Composite, Fetch, Finding, Fit, Stage, Window, assemble
@@ -226,3 +227,32 @@ class Case:
     told: str
     ways: str
     severity: str = "error"
+
+
+def with_target(copy: Callable[[nn.Module], nn.Module]) -> list[Finding]:
+    """What it says of a Learner whose model is followed by another one."""
+
+    @after("update", touches=("rng",), writes=("target.params",))
+    def follow(model: nn.Module, target: nn.Module) -> None: ...
+
+    return noted({"model": (model := nn.Linear(1, 1)), "target": copy(model)}, model, follow)
+
+
+def tied(*, by_data: bool) -> list[Finding]:
+    """What it says of a Learner with two layers that have one weight."""
+    model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    if by_data:
+        model[1].weight.data = model[0].weight.data
+    else:
+        model[1].weight = model[0].weight
+    return noted(model, model)
+
+
+def noted(models: Any, trained: nn.Module, *callbacks: Any) -> list[Finding]:
+    """What is said of a Learner besides what would keep it from being built."""
+    optimizer = torch.optim.SGD(trained.parameters(), lr=0.1)
+    data = [(torch.ones(2, 1), torch.ones(2, 1))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InvariantWarning)
+        learner = Learner(models, nn.MSELoss(), optimizer, train=data, callbacks=callbacks, device="cpu")
+    return [one for one in learner.check() if one.severity == "warning"]
