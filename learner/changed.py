@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from stages import Assembly
+from stages.describing import settings_of
 from state import State
 from state.packing import Packer
 
@@ -25,10 +26,7 @@ def described(assembly: Assembly, state: State, seed: int | None) -> dict[str, A
     owners: dict[str, object] = {place.path: place.stage for place in assembly.places if place.kind == "stage"}
     owners |= {hook.name: hook.callback for hook in assembly.hooks if not hook.observes}
     settings = {
-        f"{owner}.{name}": value
-        for owner, thing in owners.items()
-        for name, value in getattr(thing, "__dict__", {}).items()
-        if type(value) in _PLAIN and not name.startswith("_")
+        f"{owner}.{name}": value for owner, thing in owners.items() for name, value in settings_of(thing).items()
     }
     held = {name: value for name, value in state.__dict__.items() if isinstance(value, LRScheduler)}
     schedules = {name: _settings(Packer().pack(one.state_dict(), name)) for name, one in held.items()}

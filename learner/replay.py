@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from stages.node import Node
 
 
+_MISFIT = (
+    "What was captured does not fit the State of this Learner",
+    "It can be replayed, and compared, on a State with the same models and optimizers.",
+)
+
+
 @dataclass(frozen=True)
 class Captured:
     """What State held, and where the random number generators were, just before a slot ran.
@@ -122,7 +128,7 @@ def as_captured(
         upgrade(state, assembly.schema)
         build(state)
         own = own_fields(state, captured)
-        restoration = Restoration.of(state, captured.snapshot, partial=own)
+        restoration = Restoration.of(state, captured.snapshot, partial=own, misfit=_MISFIT)
         restoration.apply()
         runner = Runner(assembly, state)
         node = runner.find(path or captured.path)

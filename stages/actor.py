@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stages.cancel import is_failure
+from stages.describing import settings_of
 from stages.errors import StageError
 from stages.watching import watched
 from state.access import Access, Names, View, own_names, view_of
@@ -32,6 +33,7 @@ class Actor:
         if recording is not None:
             recording.actor(path, kind, source)
             recording.reads(path, () if access.observer else access.reads)
+            recording.may_write(path, access.part_writes)
         fields = dict.fromkeys((*access.field_writes, *(self.known if access.unsafe else ())))
         pens = {
             name: watched(self, name, writer(runner.state, name, path, recording, self.slot("write", name, "write")))
@@ -46,6 +48,11 @@ class Actor:
         """The log's number for this actor writing `name`; None where that is not recorded."""
         recording = self.runner.recording
         return None if recording is None else recording.slot(self.path, kind, name, evidence)
+
+    def tell_settings(self, owner: object) -> None:
+        """Tell the log the settings of the stage or callback that it acts for."""
+        if self.runner.recording is not None:
+            self.runner.recording.settings(self.path, settings_of(owner))
 
     def view(self, kind: Any) -> View:
         """State as this actor may see it."""

@@ -1,10 +1,19 @@
 """Describing: what the log is told of a tree: the names of its records before anything runs, and edits."""
 
+from typing import Any
+
 from stages.assembly import Assembly
 from stages.check import actors, scopes_of
 from state.fields import MISSING
 from state.recording import Recording
 from state.sources import caller
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def settings_of(owner: object) -> dict[str, Any]:
+    """The settings of a stage or callback that are plain values, by name."""
+    return {key: value for key, value in vars(owner).items() if type(value) in _PLAIN and not key.startswith("_")}
 
 
 def tell_edit(recording: Recording | None, what: str) -> None:

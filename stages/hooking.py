@@ -27,6 +27,8 @@ def hook_body(runner: "Runner", placed: "HookPlace") -> HookBody:
     hook = placed.hook
     actor = Actor(runner, placed.path, placed.access, "hook", hook.contract.source, placed.names)
     actor.forbidden = placed.place.forbidden
+    if not hook.observes:
+        actor.tell_settings(hook.callback)
     tell_parts, tell = tell_parts_of(actor), tell_time(actor)
     outcome: list[Outcome] = []
     inner = call_of(actor, hook.call, hook.contract, View, outcome)
@@ -79,6 +81,8 @@ def around_of(runner: "Runner", placed: "HookPlace") -> Around:
     """A hook around one place, ready to be entered."""
     actor = Actor(runner, placed.path, placed.access, "hook", placed.hook.contract.source, placed.names)
     actor.forbidden = placed.place.forbidden
+    if not placed.hook.observes:
+        actor.tell_settings(placed.hook.callback)
     return Around(actor, placed, thinned(runner, placed, actor))
 
 

@@ -42,6 +42,8 @@ class Node(Actor):
         super().__init__(runner, place.path, place.access, "stage", place.contract.source, place.names)
         self.place = place
         self.stage = place.stage
+        if place.kind == "stage":
+            self.tell_settings(place.stage)
         self.forbidden = place.forbidden
         self.has_own_code = place.has_own_code
         self.lent: list[Look] = []  # what it is to restore, as it was

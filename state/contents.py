@@ -163,6 +163,7 @@ def digest(tensor: Tensor) -> Tensor:
 def fingerprint(component: nn.Module) -> str:
     """Sixteen hexadecimal digits for the parameters' contents: their digests, each mixed with size and place.
 
+    One that stands in several places counts in each, so that layers that are tied are no others than equal ones.
     Parameters without contents (of a lazy module, on the meta device) and sparse ones count by their place only.
     """
 
@@ -170,7 +171,7 @@ def fingerprint(component: nn.Module) -> str:
         size = -1 if is_lazy(parameter) or parameter.is_meta else parameter.numel()
         return (int(digest(parameter)) if size > 0 and parameter.layout == torch.strided else 0), size
 
-    return combined(map(told, component.parameters()))
+    return combined(told(one) for _, one in component.named_parameters(remove_duplicate=False))
 
 
 def combined(digests: Iterable[tuple[int, int]]) -> str:

@@ -58,7 +58,7 @@ def field(
         scope: how long a value is valid: "run", "epoch", "phase", "update", "batch", or a name of your own.
         default: the value each time the scope opens. Without one the field is *not ready* until somebody writes it.
         factory: makes that value from the state, for objects built from others (a scheduler from its optimizer) and
-            for values that must be new each time. Either this or `default`.
+            for values that must be new each time; or list, dict or set, for an empty one. Either this or `default`.
         description: one line: meaning, shape, unit.
         saved: whether a checkpoint holds it: "saved", "derived" or "volatile". By default update and batch scopes are
             volatile and everything else is saved.
@@ -108,6 +108,8 @@ class FieldSpec:
         given = info.default if info.default_factory is None and not info.is_required() else MISSING
         default = given
         factory = facts.get("factory")
+        if factory in (list, dict, set):  # as a dataclass has it
+            factory = Copies(factory())
         if factory is None and info.default_factory is not None:
             make: Any = info.default_factory
             default, factory = MISSING, lambda state: make()

@@ -1,6 +1,6 @@
 """What a write replaced: the write before it that was still valid, as the scopes were."""
 
-from state.changes import Change
+from state.changes import ABSENT, Change
 from state.openings import KEPT, PLACED
 from state.position import Place, Position
 from state.records import Record, Records
@@ -114,7 +114,12 @@ def with_before(records: Records, record: Record) -> Change:
 def change_of(record: Record, replaced: Record | None) -> Change:
     """A record as a change; where it replaced no write, the value before is the default."""
     seq, t_ns, place, slot, after = record
-    before = None if slot.field is None else slot.default if replaced is None else replaced.value
+    if slot.field is None:
+        before: object = None
+    elif slot.kind != "write":  # the write of which it tells is on record already
+        before = ABSENT
+    else:
+        before = slot.default if replaced is None else replaced.value
     what = (slot.actor, slot.kind, slot.field, before, after, slot.evidence)
     return Change(seq, t_ns / 1e9, *what, Position(*place), slot.source)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from state.errors import LogWarning
+from state.errors import LogWarning, short
 from state.fields import MISSING
 from state.insides import Inside
 from state.levels import Level
@@ -91,6 +91,15 @@ class Recording:
     def touches(self, actor: str, names: Collection[str]) -> None:
         """Register what an actor declares to touch: a slot of kind "touch" for each part, never written to."""
         self._declare(actor, "touch", names)
+
+    def may_write(self, actor: str, names: Collection[str]) -> None:
+        """Register the parts that an actor declares to write, also those it never will: slots of kind "may write"."""
+        self._declare(actor, "may write", names)
+
+    def settings(self, actor: str, values: Mapping[str, object]) -> None:
+        """Register the settings of an actor: a slot of kind "setting" for each, "max_norm=1.0", never written to."""
+        for name, value in values.items():
+            intern(self._tables.slots, SlotRow(self._actors[actor], "setting", None, _utf8(f"{name}={short(value)}")))
 
     def _declare(self, actor: str, kind: str, names: Collection[str]) -> None:
         for name in names:

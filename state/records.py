@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
+from itertools import islice
 from typing import Any, NamedTuple, cast
 
 from state.errors import StateError, UnknownField, nearest, suggestion, want_text
@@ -12,6 +14,9 @@ from state.statistics import Summary
 from state.stores import UNBOUND, Bounds, FieldRow, Segment, Store, from_json
 
 FORGETS = "The log in memory keeps the latest rounds only; give a run_dir to keep them all."
+
+FEW = 1_000
+"""So many writes are looked at to see what a log keeps of them."""
 
 _END = 2**62
 """After the last record of any run."""
@@ -225,6 +230,12 @@ class Records:
     def texts(self) -> list[str]:
         """The texts that stand for values, by number."""
         return self._metas
+
+    @cached_property
+    def is_full(self) -> bool:
+        """Whether some write was measured with a fingerprint, as at level "full"."""
+        first = islice(self.read(self.writes(self.fields)), FEW)
+        return any(isinstance(one.value, Summary) and one.value.fingerprint is not None for one in first)
 
     def counts(self, seq: int) -> bool:
         """Whether a record is one of those that are wanted."""

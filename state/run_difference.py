@@ -94,6 +94,12 @@ def structures(ours: Records, theirs: Records) -> list[str]:
                 told.append(f"{word} {name}: only in {'the first' if name in one else 'the second'} run")
             elif one[name] != other[name]:
                 told.append(f"{word} {name}: {one[name]} in the first run, {other[name]} in the second")
+    ours_set, theirs_set = _settings(ours), _settings(theirs)
+    for actor in sorted(ours_set.keys() & theirs_set.keys()):
+        first = ", ".join(sorted(ours_set[actor] - theirs_set[actor]))
+        second = ", ".join(sorted(theirs_set[actor] - ours_set[actor]))
+        if first or second:
+            told.append(f"settings of {actor}: {first or 'none'} in the first run, {second or 'none'} in the second")
     edits = [[str(record.value) for record in records.read(records.writes([EDITS]))] for records in (ours, theirs)]
     if edits[0] != edits[1] and not told:  # a stage in another place, say
         shown = ("; ".join(each) or "none" for each in edits)
@@ -186,7 +192,7 @@ def agreement(ours: Records, theirs: Records, one: Record, other: Record) -> lis
         if name in TOLD_BY_PLACE:
             continue
         pair = [_last(records, name, record.seq) for records, record in ((ours, one), (theirs, other))]
-        found.append((name, _evidence(*pair)))
+        found.append((name, _evidence(*pair, is_full=ours.is_full and theirs.is_full)))
     return found
 
 
@@ -196,7 +202,7 @@ def _parts_of(records: Records, name: str) -> list[str]:
     return parts if f"{name}.params" in parts else [name]
 
 
-def _evidence(one: Record | None, other: Record | None) -> str:
+def _evidence(one: Record | None, other: Record | None, *, is_full: bool) -> str:
     if one is None or other is None:
         return "was written by nobody" if one is other else "was written in one of the runs only"
     if isinstance(one.value, Summary) and one.value.fingerprint is not None:
@@ -205,9 +211,11 @@ def _evidence(one: Record | None, other: Record | None) -> str:
         return "agrees by its numbers" if one.value == other.value else "differs by its numbers"
     if isinstance(one.value, bool | int | float):
         return "agrees by value" if _same(one.value, other.value, 0.0) else "differs by value"
+    if one.slot.actor == other.slot.actor == SETUP and (one.slot.field or "").endswith(".params"):
+        return "agrees by fingerprint" if one.value == other.value else "differs by fingerprint"
     if isinstance(one.value, str) and not _TENSOR.match(one.value):
         return "cannot be measured"
-    return "was not measured: audit='full' would tell"
+    return "was not measured" if is_full else "was not measured: audit='full' would tell"
 
 
 def _last(records: Records, name: str, before: int) -> Record | None:
@@ -236,6 +244,15 @@ def _declared(records: Records) -> tuple[dict[str, str], dict[str, str]]:
     }
     fields = {slot.field: slot.scope for slot in records.slots if slot.field and slot.actor not in _RESERVED}
     return told, fields
+
+
+def _settings(records: Records) -> dict[str, set[str]]:
+    """The settings of each actor: "max_norm=1.0"."""
+    found: dict[str, set[str]] = {}
+    for slot in records.slots:
+        if slot.kind == "setting":
+            found.setdefault(slot.actor, set()).add(slot.evidence)
+    return found
 
 
 def _writes(records: Records, since: int | None) -> Iterator[Record]:

@@ -106,6 +106,9 @@ class Snapshot:
         return Snapshot(groups, self.document)
 
 
+_MISFIT = ("The checkpoint does not fit this State", "Leave out by partial=[...] what is to stay as it is.")
+
+
 @dataclass
 class Restoration:
     """What is to be done to a State so that it holds a snapshot, checked as a whole before anything is done.
@@ -124,11 +127,14 @@ class Restoration:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, state: State, snapshot: Snapshot, *, partial: Iterable[str] = ()) -> "Restoration":
+    def of(
+        cls, state: State, snapshot: Snapshot, *, partial: Iterable[str] = (), misfit: tuple[str, str] = _MISFIT
+    ) -> "Restoration":
         """Check a snapshot against a State.
 
         Args:
             partial: patterns of fields to leave as they are, in the snapshot or not: "optimizer", "best_*".
+            misfit: how the error begins, and what it ends with.
 
         Raises:
             SnapshotError: it does not fit; everything that does not, by name.
@@ -157,8 +163,7 @@ class Restoration:
                 problems.append(str(error) if isinstance(error, SnapshotError) else f"{name}: {error}")
         problems += [f"it has nothing for the field {name!r}.{_near(name, found)}" for name in missing]
         if problems:
-            told = "Nothing was changed. Leave out by partial=[...] what is to stay as it is."
-            raise SnapshotError("The checkpoint does not fit this State:\n- " + "\n- ".join(problems) + f"\n{told}")
+            raise SnapshotError(f"{misfit[0]}:\n- " + "\n- ".join(problems) + f"\nNothing was changed. {misfit[1]}")
         self.generators = {name: unpack(value, self.tensors) for name, value in snapshot.document["generators"].items()}
         return self
 

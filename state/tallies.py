@@ -113,7 +113,8 @@ def uses(records: Records) -> list[Use]:
     rows = []
     for field in sorted({slot.field or "" for slot in slots} - {"tree"}):
         here = [slot for slot in slots if slot.field == field]
-        declared = dict.fromkeys(one.actor for one in here if one.kind == "write" and one.evidence != "undeclared")
+        may = [one for one in here if one.kind in ("write", "may write") and one.evidence != "undeclared"]
+        declared = dict.fromkeys(one.actor for one in may)
         who = tuple(actor for actor in declared if actor not in _RESERVED)
         touchers, readers = (
             tuple(dict.fromkeys(slot.actor for slot in here if slot.kind == kind)) for kind in ("touch", "read")

@@ -257,7 +257,8 @@ def _who_touches(place: Place, names: set[str]) -> tuple[str, str] | None:
 
 def _stored(loader: Any) -> dict[str, tuple[Any, ...]]:
     """What tells apart the contents of what a data set, or that behind a subset of it, holds; of at most MOST bytes."""
-    found, held, left = {}, getattr(loader, "dataset", None), MOST
+    found: dict[str, tuple[Any, ...]] = {}
+    held, left = getattr(loader, "dataset", None), MOST
     while hasattr(held, "__dict__"):
         for name, value in vars(held).items():
             for one in value[:100] if isinstance(value, list | tuple) else [value]:

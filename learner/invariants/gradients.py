@@ -117,7 +117,7 @@ class Ungraded:
             without = [name for name, one in held.items() if self._has_none(one)]
             if without:
                 return f"{shown(without)} had no gradient so far: is something detached, or not used?"
-        if self._looks < LOOKS or not self._felt:
+        if self._passes < PASSES or self._looks < LOOKS or not self._felt:
             return None
         unfelt = self._graded - self._felt
         flat = [
