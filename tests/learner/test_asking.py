@@ -41,6 +41,15 @@ def test_frozen_parameter_is_explained() -> None:
     assert "Nothing keeps an optimizer from changing it" in learner.explain("model.params.2.weight")
 
 
+def test_frozen_parameter_that_has_a_gradient_may_still_be_moved() -> None:
+    learner = two_layers()
+    learner.fit(epochs=1)
+    learner.state.model[0].requires_grad_(False)
+    learner.state.model[0].weight.grad = torch.zeros(4, 1)
+    told = learner.explain("model.0.weight")
+    assert "It is frozen, and 'optimizer' may change it all the same" in told and "zero_grad(set_to_none=True)" in told
+
+
 @pytest.mark.parametrize("name", ["optimizer.hyper.lr", "model.params"])
 def test_what_is_no_slot_and_no_parameter_is_not_explained_but_sent_on(name: str) -> None:
     with pytest.raises(ArgumentError, match=rf"'{name}' is no slot and no parameter. log.blame\('{name}'\)"):

@@ -3,8 +3,10 @@
 from typing import Any
 
 import torch
+from torch import nn
 
 from learner import ChangeLog, Learner, TensorBatches, stage
+from learner.callbacks import ClipGradients
 from learner.testing import toy_learner
 
 BATCH = "train/epoch/fit/batch"
@@ -62,6 +64,35 @@ def test_stage_that_was_moved_is_told_by_the_edits_of_the_tree() -> None:
     places = f"{batch}/unpack in the first run, {batch}/gradient in the second"
     assert found.told[0] == f"edits of the tree: {places}"
     assert found.ours is not None and found.ours.field == "model.grads", "of a model that begins at zero"
+
+
+def test_settings_of_stages_and_hooks_are_told_before_what_came_of_them() -> None:
+    def clipped(max_norm: float) -> ChangeLog:
+        learner = toy_learner(callbacks=[ClipGradients(max_norm)], valid=None)
+        learner.fit(epochs=1)
+        return learner.log
+
+    found = clipped(1.0).diff(clipped(0.1))
+    path = f"{BATCH}/update:before:ClipGradients.clip"
+    assert found.kind == "structure" and found.ours is not None
+    assert found.told[0] == f"settings of {path}: max_norm=1.0 in the first run, max_norm=0.1 in the second"
+    assert not clipped(1.0).diff(clipped(1.0))
+
+
+def test_weights_that_are_tied_are_no_other_start_than_equal_ones() -> None:
+    def two_layers(*, is_tied: bool) -> ChangeLog:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+        model[1].weight = model[0].weight if is_tied else nn.Parameter(model[0].weight.detach().clone())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        data = [(torch.ones(4, 1), torch.ones(4, 1))] * 3
+        learner = Learner(model, nn.MSELoss(), optimizer, train=data, device="cpu", audit="full")
+        learner.fit(epochs=1)
+        return learner.log
+
+    found = two_layers(is_tied=True).diff(two_layers(is_tied=False))
+    assert found.kind == "value" and found.ours is not None and found.ours.position.batch == 0
+    assert dict(found.inputs).get("model.params", "agrees by fingerprint") == "agrees by fingerprint"
 
 
 def test_another_seed_is_told_first() -> None:

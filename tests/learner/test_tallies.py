@@ -58,6 +58,15 @@ def test_stage_that_never_came_to_write_is_told() -> None:
     assert "train/epoch/fit/batch/gradient/backward" in uses["loss"].readers
 
 
+def test_hook_that_declares_to_write_and_never_does_is_a_writer() -> None:
+    learner = toy_learner()
+    learner.after("epoch", writes=("optimizer.hyper",))(lambda optimizer: None)
+    learner.fit(epochs=1)
+    uses = {row.field: row for row in learner.log.writers()}
+    assert uses["optimizer.hyper"].declared == ("train/epoch:after:lambda",)
+    assert uses["optimizer.hyper"].told == "never written"
+
+
 def test_who_may_change_a_part_on_the_way_is_told_beside_who_writes_it() -> None:
     learner = toy_learner()
     uses = {row.field: row for row in learner.log.writers()}

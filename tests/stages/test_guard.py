@@ -11,6 +11,7 @@ from learner import Callback, Invariant, Learner, TrainState, before
 from learner.testing import toy_learner
 from stages import Forward, GuardWarning, UndeclaredChange
 from stages.guard import EVERY, FIRST, Schedule
+from state.changes import ABSENT
 
 BATCH = "train/epoch/fit/batch"
 DATA = [(torch.ones(4, 1), torch.ones(4, 1))]
@@ -248,6 +249,7 @@ def test_debug_tells_what_was_seen_to_change_of_what_is_declared() -> None:
     learner.fit(batches=1)
     told = {(one.field, one.after) for one in learner.log.where(kind="seen", actor="*draw")}
     assert told == {("model.params", "weight"), ("rng", "torch")}
+    assert {one.before for one in learner.log.where(kind="seen")} == {ABSENT}, "it tells of a write that is on record"
 
 
 def test_debug_finds_who_flips_a_mode_in_any_batch() -> None:

@@ -98,6 +98,17 @@ def test_class_facts_are_no_fields() -> None:
         assert caught.value.field == name
 
 
+def test_list_dict_and_set_as_factories_make_an_empty_one_for_each_state() -> None:
+    class Listing(State):
+        names: dict[str, int] = field(factory=dict)
+
+    one, other = Listing(), Listing()
+    for each in (one, other):
+        build(each)
+    one.names["a"] = 1
+    assert other.names == {}
+
+
 def test_a_pydantic_factory_makes_a_new_object_for_each_state() -> None:
     class Listing(State):
         items: list[int] = Field(default_factory=list)
