@@ -15,6 +15,7 @@ from rich.pretty import pretty_repr
 from torch import Tensor, nn
 
 from state import FieldNotReady, InvalidValue, State, StateError, UnknownField, field
+from state.schema import build
 from state.state import Link, writer
 
 
