@@ -14,6 +14,7 @@ from learner.trail import Trail, Turn, follow
 from state.differences import of_tensors
 from state.errors import short
 from state.position import Position
+from state.run_difference import GRAPHS
 
 if TYPE_CHECKING:
     from learner.bound import Bound
@@ -56,6 +57,8 @@ class Parting:
 
     def __str__(self) -> str:
         lines = [*self.told, *(f"  its input {name} {known}" for name, known in self.inputs)]
+        if self.kind == "value" and any(name.endswith(".grads") for name in self.names):
+            lines.append(f"  {GRAPHS}")
         if self.unread:
             lines.append(f"  not compared: {', '.join(self.unread)}")
         return "\n".join(lines)

@@ -19,6 +19,11 @@ Kind = Literal["none", "start", "structure", "order", "value", "length"]
 SETUP = "setup"
 _RESERVED = (SETUP, "user", "external")
 
+GRAPHS = (
+    "Values were compared, and not the graphs behind them: look also at who made what a backward pass goes back to."
+)
+"""What is added where gradients are the first to differ."""
+
 EDITS = "tree"
 """The field that edits of a tree are recorded as."""
 
@@ -63,6 +68,8 @@ class RunDifference:
             )
         if self.inputs and not any("differs" in known for _, known in self.inputs):
             lines.append(f"  {AS_WRITTEN}")
+            if self.ours is not None and str(self.ours.field).endswith(".grads"):
+                lines.append(f"  {GRAPHS}")
         return "\n".join(lines)
 
     __repr__ = __str__

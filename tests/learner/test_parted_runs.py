@@ -125,3 +125,28 @@ def test_what_was_changed_in_place_is_hinted_at_where_all_inputs_agree() -> None
     found = overwritten(False).log.diff(overwritten(True).log)
     assert ("model.params", "agrees by fingerprint") in found.inputs
     assert str(found).endswith("not declared, learner.debug() finds.")
+
+
+def test_where_gradients_are_the_first_to_differ_it_is_said_that_graphs_were_not_compared() -> None:
+    def detached(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss = nn.functional.mse_loss(outputs, targets)
+        return loss / 2 + loss.detach() / 2
+
+    def of(loss_fn: Any) -> ChangeLog:
+        model = nn.Linear(1, 1)
+        for parameter in model.parameters():
+            nn.init.ones_(parameter)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        data = [(torch.ones(4, 1), torch.ones(4, 1))] * 3
+        learner = Learner(model, loss_fn, optimizer, train=data, device="cpu", audit="full")
+        learner.fit(epochs=1)
+        return learner.log
+
+    found = of(nn.functional.mse_loss).diff(of(detached))
+    assert found.ours is not None and found.ours.field == "model.grads"
+    assert (
+        dict(found.inputs)["loss"] == "agrees by value"
+        and dict(found.inputs)["model.params"] == "agrees by fingerprint"
+    )
+    assert dict(found.inputs)["model.grads"] == "was not measured"
+    assert str(found).endswith("look also at who made what a backward pass goes back to.")
