@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -106,12 +107,12 @@ def _unregistered(state: State) -> Iterator[Finding]:
 
 
 def _one_under_two_names(assembly: Assembly, state: State) -> Iterator[Finding]:
-    """A module that two fields hold, and of which somebody writes the parameters: a copy that is none."""
+    """A module that two fields hold, whose parameters somebody writes under either name: a copy that is none."""
     names: dict[int, str] = {}
     written = {name for _, access in actors(assembly.places) for name in access.writes}
     for field, module in state.components(nn.Module).items():
         other = names.setdefault(id(module), field)
-        if other != field and not written.isdisjoint({f"{field}.params", f"{other}.params"}) and _is_trained(module):
+        if other != field and {f"{field}.params", f"{other}.params"} <= written and _is_trained(module):
             told = f"{other!r} and {field!r} are one and the same module: whoever changes one changes the other."
             yield Finding("warning", "shared memory", (other, field), f"{told} Give a copy: copy.deepcopy({other}).")
 
@@ -121,7 +122,8 @@ def _in_one_memory(state: State) -> Iterator[Finding]:
     held = set(map(id, optimized(*state.components(Optimizer).values())))
     names: dict[tuple[int, int], tuple[str, nn.Parameter]] = {}
     for field, name, parameter in trained(state.components(nn.Module)):
-        if id(parameter) not in held or parameter.layout != torch.strided or not parameter.data_ptr():
+        is_read = parameter.layout == torch.strided and not is_lazy(parameter)
+        if id(parameter) not in held or not is_read or not parameter.data_ptr():
             continue
         full = f"{field}.params.{name}"
         other, first = names.setdefault((parameter.data_ptr(), parameter.numel()), (full, parameter))

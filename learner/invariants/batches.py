@@ -18,6 +18,9 @@ from state.errors import short
 from state.insides import COLLECTIONS, in_field
 from state.sources import is_of_library
 
+DEEPEST = 8
+"""So many subsets of subsets are followed."""
+
 MOST = 2**24
 """So many bytes of a data set are read."""
 
@@ -259,15 +262,15 @@ def _stored(loader: Any) -> dict[str, tuple[Any, ...]]:
     """What tells apart the contents of what a data set, or that behind a subset of it, holds; of at most MOST bytes."""
     found: dict[str, tuple[Any, ...]] = {}
     held, left = getattr(loader, "dataset", None), MOST
-    while hasattr(held, "__dict__"):
-        for name, value in vars(held).items():
+    for _ in range(DEEPEST):
+        for name, value in getattr(held, "__dict__", {}).items():
             for one in value[:100] if isinstance(value, list | tuple) else [value]:
                 tensor = _as_tensor(one)
                 if tensor is not None and tensor.dim() > 1 and tensor.nbytes <= left:
                     left -= tensor.nbytes
                     full = f"{type(held).__name__}.{name}"
                     found[full] = (*found.get(full, ()), *_bits([tensor]))
-        held = vars(held).get("dataset")
+        held = getattr(held, "__dict__", {}).get("dataset")
     return found
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from learner.invariants.standing import warned
 from learner.invariants.updates import updated_by_optimizers
@@ -78,13 +79,17 @@ class Moving:
 
 def _largest(module: nn.Module) -> tuple[str, nn.Parameter | None]:
     """The largest weight of a module that can be read."""
-    plain = [(name, one) for name, one in module.named_parameters() if one.layout == torch.strided and not one.is_meta]
+    plain = [(name, one) for name, one in module.named_parameters() if _is_read(one)]
     return max(plain, key=lambda pair: pair[1].numel(), default=("", None))
 
 
 def _parameter(module: nn.Module, name: str) -> nn.Parameter | None:
     found = dict(module.named_parameters()).get(name)
-    return found if found is not None and found.layout == torch.strided and not found.is_meta else None
+    return found if found is not None and _is_read(found) else None
+
+
+def _is_read(parameter: nn.Parameter) -> bool:
+    return parameter.layout == torch.strided and not parameter.is_meta and not is_lazy(parameter)
 
 
 def _some(tensor: Tensor) -> Tensor:

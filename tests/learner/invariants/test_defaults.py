@@ -260,3 +260,11 @@ def test_rates_are_looked_back_at_from_a_point_where_all_updates_are_known(
     monkeypatch.setattr(schedules, "LATEST", latest)
     found = violations(of_updates.rate_that_falls_with_every_batch_of_a_window(is_bad))
     assert bool(found) is (is_bad and latest > 2)
+
+
+def test_lazy_module_is_trained_without_a_word() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PyTorch's, of lazy modules
+        warnings.simplefilter("error", InvariantWarning)
+        model = nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(1))
+        learner_of(model).fit(epochs=3)
