@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from stages.callbacks import Hook
@@ -37,5 +38,9 @@ def _of_function(function: Callable[..., Any]) -> list[tuple[str, Any]]:
     plain = inspect.unwrap(getattr(function, "__func__", function))
     if not inspect.isfunction(plain):
         return []
-    around = inspect.getclosurevars(plain)
-    return [*around.nonlocals.items(), *around.globals.items()]
+    code, around = plain.__code__, plain.__globals__
+    held = [(name, around[name]) for name in code.co_names if name in around]
+    for name, cell in zip(code.co_freevars, plain.__closure__ or (), strict=True):
+        with suppress(ValueError):  # a variable that gets its value later
+            held.append((name, cell.cell_contents))
+    return held

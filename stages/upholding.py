@@ -111,7 +111,7 @@ class Rule:
                 said = bool(said.all())
         except Exception as error:
             error.add_note(f"While Invariant({self.invariant.name!r}) was asked at {place.path}.")
-            if not self.invariant.sampled:
+            if self.invariant.then == "raise" and not self.invariant.sampled:
                 raise
             self._warn("", "", f"Invariant({self.invariant.name!r}) cannot be asked at {place.path}: {error}")
             return

@@ -1,6 +1,6 @@
 """The invariants that a Learner has unless it is told otherwise: what is so in any training, whoever wrote it."""
 
-from learner.invariants import batches, clearing, gradients, losses, modes, resolution, schedules, updates
+from learner.invariants import batches, clearing, gradients, losses, modes, resolution, schedules, updates, views
 from stages import Invariant
 
 
@@ -15,4 +15,5 @@ def defaults() -> tuple[Invariant, ...]:
         *modes.invariants(),
         *resolution.invariants(),
         *batches.invariants(),
+        *views.invariants(),
     )

@@ -1,11 +1,11 @@
 """What is so of batches: each is another one, drawn anew, and what it was when it comes again."""
 
-import math
 import weakref
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import BatchSampler, SequentialSampler
 
 from learner.invariants.standing import warned
 from learner.invariants.updates import shown
@@ -102,60 +102,71 @@ class Repeats:
 
 
 class Stored:
-    """What a data set holds in tensors and arrays, of two dimensions and more, is not changed by taking a batch of it.
+    """The rows that a data set holds, in a tensor or array, are not changed by taking a batch of them.
 
-    In the first epoch it may be: that is when a cache is filled. Of data in other processes nothing is seen.
+    So they are where those that changed are what the batch is made of, and not all there are; a cache that is filled
+    had nothing there before. Of data in other processes nothing is seen.
     """
 
     def __init__(self) -> None:
-        self._before: dict[str, tuple[Any, ...]] = {}
+        self._before: dict[str, Tensor] = {}
 
     def reads(self, state: Any, place: Place) -> None:
         """A batch is about to be taken."""
-        loader = state.values_of("run").get(place.phase.loader) if place.phase is not None else None
-        is_later = state.values_of("epoch").get("epoch", 0) > 0
-        self._before = _stored(loader) if is_later and not getattr(loader, "num_workers", 0) else {}
+        loader = _loader(state, place)
+        self._before = {} if getattr(loader, "num_workers", 0) else {k: v.clone() for k, v in _rows(loader).items()}
 
-    def has_read(self, state: Any, place: Place) -> Wrong | None:
+    def has_read(self, state: Any, batch: Any, place: Place) -> Wrong | None:
         """One was taken."""
-        if not self._before or place.phase is None:
-            return None
-        loader = state.values_of("run").get(place.phase.loader)
-        now = _stored(loader)
-        changed = [name for name, bits in self._before.items() if now.get(name, bits) != bits]
-        if not changed:
-            return None
-        told = f"taking a batch changed {shown(changed)} in the data set of {place.phase.loader!r}"
-        return Wrong(f"{told}: does a transform work in place? Let it work on a copy", ("batch",))
+        before, self._before = self._before, {}
+        now, held = _rows(_loader(state, place)) if before else {}, _tensors(batch)
+        for name, old in before.items():
+            new = now.get(name)
+            if new is None or (new.shape, new.dtype) != (old.shape, old.dtype):
+                continue
+            differ = (new != old).flatten(1).any(1)
+            count = int(differ.sum())
+            rows = next((one for one in held if one.shape[1:] == new.shape[1:] and one.dtype == new.dtype), None)
+            if rows is None or not 2 <= count <= len(rows) or count == len(new):
+                continue
+            had_values = all(map(_varies, old[differ]))
+            if had_values and {_text(row) for row in new[differ]} <= {_text(row) for row in rows}:
+                told = f"taking a batch changed {count} rows of {name}, which it is made of"
+                return Wrong(f"{told}: does a transform work in place? Let it work on a copy", ("batch",))
+        return None
 
 
 class Unchanged:
     """The first batch of an evaluation has the inputs that it had for the same targets in an earlier one.
 
-    What is drawn anew is one tensor of the batch, while a smaller one, such as labels, stays. That has to be so varied
-    that a loader that shuffles would not give it again. Where more than one tensor differs, it is what the task is made
-    of, such as masks over words.
+    That is asked of a DataLoader that takes the samples in order. What is drawn anew is one tensor of the batch, while a
+    smaller one, such as labels, stays. Where more differ, it is what the task is made of, such as masks over words.
     """
 
     def __init__(self) -> None:
-        self._before: dict[str, tuple[weakref.ref[Any] | None, tuple[Any, ...]]] = {}  # by the path of the phase
+        self._before: dict[str, tuple[weakref.ref[Any], tuple[Any, ...]]] = {}  # by the path of the phase
 
     def __call__(self, state: Any, batch: Any, batch_index: int, place: Place) -> Wrong | None:
-        held = _tensors(batch)
-        if batch_index or place.phase is None or len(held) < 2:
+        loader, held = _loader(state, place), _tensors(batch)
+        sampler = getattr(loader, "batch_sampler", None)
+        in_order = type(sampler) is BatchSampler and type(sampler.sampler) is SequentialSampler
+        if batch_index or not in_order or len(held) < 2:
             return None
-        loader = state.values_of("run").get(place.phase.loader)
-        key, now = place.path, tuple(_bits([one]) for one in held)
-        ref, before = self._before.get(key, (None, ()))
-        self._before[key] = _weakly(loader), now
+        now = tuple(_bits([one]) for one in held)
+        ref, before = self._before.get(place.path, (None, ()))
+        self._before[place.path] = weakref.ref(loader), now
         if len(before) != len(now) or ref is None or ref() is not loader:
             return None
-        differ = [one for one, old, new in zip(held, before, now, strict=True) if old != new]
-        agree = [one for one, old, new in zip(held, before, now, strict=True) if old == new]
-        if len(differ) != 1 or not any(2 * one.numel() < differ[0].numel() and _is_telling(one) for one in agree):
+        pairs = list(zip(held, before, now, strict=True))
+        differ = [one for one, old, new in pairs if old != new and old[0][0] == new[0][0]]
+        agree = [one for one, old, new in pairs if old == new and _varies(one)]
+        if len(differ) != 1 or len(agree) != len(held) - 1:
+            return None
+        if not any(2 * one.numel() < differ[0].numel() for one in agree):
             return None
         what = f"its first batch has other values in {short(differ[0])}, with the same {short(agree[0])}"
-        return Wrong(f"{what}: does its data set draw at random, as for training?", ("batch",))
+        whose = type(getattr(loader, "dataset", None)).__name__
+        return Wrong(f"{what}: does {whose} draw at random, as for training?", ("batch",))
 
 
 class Redraws:
@@ -258,47 +269,41 @@ def _who_touches(place: Place, names: set[str]) -> tuple[str, str] | None:
     return found
 
 
-def _stored(loader: Any) -> dict[str, tuple[Any, ...]]:
-    """What tells apart the contents of what a data set, or that behind a subset of it, holds; of at most MOST bytes."""
-    found: dict[str, tuple[Any, ...]] = {}
+def _loader(state: Any, place: Place) -> Any:
+    """What the phase of a place runs over."""
+    return None if place.phase is None else state.values_of("run").get(place.phase.loader)
+
+
+def _rows(loader: Any) -> dict[str, Tensor]:
+    """The tensors and arrays of a data set, or of that behind a subset, that can be changed; at most MOST bytes."""
+    found: dict[str, Tensor] = {}
     held, left = getattr(loader, "dataset", None), MOST
     for _ in range(DEEPEST):
         for name, value in getattr(held, "__dict__", {}).items():
-            for one in value[:100] if isinstance(value, list | tuple) else [value]:
+            for number, one in enumerate(value[:100]) if isinstance(value, tuple) else [("", value)]:
                 tensor = _as_tensor(one)
                 if tensor is not None and tensor.dim() > 1 and tensor.nbytes <= left:
                     left -= tensor.nbytes
-                    full = f"{type(held).__name__}.{name}"
-                    found[full] = (*found.get(full, ()), *_bits([tensor]))
+                    found[f"{type(held).__name__}.{name}{number}"] = tensor
         held = getattr(held, "__dict__", {}).get("dataset")
     return found
 
 
 def _as_tensor(value: Any) -> Tensor | None:
-    """A tensor, or an array of numpy, if its contents can be read."""
+    """A tensor, or an array of numpy, on the CPU, if its contents can be read and changed."""
     if type(value).__module__ == "numpy" and hasattr(value, "__array_interface__"):
+        if not value.flags.writeable:
+            return None
         try:
             value = torch.from_numpy(value)
         except (TypeError, ValueError):  # of objects, or with its rows in reverse
             return None
-    is_read = isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_nested or value.is_meta)
-    return value if is_read else None
+    is_read = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_nested
+    return value.detach() if is_read and value.device.type == "cpu" else None
 
 
-def _weakly(value: Any) -> "weakref.ref[Any] | None":
-    try:
-        return weakref.ref(value)
-    except TypeError:  # a list
-        return None
-
-
-def _is_telling(tensor: Tensor) -> bool:
-    """Whether a tensor would not come again if its values were shuffled: that has less than one chance in a million."""
-    if tensor.numel() > 1_000_000 or tensor.is_complex():
-        return tensor.numel() > 1
-    counts = torch.unique(tensor.double(), return_counts=True)[1].double()
-    orders = torch.lgamma(counts.sum() + 1) - torch.lgamma(counts + 1).sum()
-    return bool(orders > math.log(1e6))
+def _text(row: Tensor) -> bytes:
+    return row.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def _random_state() -> bytes:

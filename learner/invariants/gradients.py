@@ -18,9 +18,6 @@ from state.parts import optimized, trained
 UPDATES = 3
 """So many updates there have to be at least."""
 
-LOOKS = 4
-"""So often a gradient has to have been all zero."""
-
 PASSES = 3
 """After so many passes over the data a gradient is missed, if the run does not end before."""
 
@@ -83,8 +80,6 @@ class Ungraded:
 
     def __init__(self) -> None:
         self._graded: set[int] = set()  # by any update: an optimizer may hold what another one trains
-        self._felt: set[int] = set()  # those with an element that is not zero
-        self._looks = 0
         self._versions: dict[int, tuple[Tensor, int]] = {}
         self._updates = 0
         self._passes = 0
@@ -94,8 +89,6 @@ class Ungraded:
         """After an update, which changed these."""
         trained = [parameter for parameter in optimized(*stepped(state, place)) if parameter.requires_grad]
         self._graded.update(id(one) for one in trained if one.grad is not None)
-        self._felt.update(id(one) for one in trained if id(one) not in self._felt and has_any(one.grad))
-        self._looks += 1
         is_graded = any(one.grad is not None for one in trained)
         self._updates += is_graded or bool(trained and not changed)  # else their gradients are cleared already
         for one in trained:
@@ -108,28 +101,17 @@ class Ungraded:
 
     def told(self, state: Any) -> str | None:
         """After a run, if that has come to the end of a pass."""
-        if self._updates < UPDATES or not self._passes:
+        if self._updates < UPDATES or not self._passes or self._is_told:
             return None
+        versions, self._versions, self._is_told = self._versions, {}, True
         names = names_of_parameters(state)
-        held = {names[key][0]: one for key, (one, _) in self._versions.items() if key in names}
-        if not self._is_told:
-            self._is_told = True
-            without = [name for name, one in held.items() if self._has_none(one)]
-            if without:
-                return f"{shown(without)} had no gradient so far: is something detached, or not used?"
-        if self._passes < PASSES or self._looks < LOOKS or not self._felt:
-            return None
-        unfelt = self._graded - self._felt
-        flat = [
-            name for name, one in held.items() if id(one) in unfelt and one.dim() > 1
-        ]  # a critic's last bias cancels
-        self._versions, self._looks = {}, 0
-        told = "had a gradient of nothing but zeros so far: does it cancel, or is it masked?"
-        return f"{shown(flat)} {told}" if flat else None
-
-    def _has_none(self, parameter: Tensor) -> bool:
-        was = self._versions[id(parameter)][1]
-        return id(parameter) not in self._graded and parameter._version == was and parameter.requires_grad
+        without = [
+            names[key][0]
+            for key, (one, version) in versions.items()
+            if key in names and key not in self._graded and one._version == version and one.requires_grad
+        ]
+        told = "had no gradient so far: is something detached, or not used?"
+        return f"{shown(without)} {told}" if without else None
 
 
 class Discarded:

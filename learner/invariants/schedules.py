@@ -23,7 +23,7 @@ def invariants() -> tuple[Invariant, ...]:
         warned(
             "a hyper-parameter is used before its writer replaces it", used_rates, after=TrainingPhase, then="record"
         ),
-        warned("what one sets of a rate, another does not set back", undone_rates, after=ROOT, sampled=False),
+        warned("a scheduler does not set back what another one sets", undone_rates, after=ROOT, sampled=False),
         warned("a schedule is planned in what it moves by", planned_in_its_unit, after=ROOT, sampled=False),
     )
 
@@ -64,13 +64,15 @@ def used_rates(place: Place, log: ChangeLog) -> Wrong | None:
     return None
 
 
-def undone_rates(place: Place, log: ChangeLog) -> Wrong | None:
-    """A rate that one actor has changed is not given, by another, the very value that it had before.
+def undone_rates(state: Any, place: Place, log: ChangeLog) -> Wrong | None:
+    """A rate that one actor has changed is not set, by a scheduler, to the very value that it had before.
 
-    Asked at the end of a run. What stands around a slot may give back what it lent.
+    Asked at the end of a run. Within a batch somebody may have lent it.
     """
-    writers = {path for path, access in actors(place.root.walk()) if any(".hyper" in name for name in access.writes)}
-    if len(writers) < 2:
+    writers = {path: access for path, access in actors(place.root.walk()) if ".hyper" in " ".join(access.writes)}
+    held = {f"{name}.state" for name in state.components(LRScheduler)}
+    movers = {path for path, access in writers.items() if not held.isdisjoint(access.writes)}
+    if len(writers) < 2 or not movers:
         return None  # without a question to the log
     latest: dict[str, list[Change]] = {}
     for row in log.where(field="*.hyper.*")[-LATEST:]:
@@ -78,7 +80,8 @@ def undone_rates(place: Place, log: ChangeLog) -> Wrong | None:
         if len(rows) > 1:
             first, second = rows[-2:]
             is_undone = row.after == first.after != second.after and row.actor == first.actor != second.actor
-            if is_undone and {row.actor, second.actor} <= writers and ":around:" not in row.actor + second.actor:
+            is_later = (row.position.epoch, row.position.batch) != (second.position.epoch, second.position.batch)
+            if is_undone and is_later and row.actor in movers and second.actor in writers:
                 told = f"{second.actor} set {row.field} from {second.before} to {second.after}, and {row.actor} set it"
                 return Wrong(
                     f"{told} back to {row.after}, {row.position}: they do not know of each other", (str(row.field),)
@@ -98,7 +101,9 @@ def planned_in_its_unit(state: Any) -> Wrong | None:
     values = state.values_of("run")
     run = {word: values[name] for name, word in counted.items() if isinstance(values.get(name), int)}
     for name, schedule in state.components(LRScheduler).items():
-        moves = schedule.last_epoch
+        moves = getattr(schedule, "last_epoch", None)  # a ChainedScheduler has none
+        if moves is None:
+            continue
         units = [word for word, count in run.items() if count == moves]
         planned = _length(schedule)
         for word, count in run.items():

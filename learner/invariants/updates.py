@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from learner.at_hand import of_users_hooks
 from learner.components import lost_tensors
 from learner.invariants.standing import UPDATE, warned
 from stages import Invariant, Update, Writes
@@ -61,11 +60,12 @@ def moves_what_it_should(state: Any, changed: tuple[str, ...], place: Place) -> 
     for optimizer in stepped(state, place):
         rated = [(p, rate, names[id(p)]) for p, rate in _rated(optimizer) if id(p) in names]
         largest = max((_largest(p) for p, _, _ in rated), default=0.0)
-        is_stepped = any(not moved.isdisjoint(called) for _, _, called in rated) and isinstance(place.stage, Update)
+        is_ours = isinstance(place.stage, Update)  # a stage of the user's may freeze, and average, what it has stepped
+        is_stepped = is_ours and any(not moved.isdisjoint(called) for _, _, called in rated)
         may_stay = not is_stepped or largest == float("inf") or isinstance(optimizer, _MAY_STAY)
         for parameter, rate, called in rated:
             is_moved = not moved.isdisjoint(called)
-            if is_moved and not parameter.requires_grad and _largest(parameter) == 0.0:
+            if is_ours and is_moved and not parameter.requires_grad and _largest(parameter) == 0.0:
                 wrong.append(f"{called[0]} is frozen and changed")
             is_large = _largest(parameter) > max(RELATIVE * largest, ABSOLUTE)
             if not (is_moved or may_stay) and parameter.requires_grad and is_large and _is_felt(parameter, rate):
@@ -148,13 +148,7 @@ def _of_groups(optimizer: Optimizer, key: str) -> list[Any]:
 
 def of_its_own(state: Any, changed: tuple[str, ...], place: Place) -> Wrong | None:
     """What was written to a field that outlives the batch is no view of parameters, which change with each update."""
-    names = names_of_parameters(state)
-    memory = {
-        parameter.untyped_storage().data_ptr(): names[id(parameter)][0]
-        for module in state.components(nn.Module).values()
-        for parameter in module.parameters()
-        if not set(changed).isdisjoint(names[id(parameter)]) and parameter.layout == torch.strided
-    }
+    memory = memory_of_parameters(state, changed)
     written = {name for _, access in actors(place.root.walk()) for name in access.writes}
     for scope in ("run", "epoch", "phase"):
         for field, value in state.values_of(scope).items():
@@ -162,23 +156,27 @@ def of_its_own(state: Any, changed: tuple[str, ...], place: Place) -> Wrong | No
                 continue
             inside = in_field(value) if isinstance(value, (Tensor, *COLLECTIONS)) else None
             for below, one in zip(*inside, strict=True) if inside is not None else ():
-                owner = _owner_of(one, memory)
+                owner = owner_of(one, memory)
                 if owner:
                     full = f"{field}.{below}" if below else field
                     return Wrong(
                         f"{full} has its memory in common with {owner}, and changes with it: clone it", (field,)
                     )
-    for path, source, things in of_users_hooks(place.root):
-        for name, value in things:
-            inside = in_field(value) if isinstance(value, (Tensor, Mapping)) else None
-            owner = next(filter(None, (_owner_of(one, memory) for one in inside.values)), None) if inside else None
-            if owner:
-                told = f"it keeps {name!r}, which has its memory in common with {owner}, and changes with it: clone it"
-                return Wrong(told, by=(path, source))
     return None
 
 
-def _owner_of(value: Any, memory: Mapping[int, str]) -> str | None:
+def memory_of_parameters(state: Any, changed: tuple[str, ...]) -> dict[int, str]:
+    """Where the parameters that changed have their memory, each with its name."""
+    names = names_of_parameters(state)
+    return {
+        parameter.untyped_storage().data_ptr(): names[id(parameter)][0]
+        for module in state.components(nn.Module).values()
+        for parameter in module.parameters()
+        if not set(changed).isdisjoint(names[id(parameter)]) and parameter.layout == torch.strided
+    }
+
+
+def owner_of(value: Any, memory: Mapping[int, str]) -> str | None:
     """The parameter whose memory a tensor has, if that is no parameter itself."""
     is_view = isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and value.layout == torch.strided
     return memory.get(value.untyped_storage().data_ptr()) if is_view else None

@@ -116,7 +116,7 @@ def test_generator_that_several_epochs_would_read_is_refused_before_the_first(ar
 
 @pytest.mark.parametrize("loader", [3, None, print])
 def test_loader_that_cannot_be_iterated_is_refused(loader: Any) -> None:
-    with pytest.raises(ArgumentError, match="train= is a .*, which cannot be iterated") as caught:
+    with pytest.raises(ArgumentError, match="train= is .*, which cannot be iterated") as caught:
         toy_learner(train=loader)
     assert caught.value.argument == "train"
 

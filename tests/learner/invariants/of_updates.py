@@ -302,7 +302,7 @@ def weights_whose_steps_are_rounded_away(is_bad: bool) -> Learner:
     return learner_of(model, train=train, valid=None, optimizer=optimizer, stages=supervised(valid=False))
 
 
-@breaks("what one sets of a rate, another does not set back", "train/epoch:after:Schedule_2.after_epoch")
+@breaks("a scheduler does not set back what another one sets", "train/epoch:after:Schedule_2.after_epoch")
 def warm_up_that_sets_back_what_another_schedule_has_cut(is_bad: bool) -> Learner:
     def cut(optimizer: torch.optim.Optimizer) -> LRScheduler:
         return StepLR(optimizer, 1, 0.5 if is_bad else 1.0)
@@ -325,21 +325,6 @@ def layer_that_is_frozen_and_has_gradients_of_zeros(is_bad: bool) -> Learner:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     return learner_of(model, Freeze(), optimizer=optimizer, stages=supervised().swap("clear_gradients", Zeros()))
-
-
-@breaks("what is to be trained gets gradients", "train/epoch/fit")
-def layer_whose_share_cancels(is_bad: bool) -> Learner:
-    class Cancelling(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.used, self.lost = nn.Linear(4, 1), nn.Linear(4, 1)
-
-        def forward(self, inputs: Tensor) -> Tensor:
-            lost = self.lost(inputs)
-            return self.used(inputs) + (lost - lost if is_bad else lost)
-
-    torch.manual_seed(0)
-    return learner_of(Cancelling(), valid=None)
 
 
 @breaks("what is kept does not change with the parameters", "train/epoch:after:Best.keep")
