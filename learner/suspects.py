@@ -130,7 +130,10 @@ def _in_one_memory(state: State) -> Iterator[Finding]:
         if first is not parameter:
             told = f"{other} and {full} are two parameters in one memory: an update steps it once for each of them."
             yield Finding(
-                "warning", "shared memory", (other, full), f"{told} Tie them as one object: b.weight = a.weight."
+                "warning",
+                "shared memory",
+                (other, full),
+                f"{told} Tie them as one object, b.weight = a.weight, or compute with one of them.",
             )
 
 

@@ -283,7 +283,7 @@ RULES = {
         lambda: tied(by_data=False),
         ("model.params.0.weight", "model.params.1.weight"),
         "two parameters in one memory: an update steps it once for each of them",
-        "Tie them as one object: b.weight = a.weight.",
+        "Tie them as one object, b.weight = a.weight, or compute with one of them.",
         severity="warning",
     ),
     "not built": Case(
