@@ -39,7 +39,7 @@ class Asking:
 
         Raises:
             UnknownSlot, AmbiguousSlot, UnknownField: there is no such slot or parameter, or several.
-        ArgumentError: it is a field, or a part as a whole.
+            ArgumentError: it is a field, or a part as a whole.
         """
         want_text(name, "explain()")
         return why_unchanged(self.state, self.log, name) if "." in name else explain(self._bound.assembly, name)

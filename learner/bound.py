@@ -216,11 +216,10 @@ class Bound:
         key = name if name in self.state.specs else part
         if key not in known:
             raise UnknownField(name, known, who="watch()")
-        is_found = (
-            key.endswith((".hyper", ".mode")) and self.runner.guard is not None
-        )  # in any round, whoever changed it
-        everyone = [one for _, one in actors(self.assembly.places)]
         _refuse_unheld(self.state, key, name)
+        # the guard finds plain values in any round, whoever changed them
+        is_found = key.endswith((".hyper", ".mode")) and self.runner.guard is not None
+        everyone = [one for _, one in actors(self.assembly.places)]
         if not is_found and not any(key in map(key_of, (*one.writes, *one.touches)) for one in everyone):
             raise ArgumentError("watch()", "name", f"nobody in this tree writes {name!r}.")
         self.watchers.setdefault(key, []).append(watcher)

@@ -40,7 +40,7 @@ class Change:
             "kept", if a stage failed and the values stay.
         evidence: how the change is known; the scope that is opened or closed.
         position: epoch, phase, batch and update.
-        source: where the actor is defined, "qualname file:line".
+        source: where the actor is defined, "qualname file:line"; of the actor `user` the line that did it.
     """
 
     seq: int

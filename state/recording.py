@@ -129,11 +129,9 @@ class Recording:
         if level.name == "off" and not is_for_readers:
             return None
         number = None if field is None else self._fields[field]
-        who = (
-            self._actors[actor]
-            if line is None
-            else intern(self._tables.actors, ActorRow(actor, "reserved", _utf8(line)))
-        )
+        who = self._actors[actor]
+        if line is not None:
+            who = intern(self._tables.actors, ActorRow(actor, "reserved", _utf8(line)))
         slot = intern(self._tables.slots, SlotRow(who, kind, number, _utf8(evidence)))
         if level.name not in ("off", "summary") and kind == "write":
             self._keeps[slot] = _nothing if level.name == "writes" else partial(self._measured, level)

@@ -86,8 +86,7 @@ class Repeats:
         self._seen: dict[Any, int] = {}
 
     def __call__(self, state: Any, batch: Any, batch_index: int, place: Place) -> str | None:
-        loader = state.values_of("run").get(place.phase.loader) if place.phase is not None else None
-        if getattr(loader, "num_workers", 0) < 2:
+        if getattr(_loader(state, place), "num_workers", 0) < 2:
             return None
         epoch = state.values_of("epoch").get("epoch")
         if epoch != self._pass:

@@ -12,7 +12,8 @@ from learner import InvariantBroken, Learner, TrainState, field, supervised
 from learner.errors import ArgumentError
 from learner.testing import toy_learner
 from stages import Skip, Update
-from state.errors import UnknownField
+from stages.errors import StageError
+from state.errors import StateError, UnknownField
 
 
 def two_layers(
@@ -178,3 +179,28 @@ def test_tree_as_a_table_has_the_lines_of_the_text() -> None:
     assert "after look (observer, every 2 batches)" in shown and "reads -&gt; writes" in shown
     labels = [line.split()[0] for line in repr(learner).splitlines() if line.split()[0] in ("fit", "fetch", "update")]
     assert sum(shown.count(f"\u2003{label}<") for label in ("fit", "fetch", "update")) == len(labels) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("optimizer.hyper.lrr", "optimizer.hyper.lr"), ("model.params.0.wieght", "model.params.0.weight")],
+)
+def test_watch_of_what_nothing_in_a_part_is_called_offers_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(UnknownField, match=f"Did you mean '{near}'"):
+        two_layers().watch(name, above=1.0)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda learner: learner.explain(3),
+        lambda learner: learner.watch(3, above=1.0),
+        lambda learner: learner.unwatch(3),
+        lambda learner: learner.replay(None),
+        lambda learner: learner.run(3),
+        lambda learner: learner.remove(3),
+    ],
+)
+def test_argument_of_another_kind_is_refused_by_name(ask: Any) -> None:
+    with pytest.raises((StateError, StageError, ArgumentError), match="3|None"):
+        ask(two_layers())

@@ -1,17 +1,21 @@
 """The invariants that every Learner has: each is broken by one program, and holds in its near miss."""
 
 import warnings
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ExponentialLR
+from torch.optim.lr_scheduler import ChainedScheduler, ConstantLR, ExponentialLR
+from torch.utils.data import DataLoader, Dataset
 
 from learner import (
     Callback,
+    Invariant,
     InvariantBroken,
     InvariantWarning,
     Learner,
@@ -268,3 +272,78 @@ def test_lazy_module_is_trained_without_a_word() -> None:
         warnings.simplefilter("error", InvariantWarning)
         model = nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(1))
         learner_of(model).fit(epochs=3)
+
+
+def chained() -> Learner:
+    return learner_of(network(), Schedule(lambda o: ChainedScheduler([ConstantLR(o, 0.5), ExponentialLR(o, 0.9)])))
+
+
+def variable_that_gets_its_value_later() -> Learner:
+    @after("epoch", writes=("optimizer.hyper",))
+    def decay(optimizer: torch.optim.Optimizer) -> None:
+        optimizer.param_groups[0]["lr"] *= rate
+
+    learner = learner_of(network(), decay)
+    rate = 0.9
+    return learner
+
+
+class Rows(Dataset[Any]):
+    """Rows that cannot be written, read into one array."""
+
+    def __init__(self) -> None:
+        self.rows = np.broadcast_to(np.arange(4, dtype=np.float32), (48, 4))
+        self.out = np.zeros((8, 4), dtype=np.float32)
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> Any:
+        np.multiply(self.rows[:8], index + np.arange(8)[:, None], out=self.out)
+        return torch.tensor(self.out), torch.tensor(self.out[:, :1])
+
+
+def read_only_rows_put_together_in_one_array() -> Learner:
+    return learner_of(network(), train=DataLoader(Rows(), batch_size=None))
+
+
+def validation_that_shuffles_one_kind_of_targets() -> Learner:
+    inputs = torch.randn(48, 4)
+    data = [(row, torch.tensor([float(number % 2)])) for number, row in enumerate(inputs)]
+    return learner_of(network(), valid=DataLoader(data, batch_size=24, shuffle=True))  # type: ignore[arg-type]
+
+
+def live_view_from_the_beginning() -> Learner:
+    model = network()
+
+    class Norms(Callback):
+        def __init__(self) -> None:
+            self.live = model.state_dict()
+
+        @after("epoch")
+        def look(self, state: Any) -> None: ...
+
+    return learner_of(model, Norms())
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        chained,
+        variable_that_gets_its_value_later,
+        read_only_rows_put_together_in_one_array,
+        validation_that_shuffles_one_kind_of_targets,
+        live_view_from_the_beginning,
+    ],
+)
+def test_what_is_right_is_trained_without_a_word(build: Callable[[], Learner]) -> None:
+    learner = build()
+    learner.debug()
+    learner.fit(epochs=3)  # a warning is an error in these tests
+    assert not learner.log.where(kind="broken")
+
+
+def test_check_that_only_warns_ends_no_run_where_it_fails_itself() -> None:
+    broken = Invariant("it can be asked", lambda epochs_done: epochs_done.nothing, after="/", then="warn")
+    with pytest.warns(InvariantWarning, match="cannot be asked"):
+        learner_of(network(), invariants=[broken]).fit(epochs=1)
